@@ -1,0 +1,74 @@
+"""Every maximum in one place: a node obeys strangers, so nothing may grow without a bound.
+
+Sizes are bytes, durations are seconds. A constant is named after the thing it bounds; the
+comment says why that figure.
+"""
+
+# --- datagrams and values -----------------------------------------------------------------------
+DATAGRAM_BYTES_MAX = 65507  # what UDP over IPv4 can carry
+REQUEST_PAYLOAD_BYTES_MAX = 8192  # rpcudp refuses a larger request payload
+VALUE_BYTES_MAX = 8000  # the largest value a stock `store` request carries, with its overhead
+REPLY_BYTES_MAX = 1200  # one datagram of a hub reply: below every common path MTU
+NESTING_MAX = 8  # arrays inside arrays in a message
+TRAILER_BYTES_MAX = 255  # its length is one byte on the wire
+NAME_BYTES_MAX = 32  # an RPC name
+
+# --- calls --------------------------------------------------------------------------------------
+CALLS_OUTSTANDING_MAX = 8192  # a node that waits for more has lost its network
+RTO_FLOOR_S = 0.05  # below it a busy event loop looks like a dead peer
+RTO_CEILING_S = 2.0
+RTO_UNKNOWN_S = 0.25  # first guess for a peer that never answered
+CALL_DEADLINE_S = 2.0  # hard end of one call
+CALL_RETRANSMITS_MAX = 1
+OPERATION_DEADLINE_S = 10.0  # hard end of one operation, whatever its peers do
+PEERS_MAX = 4096  # endpoints with remembered round-trip times
+
+# --- base overlay -------------------------------------------------------------------------------
+K = 20  # bucket size and replication of the base overlay, as stock
+ALPHA = 3  # lookup parallelism, as stock
+BUCKET_REPLACEMENTS_MAX = 20
+CONTACTS_PER_SUBNET_BUCKET_MAX = 2  # a /24 (or /56) may hold this many places of one bucket
+CONTACTS_PER_SUBNET_MAX = 10  # and this many of one table; private ranges are exempt
+LOOKUP_PEERS_MAX = 256  # contacts one lookup may ever queue
+VALUES_MAX = 65536  # values stored for others
+VALUES_BYTES_MAX = 64 * 2**20
+VALUES_PER_SOURCE_MAX = 4096
+VALUE_TTL_S = 604800.0  # as stock: a week
+REPUBLISH_INTERVAL_S = 3600.0
+REFRESH_INTERVAL_S = 3600.0
+HANDOFF_PER_S_MAX = 50  # stores a node sends to newcomers each second
+
+# --- hub ----------------------------------------------------------------------------------------
+HUBS_MAX = 4
+GROUP_SIZE = 256  # default G
+GROUP_SIZE_MIN = 8
+GROUP_SIZE_MAX = 1024
+HUB_BUCKET_CONTACTS_MAX = 8  # K of a hub bucket: enough for 30 % of sudden deaths
+RECORD_BYTES_MAX = 1000  # a whole record fits in one datagram with its frame
+ATTRIBUTES_MAX = 64
+KEYED_ATTRIBUTES_MAX = 16
+LABELS_MAX = 32
+LABEL_BYTES_MAX = 64
+TEXT_BYTES_MAX = 128  # one text value of a record
+RECORD_TTL_S = 180.0  # 3 T
+HEARTBEAT_S = 60.0  # T
+GOSSIP_TICK_S = 1.0
+RUMOURS_PER_MESSAGE_MAX = 12
+RUMOURS_QUEUED_MAX = 2048
+RUMOUR_HOPS_MAX = 6
+SUSPICION_S = 4.0
+INDIRECT_PROBES = 3
+SUMMARY_INTERVAL_S = 30.0
+PREFIX_BITS_MAX = 160
+
+# --- queries ------------------------------------------------------------------------------------
+PREDICATE_BOXES_MAX = 256
+PREDICATE_TERMS_MAX = 32
+PREDICATE_DEPTH_MAX = 8
+PREDICATE_TEXT_MAX = 4096
+PREDICATE_SET_MAX = 64  # values in one `in (...)`
+WALK_ALPHA = 4
+WALK_FRONTIER_MAX = 4096
+WALK_HITS_MAX = 200_000
+WALK_DEEPENING = 3  # levels a frontier item may be split below the answering node's bucket
+CURSOR_BYTES_MAX = 65536

@@ -1,0 +1,70 @@
+"""Every error dhtos raises, as one tree.
+
+The split says whose fault it is: the caller's (`UsageError`, `ConfigError`), a peer's
+(`PeerError`), or nobody's (`Unreachable`). A strange datagram never raises out of the engine;
+`MalformedMessage` is raised by the codec and caught, counted and dropped by the engine.
+"""
+
+
+class DhtosError(Exception):
+    """The base of every error raised by dhtos."""
+
+
+class UsageError(DhtosError):
+    """The caller asked for something that cannot be: the message says what to ask instead."""
+
+
+class ConfigError(UsageError):
+    """A configuration, schema or state file says something that cannot be."""
+
+
+class PredicateError(UsageError):
+    """A predicate cannot be read: names the token, its column and the nearest valid word."""
+
+    def __init__(self, message: str, *, column: int | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.column = column
+        self.hint = hint
+
+
+class ValueTooLarge(UsageError):
+    """A value or record is over the limit of one datagram; nothing was stored anywhere."""
+
+
+class KeyNotFound(DhtosError, KeyError):
+    """No reachable node holds a value under this key."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)
+
+
+class PeerError(DhtosError):
+    """A peer broke the protocol."""
+
+
+class MalformedMessage(PeerError):
+    """A datagram or one of its fields is not what the wire format allows."""
+
+
+class Refused(PeerError):
+    """A peer understood the request and declined it."""
+
+
+class Unreachable(DhtosError):
+    """Nobody's fault: the network did not answer."""
+
+
+class NoPeers(Unreachable):
+    """No other node is known, or none of the seeds answered."""
+
+
+class LookupExpired(Unreachable):
+    """The deadline of an operation passed before it had an answer."""
+
+
+class Conflict(DhtosError):
+    """A newer version of the record exists."""
+
+
+class Closed(DhtosError):
+    """The node or the operation was closed while something still waited for it."""
