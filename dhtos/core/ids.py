@@ -9,7 +9,10 @@ a sorted container answer "all members under this prefix" without a scan.
 import hashlib
 from dataclasses import dataclass
 from functools import total_ordering
-from random import Random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from random import Random
 
 ID_BITS = 160
 ID_BYTES = 20
@@ -25,7 +28,7 @@ def digest(key: str | bytes) -> bytes:
     return hashlib.sha1(key, usedforsecurity=False).digest()
 
 
-def random_id(rng: Random) -> bytes:
+def random_id(rng: "Random") -> bytes:
     """A uniform id."""
     return rng.randbytes(ID_BYTES)
 

@@ -1,0 +1,80 @@
+"""What is known of the machine behind an endpoint, shared by all overlays.
+
+Round-trip times follow Jacobson and Karn (RFC 6298): a retransmitted call gives no sample. The
+time-out has a floor: on a busy event loop a live peer looks silent for tens of milliseconds.
+"""
+
+from enum import Enum
+
+from dhtos.core.ids import Endpoint
+from dhtos.core.limits import PEERS_MAX, RTO_CEILING_S, RTO_FLOOR_S, RTO_UNKNOWN_S
+
+
+class Capability(Enum):
+    """Which wire a peer has shown to speak."""
+
+    UNKNOWN = "unknown"
+    STOCK = "stock"
+    DHTOS = "dhtos"
+
+
+class Peer:
+    """Measurements of one endpoint; `srtt` is 0 until the first sample."""
+
+    __slots__ = ("capability", "endpoint", "failures", "last_heard", "rttvar", "srtt")
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.srtt = 0.0
+        self.rttvar = 0.0
+        self.capability = Capability.UNKNOWN
+        self.last_heard: float | None = None
+        self.failures = 0
+
+    def rto(self) -> float:
+        """Seconds after which a reply counts as late."""
+        if not self.srtt:
+            return RTO_UNKNOWN_S
+        return min(max(self.srtt + 4 * self.rttvar, RTO_FLOOR_S), RTO_CEILING_S)
+
+    def sample(self, rtt_s: float) -> None:
+        """Learn one round-trip time (RFC 6298, section 2)."""
+        if self.srtt:
+            self.rttvar += (abs(rtt_s - self.srtt) - self.rttvar) / 4
+            self.srtt += (rtt_s - self.srtt) / 8
+        else:
+            self.srtt = max(rtt_s, 1e-9)
+            self.rttvar = rtt_s / 2
+
+
+class Peers:
+    """A bounded memory of endpoints: over the limit the longest known is forgotten."""
+
+    __slots__ = ("_peers",)
+
+    def __init__(self) -> None:
+        self._peers: dict[Endpoint, Peer] = {}
+
+    def of(self, endpoint: Endpoint) -> Peer:
+        """The peer at `endpoint`, remembered from now on."""
+        peer = self._peers.get(endpoint)
+        if peer is None:
+            if len(self._peers) >= PEERS_MAX:
+                del self._peers[next(iter(self._peers))]
+            peer = self._peers[endpoint] = Peer(endpoint)
+        return peer
+
+    def known(self, endpoint: Endpoint) -> Peer | None:
+        """The peer at `endpoint` if it is remembered; remembers nothing."""
+        return self._peers.get(endpoint)
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def check(self) -> None:
+        """Assert the bound and that every peer is filed under its own endpoint."""
+        assert len(self._peers) <= PEERS_MAX
+        for endpoint, peer in self._peers.items():
+            assert endpoint == peer.endpoint
+            assert peer.srtt >= 0
+            assert peer.rttvar >= 0
