@@ -45,8 +45,8 @@ class Call:
     """One request in flight; `tag` belongs to the owner."""
 
     __slots__ = (
-        "datagram", "deadline", "endpoint", "extended", "late", "msg_id", "name", "owner",
-        "peer", "sent_at", "tag", "timer",
+        "answered", "datagram", "deadline", "endpoint", "extended", "late", "msg_id", "name",
+        "owner", "peer", "sent_at", "stream", "tag", "timer",
     )  # fmt: skip
 
     def __init__(self, peer: Peer, name: str, owner: Owner, tag: Any) -> None:
@@ -55,6 +55,8 @@ class Call:
         self.name = name
         self.owner = owner
         self.tag = tag
+        self.stream = False
+        self.answered = False
         self.late = False
         self.extended = False
         self.msg_id = b""
@@ -96,14 +98,18 @@ class Calls:
         tag: Any = None,
         trailer: list[Any] | None = None,
         deadline_s: float | None = None,
+        stream: bool = False,
     ) -> Call:
         """Ask `endpoint`; `owner` hears of the reply, the first time-out, or the deadline.
 
+        A `stream` call stays open after a reply, for the other datagrams of a long answer, until
+        its owner cancels it.
         `trailer` adds items after our capabilities; a peer that never answered is sent the bare
         greeting, so that one call tells whether it is a dhtos node.
         """
         peer = self._peers.of(endpoint)
         call = Call(peer, name, owner, tag)
+        call.stream = stream
         call.msg_id = self._new_id()
         datagram = encode_request(call.msg_id, name, args)
         if peer.capability is not Capability.STOCK:
@@ -145,12 +151,14 @@ class Calls:
         if call.endpoint != source:
             self._counters["replies_foreign"] += 1
             return
-        self.cancel(call)
+        if not call.stream:
+            self.cancel(call)
         peer = call.peer
         peer.last_heard = now
         peer.failures = 0
-        if not call.late:
+        if not call.late and not call.answered:
             peer.sample(now - call.sent_at)
+        call.answered = True
         trailer = response.trailer
         if trailer is not None:
             peer.capability = Capability.DHTOS

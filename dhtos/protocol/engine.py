@@ -12,6 +12,7 @@ peers, the counters. An overlay registers its RPC names and is otherwise on its 
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 from dhtos.core.ids import ID_BYTES, Endpoint
@@ -33,8 +34,27 @@ class _NoReply:
 
 NO_REPLY: Final = _NoReply()
 
+
+class Deferred:
+    """A reply that comes later: the handler returns it and hands it to `Core.answer`."""
+
+    __slots__ = ("greet", "msg_id", "source")
+
+    def __init__(self) -> None:
+        self.msg_id = b""
+        self.source: Endpoint = ("", 0)
+        self.greet = False
+
+
+class Parts(list[Any]):
+    """A reply of several datagrams, one for each item."""
+
+    __slots__ = ()
+
+
 Handler = Callable[[list[Any], Endpoint, list[Any] | None, float], Any]
-"""`handler(args, source, trailer, now)` returns the reply's value, or NO_REPLY."""
+"""`handler(args, source, trailer, now)` returns the reply's value, `Parts` of it, a `Deferred`,
+or NO_REPLY."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +90,7 @@ class Core:
         self.calls = Calls(self.sending, self.timers, self.peers, rng, self.counters)
         self._handlers: dict[str, Handler] = {}
         self._greeting = encode_trailer([OWN_CAPABILITIES])
+        self._cookie_key = rng.randbytes(16)
 
     def register(self, name: str, handler: Handler) -> None:
         """Answer the RPC `name` with `handler`."""
@@ -98,13 +119,32 @@ class Core:
         except MalformedMessage:
             counters["malformed"] += 1
             return
+        if trailer is not None:
+            peer = self.peers.known(source)
+            if peer is not None:
+                peer.capability = Capability.DHTOS
+        self._reply(message.msg_id, source, value, greet=trailer is not None)
+
+    def answer(self, deferred: Deferred, value: Any) -> None:
+        """Send the reply that a handler put off."""
+        self._reply(deferred.msg_id, deferred.source, value, greet=deferred.greet)
+
+    def cookie(self, source: Endpoint) -> bytes:
+        """Eight bytes that only somebody who receives at `source` can know."""
+        text = f"{source[0]}|{source[1]}".encode()
+        return blake2b(text, key=self._cookie_key, digest_size=8).digest()
+
+    def _reply(self, msg_id: bytes, source: Endpoint, value: Any, *, greet: bool) -> None:
         if value is NO_REPLY:
             return
-        reply = encode_response(message.msg_id, value)
-        if trailer is not None:
-            self.peers.of(source).capability = Capability.DHTOS
-            reply += self._greeting
-        self.sending.append((reply, source))
+        if type(value) is Deferred:
+            value.msg_id, value.source, value.greet = msg_id, source, greet
+            return
+        for part in value if type(value) is Parts else (value,):
+            reply = encode_response(msg_id, part)
+            if greet:
+                reply += self._greeting
+            self.sending.append((reply, source))
 
     def check(self) -> None:
         """Assert the invariants of everything the overlays share."""

@@ -1,0 +1,253 @@
+"""A prefix group as one of its members holds it: everybody's record, and who has gone.
+
+The group of a node is the largest prefix around its key with at most G members (DESIGN section
+4). Each member decides that alone from what it knows: above G it splits, well below it merges.
+Two members may disagree for a while; every answer states the prefix it covers, so disagreement
+costs duplicates and never holes.
+
+Versions decide between copies: a higher `seq` wins, at equal `seq` the larger content hash wins,
+and a tombstone beats the version it buries. Ages are relative to the receiver: a copy is as old
+as its sender said plus the time it was held here, so clocks are never compared.
+
+This module holds state and answers questions. It sends nothing and knows no time of its own.
+"""
+
+from collections.abc import Iterator
+from enum import IntEnum
+from hashlib import blake2b
+
+import msgspec
+from sortedcontainers import SortedDict
+
+from dhtos.core.ids import ID_BITS, Prefix
+from dhtos.core.limits import GROUP_SIZE_MAX, RECORD_TTL_S
+from dhtos.core.record import Record
+
+_MASK = (1 << 64) - 1
+BIN_COUNT_MAX = 1024
+
+
+class State(IntEnum):
+    """What is believed of a member; at equal `seq` the higher value wins."""
+
+    ALIVE = 0
+    SUSPECT = 1
+    DEAD = 2
+    LEFT = 3
+
+
+class Member:
+    """One record of the group; `born` is when its version was made, on our clock."""
+
+    __slots__ = ("born", "key", "record", "state")
+
+    def __init__(self, key: bytes, record: Record, born: float) -> None:
+        self.key = key
+        self.record = record
+        self.born = born
+        self.state = State.ALIVE
+
+
+class Tombstone:
+    """A version that is gone for good; kept until copies of it would have expired."""
+
+    __slots__ = ("seq", "since", "state")
+
+    def __init__(self, seq: int, state: State, since: float) -> None:
+        self.seq = seq
+        self.state = state
+        self.since = since
+
+
+def version_hash(key: bytes, seq: int) -> int:
+    """64 bits that stand for one version of one key (the key's tail is a hash already)."""
+    mixed = int.from_bytes(key[12:]) ^ (seq * 0x9E3779B97F4A7C15 & _MASK)
+    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+    return (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _MASK
+
+
+def bin_count(member_count: int) -> int:
+    """How many bins a version vector over so many members has: a power of two."""
+    return min(1 << max(member_count - 1, 0).bit_length(), BIN_COUNT_MAX)
+
+
+class Group:
+    """The members of one prefix, sorted by key; the own record is always among them."""
+
+    def __init__(self, own_key: bytes, size: int) -> None:
+        self.own_key = own_key
+        self.size = size
+        self.prefix = Prefix(0, 0)
+        self.members: SortedDict[bytes, Member] = SortedDict()
+        self.tombstones: dict[bytes, Tombstone] = {}
+        self.hash = 0
+        self.version = 0  # grows with every change of membership or content
+
+    @property
+    def depth(self) -> int:
+        """Length of the group's prefix."""
+        return self.prefix.length
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def under(self, prefix: Prefix) -> Iterator[Member]:
+        """Members below `prefix`, in key order; O(log n + matches)."""
+        if prefix.covers(self.prefix):
+            return iter(self.members.values())
+        members = self.members
+        return (members[key] for key in members.irange(prefix.first, prefix.last))
+
+    def put(self, key: bytes, record: Record, born: float, now: float) -> bool:
+        """Take a copy of a record; True when it is news.  O(log n)."""
+        if not self.prefix.holds(key) or now - born > RECORD_TTL_S:
+            return False
+        tombstone = self.tombstones.get(key)
+        if tombstone is not None:
+            if record.seq <= tombstone.seq:
+                return False
+            del self.tombstones[key]
+        member = self.members.get(key)
+        if member is None:
+            if len(self.members) > 2 * GROUP_SIZE_MAX:
+                return False
+            self.members[key] = Member(key, record, born)
+            self._changed(version_hash(key, record.seq))
+            return True
+        held = member.record
+        if record.seq < held.seq or (record.seq == held.seq and not _wins_tie(record, held)):
+            return False
+        self._changed(version_hash(key, held.seq) ^ version_hash(key, record.seq))
+        member.record = record
+        member.born = born
+        member.state = State.ALIVE
+        return True
+
+    def bury(self, key: bytes, seq: int, state: State, now: float) -> bool:
+        """A member died or left at `seq`; True when that is news."""
+        assert state in (State.DEAD, State.LEFT)
+        assert key != self.own_key
+        tombstone = self.tombstones.get(key)
+        if tombstone is not None and (tombstone.seq, tombstone.state) >= (seq, state):
+            return False
+        member = self.members.get(key)
+        if member is not None:
+            if member.record.seq > seq:
+                return False
+            self._drop(key)
+        elif tombstone is None and not self.prefix.holds(key):
+            return False
+        self.tombstones[key] = Tombstone(seq, state, now)
+        while len(self.tombstones) > 4 * GROUP_SIZE_MAX:
+            del self.tombstones[next(iter(self.tombstones))]
+        return True
+
+    def suspect(self, key: bytes, seq: int) -> bool:
+        """Somebody could not reach this version of a member; True when that is news."""
+        member = self.members.get(key)
+        if member is None or member.state is State.SUSPECT or member.record.seq > seq:
+            return False
+        member.state = State.SUSPECT
+        return True
+
+    def narrow(self) -> list[Member]:
+        """Split while there are more than G members; returns those that fell outside."""
+        outside: list[Member] = []
+        while len(self.members) > self.size and self.depth < ID_BITS:
+            other = Prefix.of(self.own_key, self.depth + 1).sibling()
+            for key in list(self.members.irange(other.first, other.last)):
+                outside.append(self.members[key])
+                self._drop(key)
+            self.prefix = other.sibling()
+        if outside:
+            self.tombstones = {
+                key: tombstone
+                for key, tombstone in self.tombstones.items()
+                if self.prefix.holds(key)
+            }
+        return outside
+
+    def move_to(self, depth: int) -> None:
+        """Start at, or widen to, the prefix of `depth` bits around the own key."""
+        assert all(Prefix.of(self.own_key, depth).holds(key) for key in self.members)
+        self.prefix = Prefix.of(self.own_key, depth)
+        self.version += 1
+
+    def expire(self, now: float) -> list[Member]:
+        """Drop records nobody renewed and tombstones that outlived every copy."""
+        stale = [
+            member
+            for key, member in self.members.items()
+            if now - member.born > RECORD_TTL_S and key != self.own_key
+        ]
+        for member in stale:
+            self._drop(member.key)
+        self.tombstones = {
+            key: tombstone
+            for key, tombstone in self.tombstones.items()
+            if now - tombstone.since <= RECORD_TTL_S
+        }
+        return stale
+
+    def view_hash(self, prefix: Prefix) -> int:
+        """64 bits that agree when two members hold the same versions below `prefix`."""
+        if prefix.covers(self.prefix):
+            return self.hash
+        total = 0
+        for member in self.under(prefix):
+            total ^= version_hash(member.key, member.record.seq)
+        return total
+
+    def bins(self, prefix: Prefix, count: int) -> bytes:
+        """The version vector: two bytes for each of `count` bins of members below `prefix`."""
+        digests = [0] * count
+        for member in self.under(prefix):
+            digests[_bin_of(member.key, count)] ^= (
+                version_hash(member.key, member.record.seq) >> 48
+            )
+        return b"".join(digest.to_bytes(2) for digest in digests)
+
+    def in_bins(self, prefix: Prefix, count: int, wanted: set[int]) -> list[Member]:
+        """Members below `prefix` whose bin is wanted."""
+        return [m for m in self.under(prefix) if _bin_of(m.key, count) in wanted]
+
+    def _drop(self, key: bytes) -> None:
+        member = self.members.pop(key)
+        self._changed(version_hash(key, member.record.seq))
+
+    def _changed(self, difference: int) -> None:
+        self.hash ^= difference
+        self.version += 1
+
+    def check(self) -> None:
+        """Assert every invariant; O(n)."""
+        total = 0
+        for key, member in self.members.items():
+            assert member.key == key
+            assert self.prefix.holds(key)
+            assert key not in self.tombstones
+            assert member.state in (State.ALIVE, State.SUSPECT)
+            total ^= version_hash(key, member.record.seq)
+        assert total == self.hash
+        assert self.prefix.holds(self.own_key)
+        assert self.own_key not in self.tombstones
+
+
+def differing_bins(ours: bytes, theirs: bytes) -> set[int]:
+    """Indexes at which two version vectors of equal length differ."""
+    assert len(ours) == len(theirs)
+    return {i // 2 for i in range(0, len(ours), 2) if ours[i : i + 2] != theirs[i : i + 2]}
+
+
+def _bin_of(key: bytes, count: int) -> int:
+    return int.from_bytes(key[18:]) & (count - 1)
+
+
+def _wins_tie(record: Record, held: Record) -> bool:
+    if record == held:
+        return False
+    return _content_hash(record) > _content_hash(held)
+
+
+def _content_hash(record: Record) -> bytes:
+    return blake2b(msgspec.msgpack.encode(record), digest_size=16).digest()
