@@ -1,0 +1,77 @@
+"""Vivaldi network coordinates: one update, and predicted round-trip times in a batch.
+
+Dabek, Cox, Kaashoek and Morris, "Vivaldi: a decentralized network coordinate system" (SIGCOMM
+2004): figure 3 for the update with adaptive timestep, section 5.4 for heights. Symbols keep the
+paper's names: `cc`, `ce`, `w`, `es`, `delta`. Pure numbers; who checks samples is
+`dhtos.core.coordinate`.
+"""
+
+from array import array
+from collections.abc import Sequence
+from math import sqrt
+
+_DIMENSIONS_MAX = 16
+
+
+def vivaldi_update(
+    position: Sequence[float],
+    height: float,
+    error: float,
+    remote_position: Sequence[float],
+    remote_height: float,
+    remote_error: float,
+    rtt: float,
+    cc: float,
+    ce: float,
+    jitter_direction: Sequence[float],
+) -> tuple[tuple[float, ...], float, float]:
+    """`(position, height, error)` after one sample; `jitter_direction` parts equal positions.
+
+    Raises ValueError unless the three vectors have one size, `rtt` > 0 and an error is > 0.
+    """
+    n = len(position)
+    if not 1 <= n <= _DIMENSIONS_MAX:
+        raise ValueError(f"1..{_DIMENSIONS_MAX} dimensions, got {n}")
+    if len(remote_position) != n or len(jitter_direction) != n:
+        raise ValueError(f"vectors of {n} numbers are wanted")
+    if not (rtt > 0.0 and error + remote_error > 0.0):
+        raise ValueError("rtt and the sum of the errors must be above 0")
+    difference = [position[i] - remote_position[i] for i in range(n)]
+    norm = 0.0
+    for part in difference:
+        norm += part * part
+    norm = sqrt(norm)
+    predicted = norm + height + remote_height
+    w = error / (error + remote_error)
+    es = abs(predicted - rtt) / rtt
+    new_error = es * ce * w + error * (1.0 - ce * w)
+    delta = cc * w
+    force = delta * (rtt - predicted)
+    if norm == 0.0:
+        moved = tuple(position[i] + force * jitter_direction[i] for i in range(n))
+    else:
+        moved = tuple(position[i] + force * (difference[i] / predicted) for i in range(n))
+    new_height = height
+    if predicted > 0.0:
+        new_height = height + force * ((height + remote_height) / predicted)
+    return moved, new_height, new_error
+
+
+def vivaldi_distances(own: "Sequence[float]", table: "array[float]") -> "array[float]":
+    """Predicted round-trip times from `own` to every row of `table`; heights come last in both.
+
+    `table` is n rows of `len(own)` doubles. O(n). Raises ValueError for a table of another width.
+    """
+    width = len(own)
+    if not 2 <= width <= _DIMENSIONS_MAX + 1:
+        raise ValueError(f"1..{_DIMENSIONS_MAX} dimensions and a height, got {width} numbers")
+    if len(table) % width:
+        raise ValueError(f"a table is rows of {width} doubles, got {len(table)} numbers")
+    distances = array("d")
+    for start in range(0, len(table), width):
+        norm = 0.0
+        for i in range(width - 1):
+            part = own[i] - table[start + i]
+            norm += part * part
+        distances.append(sqrt(norm) + own[width - 1] + table[start + width - 1])
+    return distances
