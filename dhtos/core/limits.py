@@ -31,6 +31,8 @@ CONTACT_FAILURES_MAX = 2  # failed calls in a row, each with a retransmit, befor
 CONTACTS_PER_SUBNET_BUCKET_MAX = 2  # a /24 (or /56) may hold this many places of one bucket
 CONTACTS_PER_SUBNET_MAX = 10  # and this many of one table; private ranges are exempt
 LOOKUP_PEERS_MAX = 256  # contacts one lookup may ever queue
+CONTACTS_PER_REPLY_MAX = 64  # the largest k an engine may have
+VALUE_PATIENCE_S = 0.005  # least wait for a newer value once one was found
 VALUES_MAX = 65536  # values stored for others
 VALUES_BYTES_MAX = 64 * 2**20
 VALUES_PER_SOURCE_MAX = 4096
@@ -38,6 +40,12 @@ VALUE_TTL_S = 604800.0  # as stock: a week
 REPUBLISH_INTERVAL_S = 3600.0
 REFRESH_INTERVAL_S = 3600.0
 HANDOFF_PER_S_MAX = 50  # stores a node sends to newcomers each second
+HANDOFF_QUEUE_MAX = 256  # newcomers that wait for their hand-off
+HANDOFF_SCAN_PER_S_MAX = 2000  # keys compared with newcomers each second
+GREETINGS_PER_S_MAX = 100  # unknown requesters a node pings each second
+GREETING_INTERVAL_S = 60.0  # one requester is pinged once in this time
+GREETINGS_MAX = 4096  # requesters remembered for that
+UPKEEP_INTERVAL_S = 60.0  # how often a node looks for what is due for refresh or republication
 
 # --- hub ----------------------------------------------------------------------------------------
 HUBS_MAX = 4

@@ -1,0 +1,379 @@
+"""One iterative lookup: walk towards a target id, asking the closest known contacts.
+
+Theory of operation (Maymounkov and Mazieres 2002, section 2.3, with rolling parallelism instead
+of rounds). Candidates stand in a list ordered by XOR distance; each is in one state:
+
+    QUEUED -> ASKED -> ANSWERED          the reply was valid; its contacts joined the list
+                    -> LATE              its time-out passed; sent once more, still waited for
+                    -> LEFT              late for one more time-out: nobody waits any longer
+                    -> FAILED            the deadline passed, or the reply was malformed
+
+A step asks the closest QUEUED candidates within the *front*, that is the k closest that are
+neither LATE, LEFT nor FAILED, while fewer than `alpha` are ASKED. A LATE candidate makes room at
+once (the hedge). While replies bring nothing closer, the whole front is asked instead of alpha at
+a time: the walk has arrived and only waits cost time. A candidate whose previous call failed is
+asked but starts as LEFT: an answer counts, its silence costs nothing.
+
+The lookup ends when all of the front has ANSWERED and nobody closer than its end is LATE. It
+never ends without any answer while a call is open; its own deadline ends it whatever its peers
+do. Calls still open at the end run on, so that the routing table learns who failed.
+
+A value lookup also ends with values. The first answer with a value stops the asking, and the
+calls already in flight get one chance to show a newer one: the lookup ends when they are done or
+late, when a majority of alpha tells the same, or when as much time has passed as the first value
+took (at least VALUE_PATIENCE_S). Waiting for one value only would let one stale holder win;
+waiting for all would let one dead peer decide how long a `get` takes.
+
+Replies are checked here: one malformed peer is a failed candidate, not a failed lookup. Every
+endpoint is asked at most once, and at most LOOKUP_PEERS_MAX are remembered.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+
+from dhtos.core.contact import Contact
+from dhtos.core.ids import ID_BYTES, Endpoint
+from dhtos.core.limits import (
+    CONTACTS_PER_REPLY_MAX,
+    LOOKUP_PEERS_MAX,
+    OPERATION_DEADLINE_S,
+    VALUE_PATIENCE_S,
+    VALUE_TTL_S,
+)
+from dhtos.errors import MalformedMessage
+from dhtos.protocol.calls import Call
+from dhtos.protocol.store import VALUE_TYPES, Held
+from dhtos.protocol.timers import Timer
+
+if TYPE_CHECKING:
+    from dhtos.protocol.engine import Core
+
+SEQ_MAX = 2**63 - 1
+
+_WireContact = tuple[
+    Annotated[bytes, msgspec.Meta(min_length=ID_BYTES, max_length=ID_BYTES)],
+    Annotated[str, msgspec.Meta(pattern=r"^(\d{1,3}(\.\d{1,3}){3}|[0-9a-fA-F:.%]{2,60})$")],
+    Annotated[int, msgspec.Meta(ge=1, le=65535)],
+]
+_WireContacts = Annotated[list[_WireContact], msgspec.Meta(max_length=CONTACTS_PER_REPLY_MAX)]
+
+
+class State(Enum):
+    """Where a candidate stands; see the module's theory of operation."""
+
+    QUEUED = "queued"
+    ASKED = "asked"
+    LATE = "late"
+    LEFT = "left"
+    ANSWERED = "answered"
+    FAILED = "failed"
+
+
+_QUEUED, _ASKED, _LATE = State.QUEUED, State.ASKED, State.LATE
+_LEFT, _ANSWERED, _FAILED = State.LEFT, State.ANSWERED, State.FAILED
+
+
+class Candidate:
+    """A contact on the way, and the value it held if it held one."""
+
+    __slots__ = ("call", "contact", "distance", "held", "state")
+
+    def __init__(self, contact: Contact, distance: int) -> None:
+        self.contact = contact
+        self.distance = distance
+        self.state = _QUEUED
+        self.call: Call | None = None
+        self.held: Held | None = None
+
+
+class Watcher:
+    """Who is told what a lookup learns about contacts: the overlay's routing table."""
+
+    def answered(self, contact: Contact, now: float) -> None:
+        """The contact answered from its endpoint."""
+        raise NotImplementedError
+
+    def failed(self, contact: Contact, now: float) -> None:
+        """The contact did not answer before the deadline of the call."""
+        raise NotImplementedError
+
+
+Finish = Callable[["Lookup", float], None]
+
+
+class Lookup:
+    """A walk towards `target`; `finish(lookup, now)` is called once, unless cancelled."""
+
+    __slots__ = (
+        "_alpha", "_args", "_asked", "_candidates", "_core", "_deadline", "_distances",
+        "_endpoints", "_finish", "_own_id", "_patience", "_target", "_votes", "_watcher",
+        "_widened", "best", "done", "k", "local", "name", "open", "started", "target",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        core: "Core",
+        own_id: bytes,
+        target: bytes,
+        finish: Finish,
+        watcher: Watcher,
+        *,
+        k: int,
+        alpha: int,
+        value: bool = False,
+    ) -> None:
+        self.target = target
+        self.k = k
+        self.name = "find_value" if value else "find_node"
+        self.done = False
+        self.best: Held | None = None
+        self.local: Held | None = None
+        self.open = 0  # calls without an end yet
+        self.started = 0.0
+        self._core = core
+        self._own_id = own_id
+        self._target = int.from_bytes(target)
+        self._finish = finish
+        self._watcher = watcher
+        self._alpha = alpha
+        self._args = [own_id, target]
+        self._asked = 0  # candidates in state ASKED
+        self._widened = False
+        self._candidates: list[Candidate] = []
+        self._distances: list[int] = []
+        self._endpoints: set[Endpoint] = set()
+        self._votes: dict[tuple[int, bytes], int] = {}
+        self._patience: Timer | None = None
+        self._deadline: Timer | None = None
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def closest(self) -> list[Contact]:
+        """The k closest contacts that answered, closest first."""
+        answered = [c.contact for c in self._candidates if c.state is _ANSWERED]
+        return answered[: self.k]
+
+    def answers(self) -> list[Candidate]:
+        """Every candidate that answered, closest first."""
+        return [c for c in self._candidates if c.state is _ANSWERED]
+
+    # --- driving --------------------------------------------------------------------------------
+
+    def start(self, contacts: list[Contact], now: float, local: Held | None = None) -> None:
+        """Begin from `contacts`; `local` is our own copy of the value, one voice among others."""
+        self.started = now
+        self._deadline = self._core.timers.at(now + OPERATION_DEADLINE_S, self._end)
+        for contact in contacts:
+            self._add(contact)
+        if local is not None:
+            self.local = local
+            self._vote(local)
+        self._step(now)
+
+    def cancel(self) -> None:
+        """Forget everything: open calls are dropped and `finish` is never called."""
+        self._close()
+        for candidate in self._candidates:
+            if candidate.call is not None:
+                self._core.calls.cancel(candidate.call)
+                candidate.call = None
+        self.open = 0
+        self._asked = 0
+
+    def on_reply(self, call: Call, value: Any, _: list[Any] | None, now: float) -> None:
+        """A candidate answered: learn its contacts or its value, and go on."""
+        candidate: Candidate = call.tag
+        self._ended(candidate)
+        try:
+            found = self._read(value, now)
+        except MalformedMessage:
+            self._core.counters["replies_malformed"] += 1
+            candidate.state = _FAILED
+            self._step(now)
+            return
+        candidate.state = _ANSWERED
+        self._watcher.answered(candidate.contact, now)
+        if self.done:
+            return
+        if type(found) is Held:
+            candidate.held = found
+            self._vote(found)
+            if self._patience is None:
+                wait = max(now - self.started, VALUE_PATIENCE_S)
+                self._patience = self._core.timers.at(now + wait, self._end)
+        else:
+            self._learn(found)
+        self._step(now)
+
+    def on_late(self, call: Call, now: float) -> None:
+        """A candidate is late: ask somebody else meanwhile, and wait one time-out more."""
+        candidate: Candidate = call.tag
+        if candidate.state is _ASKED:
+            self._asked -= 1
+            candidate.state = _LATE
+            if not self.done:
+                self._core.timers.at(now + call.peer.rto(), lambda at: self._leave(candidate, at))
+                self._step(now)
+
+    def on_failure(self, call: Call, now: float) -> None:
+        """A candidate did not answer at all."""
+        candidate: Candidate = call.tag
+        self._ended(candidate)
+        candidate.state = _FAILED
+        self._watcher.failed(candidate.contact, now)
+        self._step(now)
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _ended(self, candidate: Candidate) -> None:
+        if candidate.state is _ASKED:
+            self._asked -= 1
+        candidate.call = None
+        self.open -= 1
+
+    def _leave(self, candidate: Candidate, now: float) -> None:
+        if candidate.state is _LATE:
+            candidate.state = _LEFT
+            self._step(now)
+
+    def _add(self, contact: Contact) -> int:
+        """File a contact that is new to this lookup; its place in the order, or -1."""
+        endpoint = contact.endpoint
+        if endpoint in self._endpoints or contact.id == self._own_id:
+            return -1
+        distance = int.from_bytes(contact.id) ^ self._target
+        at = bisect_left(self._distances, distance)
+        if at < len(self._distances) and self._distances[at] == distance:
+            return -1
+        if len(self._endpoints) >= LOOKUP_PEERS_MAX:
+            return -1
+        self._endpoints.add(endpoint)
+        self._distances.insert(at, distance)
+        self._candidates.insert(at, Candidate(contact, distance))
+        return at
+
+    def _read(self, value: Any, now: float) -> Held | list[_WireContact]:
+        """The value or the contacts of a reply; raises MalformedMessage for anything else."""
+        if type(value) is dict and self.name == "find_value":
+            return _held(value, now)
+        try:
+            return msgspec.convert(value, _WireContacts)
+        except msgspec.ValidationError as error:
+            raise MalformedMessage(f"not a list of contacts: {error}") from error
+
+    def _learn(self, found: list[_WireContact]) -> None:
+        """Queue the contacts of a reply; without news near the target the walk has arrived."""
+        nearest = len(self._candidates)
+        for contact_id, host, port in found:
+            endpoint = (host, port)
+            if endpoint not in self._endpoints:
+                at = self._add(Contact(contact_id, endpoint))
+                if 0 <= at < nearest:
+                    nearest = at
+        self._widened = nearest >= self.k
+
+    def _vote(self, held: Held) -> None:
+        voice = (held.seq, held.rank)
+        self._votes[voice] = self._votes.get(voice, 0) + 1
+        if self.best is None or held.wins(self.best):
+            self.best = held
+
+    def _step(self, now: float) -> None:
+        """Ask whom to ask next, or end."""
+        if self.done:
+            return
+        if self.best is not None:
+            agreed = self._votes.get((self.best.seq, self.best.rank), 0)
+            if self._may_rest(agreed):
+                self._end(now)
+            return
+        if self._ask_front(now):
+            self._end(now)
+
+    def _may_rest(self, agreed: int) -> bool:
+        """Whether the value found needs no more voices."""
+        return not self._asked or agreed > self._alpha // 2
+
+    def _ask_front(self, now: float) -> bool:
+        """Ask what the front still needs; True when there is nothing left to wait for."""
+        room = (self.k if self._widened else self._alpha) - self._asked
+        front = 0
+        late = answered = False
+        complete = True
+        for candidate in self._candidates:
+            state = candidate.state
+            if state is _ANSWERED:
+                answered = True
+                front += 1
+            elif state is _ASKED:
+                complete = False
+                front += 1
+            elif state is _QUEUED:
+                complete = False
+                if room <= 0:
+                    break
+                if self._ask(candidate, now):
+                    room -= 1
+                    front += 1
+            elif state is _LATE:
+                late = True
+            if front >= self.k:
+                break
+        if not complete or late:
+            return False
+        return answered or not self.open
+
+    def _ask(self, candidate: Candidate, now: float) -> bool:
+        """Send the call; False when the candidate is suspect and nobody shall wait for it."""
+        call = self._core.calls.send(
+            candidate.contact.endpoint, self.name, self._args, self, now, tag=candidate
+        )
+        candidate.call = call
+        self.open += 1
+        if call.peer.failures:
+            candidate.state = _LEFT
+            return False
+        candidate.state = _ASKED
+        self._asked += 1
+        return True
+
+    def _close(self) -> None:
+        self.done = True
+        for timer in (self._patience, self._deadline):
+            if timer is not None:
+                timer.cancel()
+        self._patience = self._deadline = None
+
+    def _end(self, now: float) -> None:
+        if not self.done:
+            self._close()
+            self._finish(self, now)
+
+    def check(self) -> None:
+        """Assert the order of the candidates and the counts of calls."""
+        assert self._distances == sorted(set(self._distances))
+        assert self._distances == [c.distance for c in self._candidates]
+        assert len(self._endpoints) == len(self._candidates) <= LOOKUP_PEERS_MAX
+        assert self._asked == sum(1 for c in self._candidates if c.state is _ASKED)
+        assert self.open == sum(1 for c in self._candidates if c.call is not None)
+        for candidate in self._candidates:
+            is_open = candidate.state in (_ASKED, _LATE, _LEFT)
+            assert is_open == (candidate.call is not None), candidate.state
+
+
+def _held(reply: dict[str, Any], now: float) -> Held:
+    """The value of a `find_value` reply; dhtos peers add its number and the life it has left."""
+    value = reply.get("value")
+    seq = reply.get("s", 0)
+    ttl_s = reply.get("t", VALUE_TTL_S)
+    if type(value) not in VALUE_TYPES:
+        raise MalformedMessage("a value is str, bytes, int, float or bool")
+    if type(seq) is not int or not 0 <= seq <= SEQ_MAX:
+        raise MalformedMessage("a sequence number is 0..2**63-1")
+    if type(ttl_s) not in (int, float) or not 0 < ttl_s <= VALUE_TTL_S:
+        raise MalformedMessage("a value has 0 < t <= a week left to live")
+    return Held(value, seq, now + ttl_s, None)
