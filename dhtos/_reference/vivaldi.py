@@ -27,13 +27,16 @@ def vivaldi_update(
 ) -> tuple[tuple[float, ...], float, float]:
     """`(position, height, error)` after one sample; `jitter_direction` parts equal positions.
 
-    Raises ValueError unless the three vectors have one size, `rtt` > 0 and an error is > 0.
+    Raises ValueError unless the vectors have one size, the heights are >= 0, and `rtt` and the
+    sum of the errors are > 0.
     """
     n = len(position)
     if not 1 <= n <= _DIMENSIONS_MAX:
         raise ValueError(f"1..{_DIMENSIONS_MAX} dimensions, got {n}")
     if len(remote_position) != n or len(jitter_direction) != n:
         raise ValueError(f"vectors of {n} numbers are wanted")
+    if not (height >= 0.0 and remote_height >= 0.0):
+        raise ValueError("heights must be at least 0")
     if not (rtt > 0.0 and error + remote_error > 0.0):
         raise ValueError("rtt and the sum of the errors must be above 0")
     difference = [position[i] - remote_position[i] for i in range(n)]
