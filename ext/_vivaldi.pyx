@@ -72,13 +72,12 @@ def vivaldi_update(
     es = fabs(predicted - rtt) / rtt
     new_error = es * ce * w + error * (1.0 - ce * w)
     force = cc * w * (rtt - predicted)
-    if norm == 0.0:
+    if norm == 0.0:  # the paper's u(0); the height has no direction to share, so it stays
         for i in range(n):
             own[i] += force * direction[i]
     else:
         for i in range(n):
             own[i] -= force * (difference[i] / predicted)
-    if predicted > 0.0:
         height += force * ((height + remote_height) / predicted)
     return tuple([own[i] for i in range(n)]), height, new_error
 

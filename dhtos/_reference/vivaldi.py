@@ -50,13 +50,11 @@ def vivaldi_update(
     new_error = es * ce * w + error * (1.0 - ce * w)
     delta = cc * w
     force = delta * (rtt - predicted)
-    if norm == 0.0:
+    if norm == 0.0:  # the paper's u(0); the height has no direction to share, so it stays
         moved = tuple(position[i] + force * jitter_direction[i] for i in range(n))
-    else:
-        moved = tuple(position[i] + force * (difference[i] / predicted) for i in range(n))
-    new_height = height
-    if predicted > 0.0:
-        new_height = height + force * ((height + remote_height) / predicted)
+        return moved, height, new_error
+    moved = tuple(position[i] + force * (difference[i] / predicted) for i in range(n))
+    new_height = height + force * ((height + remote_height) / predicted)
     return moved, new_height, new_error
 
 

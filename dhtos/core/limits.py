@@ -70,6 +70,14 @@ INDIRECT_PROBES = 3
 SUMMARY_INTERVAL_S = 30.0
 PREFIX_BITS_MAX = 160
 
+# --- coordinates --------------------------------------------------------------------------------
+RTT_S_MAX = 10.0  # a longer sample is a stalled process, not a path (Serf refuses it too)
+COORDINATE_S_MAX = 10.0  # no component or height beyond the longest path
+COORDINATE_HEIGHT_S_MIN = 1e-5  # as Serf: a host's access link is never free
+COORDINATE_ERROR_MAX = 1.5  # as Serf, and the error of who knows nothing
+COORDINATE_ERROR_MIN = 0.01  # a remote that claims to be surer than this is not believed
+COORDINATE_STEP_S_MAX = 0.25  # one sample moves a newcomer at most this far, others a fifth
+
 # --- queries ------------------------------------------------------------------------------------
 PREDICATE_BOXES_MAX = 256
 PREDICATE_TERMS_MAX = 32
