@@ -43,8 +43,10 @@ HANDOFF_PER_S_MAX = 50  # stores a node sends to newcomers each second
 HANDOFF_QUEUE_MAX = 256  # newcomers that wait for their hand-off
 HANDOFF_SCAN_PER_S_MAX = 2000  # keys compared with newcomers each second
 GREETINGS_PER_S_MAX = 100  # unknown requesters a node pings each second
-GREETING_INTERVAL_S = 60.0  # one requester is pinged once in this time
+GREETING_INTERVAL_S = 10.0  # one requester is pinged once in this time
 GREETINGS_MAX = 4096  # requesters remembered for that
+CONTACT_FRESH_S = 900.0  # heard within this time: not pinged when its place is wanted
+SEEDS_MAX = 64  # addresses one join may ping
 UPKEEP_INTERVAL_S = 60.0  # how often a node looks for what is due for refresh or republication
 
 # --- hub ----------------------------------------------------------------------------------------

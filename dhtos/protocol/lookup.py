@@ -31,7 +31,7 @@ endpoint is asked at most once, and at most LOOKUP_PEERS_MAX are remembered.
 from bisect import bisect_left
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import msgspec
 
@@ -80,26 +80,46 @@ _LEFT, _ANSWERED, _FAILED = State.LEFT, State.ANSWERED, State.FAILED
 class Candidate:
     """A contact on the way, and the value it held if it held one."""
 
-    __slots__ = ("call", "contact", "distance", "held", "state")
+    __slots__ = ("call", "contact", "distance", "held", "state", "timer")
 
     def __init__(self, contact: Contact, distance: int) -> None:
         self.contact = contact
         self.distance = distance
         self.state = _QUEUED
         self.call: Call | None = None
+        self.timer: Timer | None = None
         self.held: Held | None = None
 
 
-class Watcher:
-    """Who is told what a lookup learns about contacts: the overlay's routing table."""
+class Voice:
+    """One value that was found, and how many hold it."""
+
+    __slots__ = ("count", "held")
+
+    def __init__(self, held: Held) -> None:
+        self.held = held
+        self.count = 0
+
+    def hear(self, held: Held) -> None:
+        """One more holder; a later number speaks for all."""
+        self.count += 1
+        if held.seq > self.held.seq:
+            self.held = held
+
+    def weight(self) -> tuple[int, int, bytes]:
+        """The highest number leads; only values without one are put to the vote."""
+        held = self.held
+        return (held.seq, 0 if held.seq else self.count, held.rank)
+
+
+class Watcher(Protocol):
+    """Who is told what a lookup learns about contacts: the overlay with its routing table."""
 
     def answered(self, contact: Contact, now: float) -> None:
         """The contact answered from its endpoint."""
-        raise NotImplementedError
 
     def failed(self, contact: Contact, now: float) -> None:
         """The contact did not answer before the deadline of the call."""
-        raise NotImplementedError
 
 
 Finish = Callable[["Lookup", float], None]
@@ -110,8 +130,8 @@ class Lookup:
 
     __slots__ = (
         "_alpha", "_args", "_asked", "_candidates", "_core", "_deadline", "_distances",
-        "_endpoints", "_finish", "_own_id", "_patience", "_target", "_votes", "_watcher",
-        "_widened", "best", "done", "k", "local", "name", "open", "started", "target",
+        "_endpoints", "_finish", "_own_id", "_patience", "_target", "_voices", "_watcher",
+        "_widened", "done", "k", "local", "name", "open", "started", "target",
     )  # fmt: skip
 
     def __init__(
@@ -130,7 +150,6 @@ class Lookup:
         self.k = k
         self.name = "find_value" if value else "find_node"
         self.done = False
-        self.best: Held | None = None
         self.local: Held | None = None
         self.open = 0  # calls without an end yet
         self.started = 0.0
@@ -146,7 +165,7 @@ class Lookup:
         self._candidates: list[Candidate] = []
         self._distances: list[int] = []
         self._endpoints: set[Endpoint] = set()
-        self._votes: dict[tuple[int, bytes], int] = {}
+        self._voices: dict[bytes, Voice] = {}
         self._patience: Timer | None = None
         self._deadline: Timer | None = None
 
@@ -161,6 +180,12 @@ class Lookup:
         """Every candidate that answered, closest first."""
         return [c for c in self._candidates if c.state is _ANSWERED]
 
+    @property
+    def best(self) -> Held | None:
+        """The value that leads, if any was found."""
+        leader = self._leader()
+        return None if leader is None else leader.held
+
     # --- driving --------------------------------------------------------------------------------
 
     def start(self, contacts: list[Contact], now: float, local: Held | None = None) -> None:
@@ -170,6 +195,7 @@ class Lookup:
         for contact in contacts:
             self._add(contact)
         if local is not None:
+            self._ask_front(now)
             self.local = local
             self._vote(local)
         self._step(now)
@@ -181,10 +207,12 @@ class Lookup:
             if candidate.call is not None:
                 self._core.calls.cancel(candidate.call)
                 candidate.call = None
+            if candidate.timer is not None:
+                candidate.timer.cancel()
         self.open = 0
         self._asked = 0
 
-    def on_reply(self, call: Call, value: Any, _: list[Any] | None, now: float) -> None:
+    def on_reply(self, call: Call, value: object, _trailer: list[Any] | None, now: float) -> None:
         """A candidate answered: learn its contacts or its value, and go on."""
         candidate: Candidate = call.tag
         self._ended(candidate)
@@ -199,7 +227,7 @@ class Lookup:
         self._watcher.answered(candidate.contact, now)
         if self.done:
             return
-        if type(found) is Held:
+        if isinstance(found, Held):
             candidate.held = found
             self._vote(found)
             if self._patience is None:
@@ -216,7 +244,9 @@ class Lookup:
             self._asked -= 1
             candidate.state = _LATE
             if not self.done:
-                self._core.timers.at(now + call.peer.rto(), lambda at: self._leave(candidate, at))
+                candidate.timer = self._core.timers.at(
+                    now + call.peer.rto(), lambda at: self._leave(candidate, at)
+                )
                 self._step(now)
 
     def on_failure(self, call: Call, now: float) -> None:
@@ -232,6 +262,9 @@ class Lookup:
     def _ended(self, candidate: Candidate) -> None:
         if candidate.state is _ASKED:
             self._asked -= 1
+        elif candidate.timer is not None:
+            candidate.timer.cancel()
+            candidate.timer = None
         candidate.call = None
         self.open -= 1
 
@@ -256,9 +289,9 @@ class Lookup:
         self._candidates.insert(at, Candidate(contact, distance))
         return at
 
-    def _read(self, value: Any, now: float) -> Held | list[_WireContact]:
+    def _read(self, value: object, now: float) -> Held | list[_WireContact]:
         """The value or the contacts of a reply; raises MalformedMessage for anything else."""
-        if type(value) is dict and self.name == "find_value":
+        if isinstance(value, dict) and self.name == "find_value":
             return _held(value, now)
         try:
             return msgspec.convert(value, _WireContacts)
@@ -267,36 +300,31 @@ class Lookup:
 
     def _learn(self, found: list[_WireContact]) -> None:
         """Queue the contacts of a reply; without news near the target the walk has arrived."""
-        nearest = len(self._candidates)
+        arrived = True
         for contact_id, host, port in found:
             endpoint = (host, port)
             if endpoint not in self._endpoints:
                 at = self._add(Contact(contact_id, endpoint))
-                if 0 <= at < nearest:
-                    nearest = at
-        self._widened = nearest >= self.k
+                if 0 <= at < self.k:
+                    arrived = False
+        self._widened = arrived
 
     def _vote(self, held: Held) -> None:
-        voice = (held.seq, held.rank)
-        self._votes[voice] = self._votes.get(voice, 0) + 1
-        if self.best is None or held.wins(self.best):
-            self.best = held
+        self._voices.setdefault(held.rank, Voice(held)).hear(held)
+
+    def _leader(self) -> "Voice | None":
+        return max(self._voices.values(), key=Voice.weight, default=None)
 
     def _step(self, now: float) -> None:
         """Ask whom to ask next, or end."""
         if self.done:
             return
-        if self.best is not None:
-            agreed = self._votes.get((self.best.seq, self.best.rank), 0)
-            if self._may_rest(agreed):
+        leader = self._leader() if self._voices else None
+        if leader is not None:
+            if not self._asked or leader.count > self._alpha // 2:
                 self._end(now)
-            return
-        if self._ask_front(now):
+        elif self._ask_front(now):
             self._end(now)
-
-    def _may_rest(self, agreed: int) -> bool:
-        """Whether the value found needs no more voices."""
-        return not self._asked or agreed > self._alpha // 2
 
     def _ask_front(self, now: float) -> bool:
         """Ask what the front still needs; True when there is nothing left to wait for."""
@@ -313,10 +341,11 @@ class Lookup:
                 complete = False
                 front += 1
             elif state is _QUEUED:
-                complete = False
                 if room <= 0:
+                    complete = False
                     break
                 if self._ask(candidate, now):
+                    complete = False
                     room -= 1
                     front += 1
             elif state is _LATE:
@@ -367,7 +396,7 @@ class Lookup:
 
 def _held(reply: dict[str, Any], now: float) -> Held:
     """The value of a `find_value` reply; dhtos peers add its number and the life it has left."""
-    value = reply.get("value")
+    value: Any = reply.get("value")
     seq = reply.get("s", 0)
     ttl_s = reply.get("t", VALUE_TTL_S)
     if type(value) not in VALUE_TYPES:

@@ -1,0 +1,344 @@
+"""The base overlay: exact keys, put and get, on the stock Kademlia wire.
+
+Theory of operation. Five calls are answered, as kademlia 2.x defines them: `ping(id)`,
+`store(id, key, value)`, `find_node(id, key)`, `find_value(id, key)` and `stun()`. Three things
+are told to dhtos peers beside them, where stock peers do not look: a `store` carries
+`[capabilities, seq, milliseconds left to live]` in its trailer, and a `find_value` reply adds
+"s" (seq) and "t" (seconds left) to the map that holds the value.
+
+Who enters the routing table: whoever answered a call of ours from the address it was sent to.
+A request proves nothing (its source and the id in it are the sender's claim), so an unknown
+requester is first pinged (`upkeep.Greeter`). A forged request therefore makes us send its reply,
+which is no larger than the request except for `find_node` and `find_value`, and at most one ping
+each GREETING_INTERVAL_S; never a store.
+
+What a `get` returns: the value with the highest sequence number that one round of answers shows
+(`lookup`); holders that showed an older one are sent the newer, and the closest node that
+answered without it is sent a copy; neither is waited for. Our own copy is one voice among them.
+
+The overlay does no input or output: it acts through the calls and timers of `Core`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from dhtos.core.contact import Contact
+from dhtos.core.ids import ID_BYTES, Endpoint
+from dhtos.core.limits import (
+    ALPHA,
+    VALUE_BYTES_MAX,
+    VALUE_TTL_S,
+    K,
+)
+from dhtos.core.routing import Added, Pending, RoutingTable
+from dhtos.errors import (
+    Conflict,
+    KeyNotFound,
+    LookupExpired,
+    MalformedMessage,
+    NoPeers,
+    Refused,
+    UsageError,
+    ValueTooLarge,
+)
+from dhtos.protocol.bootstrap import Bootstrap
+from dhtos.protocol.lookup import SEQ_MAX, Finish, Lookup
+from dhtos.protocol.operation import Operation
+from dhtos.protocol.peers import Capability
+from dhtos.protocol.put import Put, PutResult, copy_of, send_value
+from dhtos.protocol.store import VALUE_TYPES, Held, Store, StoredValue, Value, Verdict
+from dhtos.protocol.upkeep import Greeter, Handoff, Upkeep
+from dhtos.protocol.wire import encode_value
+
+if TYPE_CHECKING:
+    from dhtos.protocol.engine import Core
+
+
+class BaseOverlay:
+    """The base overlay of one node, registered with `core` under the stock RPC names."""
+
+    def __init__(
+        self,
+        core: "Core",
+        node_id: bytes,
+        now: float,
+        *,
+        k: int = K,
+        alpha: int = ALPHA,
+        client: bool = False,
+        store: Store | None = None,
+    ) -> None:
+        assert len(node_id) == ID_BYTES
+        self.core = core
+        self.id = node_id
+        self.k = k
+        self.alpha = alpha
+        self.client = client
+        self.routing = RoutingTable(node_id, k)
+        self.store = Store() if store is None else store
+        self._lookups: set[Lookup] = set()
+        self._greeter = Greeter(self)
+        self._handoff = Handoff(self)
+        self._upkeep = Upkeep(self, now)
+        if not client:
+            core.register("ping", self._on_ping)
+            core.register("store", self._on_store)
+            core.register("find_node", self._on_find_node)
+            core.register("find_value", self._on_find_value)
+            core.register("stun", self._on_stun)
+
+    # --- operations -----------------------------------------------------------------------------
+
+    def bootstrap(self, seeds: list[Endpoint], now: float) -> Operation[int]:
+        """Join through `seeds`; ends with the number of contacts known, or NoPeers."""
+        operation = self.core.operation(lambda _: joining.cancel())
+        joining = Bootstrap(self, operation)
+        joining.start(seeds, now)
+        return operation
+
+    def put(
+        self, key: bytes, value: Value, now: float, *, ttl_s: float = VALUE_TTL_S, seq: int = 0
+    ) -> Operation[PutResult]:
+        """Store a value on the k nodes closest to `key`; nothing happens if it is refused here.
+
+        Raises UsageError and ValueTooLarge at once. The operation ends with Conflict when all
+        holders have a newer value, with Unreachable when nobody took it.
+        """
+        held = Held(checked(key, value, ttl_s, seq), seq, now + ttl_s, None)
+        operation = self.core.operation(lambda _: put.cancel())
+
+        def finish(put: Put, _: float) -> None:
+            result = put.result()
+            if result.stored_on:
+                operation.finish(result)
+            elif put.superseded:
+                operation.fail(Conflict("a newer value is stored under this key"))
+            elif put.declined:
+                operation.fail(Refused("no node has room for the value"))
+            else:
+                operation.fail(self._nobody())
+
+        put = Put(self, key, held, finish)
+        put.start(now)
+        return operation
+
+    def get(self, key: bytes, now: float) -> Operation[StoredValue]:
+        """The newest value that one round of answers shows; ends with KeyNotFound without one."""
+        _check_key(key)
+        operation = self.core.operation(lambda _: self.forget(lookup))
+
+        def finish(lookup: Lookup, now: float) -> None:
+            self._lookups.discard(lookup)
+            best = lookup.best
+            if best is not None:
+                operation.finish(StoredValue(best.value, best.seq, best.expires - now))
+                self._spread(lookup, best, now)
+            elif lookup.answers():
+                operation.fail(KeyNotFound(f"no reachable node holds a value under {key.hex()}"))
+            else:
+                operation.fail(self._nobody())
+
+        lookup = self._new_lookup(key, finish, value=True)
+        lookup.start(self._start(key, now), now, self.store.get(key, now))
+        return operation
+
+    def find_contacts(self, target: bytes, now: float) -> Operation[list[Contact]]:
+        """The k closest contacts to `target` that answer, closest first."""
+        _check_key(target)
+        operation = self.core.operation(lambda _: self.forget(lookup))
+        lookup = self.lookup(target, lambda lookup, _: operation.finish(lookup.closest()), now)
+        return operation
+
+    def contacts(self) -> list[Contact]:
+        """Every contact of the routing table."""
+        return list(self.routing)
+
+    # --- for the parts of the overlay -----------------------------------------------------------
+
+    def lookup(
+        self, target: bytes, finish: Finish, now: float, contacts: tuple[Contact, ...] = ()
+    ) -> Lookup:
+        """Start a node lookup from the table and `contacts`."""
+
+        def finished(lookup: Lookup, now: float) -> None:
+            self._lookups.discard(lookup)
+            finish(lookup, now)
+
+        lookup = self._new_lookup(target, finished, value=False)
+        lookup.start([*contacts, *self._start(target, now)], now)
+        return lookup
+
+    def forget(self, lookup: Lookup) -> None:
+        """Cancel a lookup; its `finish` is never called."""
+        lookup.cancel()
+        self._lookups.discard(lookup)
+
+    def answered(self, contact: Contact, now: float) -> None:
+        """A contact answered us: it is fresh, or it enters the table."""
+        if self.routing.seen(contact.id, contact.endpoint, now):
+            return
+        outcome = self.routing.add(contact, now, verified=True)
+        if type(outcome) is Pending:
+            self._greeter.challenge(outcome.candidate, now)
+        elif type(outcome) is Added and outcome.is_new:
+            self._handoff.welcome(contact, now)
+
+    def failed(self, contact: Contact, now: float) -> None:
+        """A call to a contact failed; an id known at another address is left alone."""
+        known = self.routing.get(contact.id)
+        if known is None or known.endpoint == contact.endpoint:
+            self.routing.failed(contact.id, now)
+
+    def keep(self, key: bytes, held: Held, now: float) -> Verdict:
+        """Keep a value ourselves, as one of its holders."""
+        ttl_s = min(held.expires - now, VALUE_TTL_S)
+        return self.store.put(key, held.value, now, seq=held.seq, ttl_s=ttl_s)
+
+    def joined(self, now: float) -> None:
+        """Our own neighbourhood is known: look into the rest of the space, unhurried."""
+        self._upkeep.refresh(now)
+
+    # --- handlers -------------------------------------------------------------------------------
+
+    def _on_ping(
+        self, args: list[Any], source: Endpoint, _trailer: list[Any] | None, now: float
+    ) -> bytes:
+        if len(args) != 1:
+            raise MalformedMessage("ping(id)")
+        self._met(args[0], source, now)
+        return self.id
+
+    def _on_stun(
+        self, args: list[Any], source: Endpoint, _trailer: list[Any] | None, _now: float
+    ) -> list[str | int]:
+        if args:
+            raise MalformedMessage("stun()")
+        return [source[0], source[1]]
+
+    def _on_find_node(
+        self, args: list[Any], source: Endpoint, _trailer: list[Any] | None, now: float
+    ) -> list[list[bytes | str | int]]:
+        if len(args) != 2 or not _is_id(args[1]):
+            raise MalformedMessage("find_node(id, key)")
+        self._met(args[0], source, now)
+        found = self.routing.closest(args[1], self.k, exclude=source)
+        return [[contact.id, *contact.endpoint] for contact in found]
+
+    def _on_find_value(
+        self, args: list[Any], source: Endpoint, trailer: list[Any] | None, now: float
+    ) -> dict[str, Any] | list[list[bytes | str | int]]:
+        if len(args) != 2 or not _is_id(args[1]):
+            raise MalformedMessage("find_value(id, key)")
+        held = self.store.get(args[1], now)
+        if held is None:
+            return self._on_find_node(args, source, trailer, now)
+        self._met(args[0], source, now)
+        if trailer is None and not self._speaks_dhtos(source):
+            return {"value": held.value}
+        return {"value": held.value, "s": held.seq, "t": min(held.expires - now, VALUE_TTL_S)}
+
+    def _on_store(
+        self, args: list[Any], source: Endpoint, trailer: list[Any] | None, now: float
+    ) -> object:
+        if len(args) != 3 or not _is_id(args[1]) or type(args[2]) not in VALUE_TYPES:
+            raise MalformedMessage("store(id, key, value)")
+        seq, ttl_s = 0, VALUE_TTL_S
+        if trailer is not None and len(trailer) >= 3:
+            seq, ttl_s = _stored_as(trailer)
+        self._met(args[0], source, now)
+        verdict = self.store.put(args[1], args[2], now, seq=seq, ttl_s=ttl_s, source=source)
+        if verdict is not Verdict.HELD:
+            self.core.counters[f"stores_{verdict.name.lower()}"] += 1
+        return verdict.value
+
+    def _met(self, claimed: object, source: Endpoint, now: float) -> None:
+        """A request came from somebody who calls itself `claimed`: see whether that is so."""
+        if type(claimed) is not bytes or len(claimed) != ID_BYTES:
+            raise MalformedMessage("a request starts with the id of its sender")
+        known = self.routing.get(claimed)
+        if (known is None or known.endpoint != source) and claimed != self.id:
+            self._greeter.consider(Contact(claimed, source), now)
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _speaks_dhtos(self, source: Endpoint) -> bool:
+        peer = self.core.peers.known(source)
+        return peer is not None and peer.capability is Capability.DHTOS
+
+    def _start(self, target: bytes, now: float) -> list[Contact]:
+        self.routing.touch(target, now)
+        return self.routing.closest(target, self.k)
+
+    def _new_lookup(self, target: bytes, finish: Finish, *, value: bool) -> Lookup:
+        lookup = Lookup(
+            self.core, self.id, target, finish, self, k=self.k, alpha=self.alpha, value=value
+        )
+        self._lookups.add(lookup)
+        return lookup
+
+    def _nobody(self) -> NoPeers | LookupExpired:
+        if not len(self.routing):
+            return NoPeers("no other node is known: bootstrap first")
+        return LookupExpired(f"none of {len(self.routing)} known contacts answered")
+
+    def _spread(self, lookup: Lookup, best: Held, now: float) -> None:
+        """Repair what is behind, and leave one copy on the way (section 2.3); wait for nothing."""
+        copy = copy_of(best)
+        if copy.expires <= now:
+            return
+        local = lookup.local
+        if local is not None and local.seq < best.seq:
+            self.keep(lookup.target, copy, now)
+        cached = False
+        for candidate in lookup.answers():
+            held = candidate.held
+            if held is None:
+                if cached:
+                    continue
+                cached = True
+            elif held.seq >= best.seq:
+                continue
+            send_value(self, candidate.contact, lookup.target, copy, now, owner=self._handoff)
+
+    def check(self) -> None:
+        """Assert the invariants of the overlay and all its parts."""
+        self.routing.check()
+        self.store.check()
+        self._greeter.check()
+        self._handoff.check()
+        for lookup in self._lookups:
+            assert not lookup.done
+            lookup.check()
+
+
+def checked(key: bytes, value: Value, ttl_s: float, seq: int) -> Value:
+    """The value, if it may be stored; raises UsageError or ValueTooLarge."""
+    _check_key(key)
+    if type(value) not in VALUE_TYPES:
+        raise UsageError(f"a value is str, bytes, int, float or bool, got {type(value).__name__}")
+    size = len(encode_value(value))
+    if size > VALUE_BYTES_MAX:
+        raise ValueTooLarge(f"a value has at most {VALUE_BYTES_MAX} bytes, got {size}")
+    if not 0 < ttl_s <= VALUE_TTL_S:
+        raise UsageError(f"ttl_s must be above 0 and at most {VALUE_TTL_S:.0f}, got {ttl_s}")
+    if type(seq) is not int or not 0 <= seq <= SEQ_MAX:
+        raise UsageError(f"seq must be 0..2**63-1, got {seq}")
+    return value
+
+
+def _check_key(key: bytes) -> None:
+    if not _is_id(key):
+        raise UsageError(f"a key is {ID_BYTES} bytes: pass dhtos.core.ids.digest(name)")
+
+
+def _is_id(value: object) -> bool:
+    return type(value) is bytes and len(value) == ID_BYTES
+
+
+def _stored_as(trailer: list[Any]) -> tuple[int, float]:
+    """The sequence number and the life of a value, from the trailer of its `store`."""
+    seq, ttl_ms = trailer[1], trailer[2]
+    if type(seq) is not int or not 0 <= seq <= SEQ_MAX:
+        raise MalformedMessage("a sequence number is 0..2**63-1")
+    if type(ttl_ms) is not int or not 0 < ttl_ms <= VALUE_TTL_S * 1000:
+        raise MalformedMessage("a stored value has 0 < ttl <= a week")
+    return seq, ttl_ms / 1000
