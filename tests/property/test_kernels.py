@@ -1,0 +1,171 @@
+"""Parity: every compiled kernel against its reference twin, and the laws both must obey."""
+
+import math
+from array import array
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dhtos._reference import hilbert, morton, vivaldi, xor
+
+_hilbert = pytest.importorskip("dhtos._ext._hilbert", reason="built with DHTOS_PURE=1")
+_morton = pytest.importorskip("dhtos._ext._morton", reason="built with DHTOS_PURE=1")
+_vivaldi = pytest.importorskip("dhtos._ext._vivaldi", reason="built with DHTOS_PURE=1")
+_xor = pytest.importorskip("dhtos._ext._xor", reason="built with DHTOS_PURE=1")
+
+quick = settings(max_examples=120, deadline=None)
+
+
+# Few distinct bytes make shared prefixes, ties and repeated ids common.
+ids = st.one_of(
+    st.binary(min_size=20, max_size=20),
+    st.lists(st.sampled_from(b"\x00\x01\x80"), min_size=20, max_size=20).map(bytes),
+    st.binary(min_size=1, max_size=1).map(lambda tail: bytes(19) + tail),
+)
+
+
+@quick
+@given(st.lists(ids, max_size=150), ids, st.integers(-1, 160))
+def test_k_closest(table: list[bytes], target: bytes, k: int) -> None:
+    flat = b"".join(table)
+    found = _xor.k_closest(flat, target, k)
+    assert found == xor.k_closest(flat, target, k)
+    distances = [xor_distance(one, target) for one in table]
+    assert [distances[i] for i in found] == sorted(distances)[: max(k, 0)]
+
+
+def xor_distance(a: bytes, b: bytes) -> int:
+    return int.from_bytes(a) ^ int.from_bytes(b)
+
+
+@quick
+@given(st.integers(0, 40).flatmap(lambda n: st.tuples(*[st.binary(min_size=n, max_size=n)] * 2)))
+def test_common_prefix_bits(pair: tuple[bytes, bytes]) -> None:
+    a, b = pair
+    shared = _xor.common_prefix_bits(a, b)
+    assert shared == xor.common_prefix_bits(a, b)
+    text_a, text_b = ("".join(f"{byte:08b}" for byte in one) for one in pair)
+    assert text_a[:shared] == text_b[:shared]
+    assert shared == len(text_a) or text_a[shared] != text_b[shared]
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> tuple[list[int], bytes]:
+    """Widths of 0..6 attributes and a schedule in any order."""
+    bits = draw(st.lists(st.integers(0, 12), max_size=6))
+    flat = [attribute for attribute, width in enumerate(bits) for _ in range(width)]
+    return bits, bytes(draw(st.permutations(flat)))
+
+
+@st.composite
+def points(draw: st.DrawFn) -> tuple[list[int], list[int], bytes]:
+    bits, schedule = draw(layouts())
+    return [draw(st.integers(0, 2**width - 1)) for width in bits], bits, schedule
+
+
+@quick
+@given(points())
+def test_morton_round_trip(point: tuple[list[int], list[int], bytes]) -> None:
+    cells, bits, schedule = point
+    key = _morton.morton_encode(cells, bits, schedule)
+    assert key == morton.morton_encode(cells, bits, schedule)
+    assert _morton.morton_decode(key, bits, schedule) == cells
+    assert morton.morton_decode(key, bits, schedule) == cells
+
+
+@quick
+@given(layouts(), st.integers(-2, 90), st.integers(-1, 12), st.binary(max_size=12))
+def test_prefix_box(layout: tuple[list[int], bytes], length: int, offset: int, key: bytes) -> None:
+    bits, schedule = layout
+    args = (key, length, bits, schedule, offset)
+    known = max(0, min(length - offset, len(schedule)))
+    if length < 0 or offset < 0 or (known and len(key) * 8 < offset + known):
+        messages = set()
+        for build in (morton, _morton):
+            with pytest.raises(ValueError, match=r"at least 0|bits of the key") as caught:
+                build.prefix_box(*args)
+            messages.add(str(caught.value))
+        assert len(messages) == 1
+    else:
+        box = morton.prefix_box(*args)
+        assert _morton.prefix_box(*args) == box
+        for (low, high), width in zip(box, bits, strict=True):
+            assert 0 <= low <= high < 1 << width
+
+
+@quick
+@given(points(), st.data())
+def test_a_prefix_holds_its_points_and_no_others(
+    point: tuple[list[int], list[int], bytes], data: st.DataObject
+) -> None:
+    cells, bits, schedule = point
+    key = morton.morton_encode(cells, bits, schedule)
+    length = data.draw(st.integers(0, len(schedule)))
+    other = [data.draw(st.integers(0, 2**width - 1)) for width in bits]
+    box = morton.prefix_box(key, length, bits, schedule, 0)
+    inside = all(low <= cell <= high for (low, high), cell in zip(box, other, strict=True))
+    other_key = morton.morton_encode(other, bits, schedule)
+    assert inside == (xor.common_prefix_bits(key, other_key) >= length)
+
+
+@quick
+@given(points(), st.data())
+def test_box_intersects(point: tuple[list[int], list[int], bytes], data: st.DataObject) -> None:
+    cells, bits, schedule = point
+    key = morton.morton_encode(cells, bits, schedule)
+    length = data.draw(st.integers(0, len(schedule) + 3))
+    lows = [data.draw(st.integers(-2, 2**width)) for width in bits]
+    highs = [data.draw(st.integers(-2, 2**width)) for width in bits]
+    meets = morton.box_intersects(key, length, bits, schedule, 0, lows, highs)
+    assert _morton.box_intersects(key, length, bits, schedule, 0, lows, highs) is meets
+    if all(low <= cell <= high for low, cell, high in zip(lows, cells, highs, strict=True)):
+        assert meets
+
+
+@quick
+@given(st.integers(1, 32), st.data())
+def test_hilbert_round_trip(bits: int, data: st.DataObject) -> None:
+    cells = data.draw(st.lists(st.integers(0, 2**bits - 1), min_size=1, max_size=10))
+    index = _hilbert.hilbert_encode(cells, bits)
+    assert index == hilbert.hilbert_encode(cells, bits)
+    assert _hilbert.hilbert_decode(index, len(cells), bits) == cells
+    assert hilbert.hilbert_decode(index, len(cells), bits) == cells
+
+
+numbers = st.floats(-10.0, 10.0)
+positive = st.floats(1e-6, 10.0)
+
+
+@quick
+@given(st.integers(1, 8), st.data())
+def test_vivaldi_update(dimensions: int, data: st.DataObject) -> None:
+    vectors = st.tuples(*[numbers] * dimensions)
+    own = data.draw(vectors)
+    remote = data.draw(st.one_of(vectors, st.just(own)))
+    height, error = data.draw(st.floats(0.0, 10.0)), data.draw(positive)
+    remote_height, remote_error = data.draw(st.floats(0.0, 10.0)), data.draw(positive)
+    rtt, jitter = data.draw(positive), data.draw(vectors)
+    args = (own, height, error, remote, remote_height, remote_error, rtt, 0.25, 0.25, jitter)
+    position, new_height, new_error = vivaldi.vivaldi_update(*args)
+    compiled = _vivaldi.vivaldi_update(*args)
+    assert compiled[0] == pytest.approx(position, rel=1e-12, abs=1e-12)
+    assert compiled[1:] == pytest.approx((new_height, new_error), rel=1e-12, abs=1e-12)
+    if own != remote and math.dist(own, remote) > 1e-6:
+        before = abs(math.dist(own, remote) + height + remote_height - rtt)
+        after = abs(math.dist(position, remote) + max(new_height, 0.0) + remote_height - rtt)
+        assert after <= before + 1e-9
+
+
+@quick
+@given(st.integers(1, 6), st.integers(0, 12), st.data())
+def test_vivaldi_distances(dimensions: int, rows: int, data: st.DataObject) -> None:
+    width = dimensions + 1
+    own = data.draw(st.lists(numbers, min_size=width, max_size=width))
+    size = rows * width
+    table = array("d", data.draw(st.lists(numbers, min_size=size, max_size=size)))
+    compiled = _vivaldi.vivaldi_distances(own, table)
+    assert isinstance(compiled, array)
+    expected = vivaldi.vivaldi_distances(own, table)
+    assert list(compiled) == pytest.approx(list(expected), rel=1e-12, abs=1e-12)
+    assert list(_vivaldi.vivaldi_distances(array("d", own), table)) == list(compiled)
