@@ -76,8 +76,11 @@ class Buckets:
         """Which buckets below `depth` are inhabited: bit i stands for bucket i."""
         return sum(1 << index for index in self._buckets if index < depth)
 
-    def heard(self, contact: Contact, heard: float, now: float) -> bool:
-        """Learn that a contact was alive at `heard`; True when its bucket was empty before."""
+    def heard(self, contact: Contact, heard: float, now: float, *, proven: bool = True) -> bool:
+        """Learn that a contact was alive at `heard`; True when its bucket was empty before.
+
+        Without proof (it asked us, but has answered nobody we trust) it never displaces another.
+        """
         if now - heard > RECORD_TTL_S or contact.id == self.own_key:
             return False
         index = self.index_of(contact.id)
@@ -88,12 +91,12 @@ class Buckets:
             return True
         known = bucket.contacts.get(contact.id)
         if known is not None:
-            if heard > known.heard:
+            if heard > known.heard and (proven or contact == known.contact):
                 known.heard = heard
                 known.contact = contact
         elif len(bucket.contacts) < HUB_BUCKET_CONTACTS_MAX:
             bucket.contacts[contact.id] = Known(contact, heard)
-        else:
+        elif proven:
             oldest = min(bucket.contacts.values(), key=lambda k: k.heard)
             if heard > oldest.heard:
                 del bucket.contacts[oldest.contact.id]

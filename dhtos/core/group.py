@@ -150,27 +150,27 @@ class Group:
         member.state = State.SUSPECT
         return True
 
-    def narrow(self) -> list[Member]:
-        """Split while there are more than G members; returns those that fell outside."""
+    def narrow(self, depth: int = 0) -> list[Member]:
+        """Split while there are more than G members, and at least to `depth` bits.
+
+        Returns the members that fell outside.
+        """
         outside: list[Member] = []
-        while len(self.members) > self.size and self.depth < ID_BITS:
+        while self.depth < depth or (len(self.members) > self.size and self.depth < ID_BITS):
             other = Prefix.of(self.own_key, self.depth + 1).sibling()
             for key in list(self.members.irange(other.first, other.last)):
                 outside.append(self.members[key])
                 self._drop(key)
             self.prefix = other.sibling()
-        if outside:
-            self.tombstones = {
-                key: tombstone
-                for key, tombstone in self.tombstones.items()
-                if self.prefix.holds(key)
-            }
+            self.version += 1
+        self.tombstones = {
+            key: tombstone for key, tombstone in self.tombstones.items() if self.prefix.holds(key)
+        }
         return outside
 
-    def move_to(self, depth: int) -> None:
-        """Start at, or widen to, the prefix of `depth` bits around the own key."""
-        assert all(Prefix.of(self.own_key, depth).holds(key) for key in self.members)
-        self.prefix = Prefix.of(self.own_key, depth)
+    def widen(self) -> None:
+        """Take in the sibling subtree; the caller has its records at hand."""
+        self.prefix = self.prefix.parent()
         self.version += 1
 
     def expire(self, now: float) -> list[Member]:

@@ -50,7 +50,7 @@ from dhtos.protocol.upkeep import Greeter, Handoff, Upkeep
 from dhtos.protocol.wire import encode_value
 
 if TYPE_CHECKING:
-    from dhtos.protocol.engine import Core
+    from dhtos.protocol.rpc import Core
 
 
 class BaseOverlay:

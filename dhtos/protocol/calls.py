@@ -135,6 +135,11 @@ class Calls:
         self._counters["requests_out"] += 1
         return call
 
+    def notify(self, endpoint: Endpoint, name: str, args: list[Any]) -> None:
+        """Tell `endpoint` something that needs no answer."""
+        self._outbox.append((encode_request(self._new_id(), name, args), endpoint))
+        self._counters["notices_out"] += 1
+
     def cancel(self, call: Call) -> None:
         """Forget a call: its owner hears nothing more."""
         if call.timer is not None:

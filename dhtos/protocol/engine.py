@@ -5,56 +5,25 @@ Five verbs. `receive(datagram, source, now)` and `tick(now)` change state; `outb
 socket and a clock (`dhtos.transport`), or the simulator (`dhtos.sim`), drives it; both see the
 same code, so one seed replays one run.
 
-The engine owns what all overlays share: the calls in flight, the timers, what is known of
-peers, the counters. An overlay registers its RPC names and is otherwise on its own.
+The engine composes two overlays on one `Core`: the base overlay (exact keys, stock wire) and,
+when it is given a schema, the hub (records, groups, range queries).
 """
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 from dhtos.core.ids import ID_BYTES, Endpoint
 from dhtos.core.limits import ALPHA, GROUP_SIZE, GROUP_SIZE_MAX, GROUP_SIZE_MIN, K
-from dhtos.errors import ConfigError, MalformedMessage
-from dhtos.protocol.calls import OWN_CAPABILITIES, Calls
-from dhtos.protocol.operation import Event, Operation
-from dhtos.protocol.peers import Capability, Peers
-from dhtos.protocol.timers import Timers
-from dhtos.protocol.wire import Response, encode_response, encode_trailer, parse
+from dhtos.core.schema import Schema
+from dhtos.errors import ConfigError
+from dhtos.protocol.base import BaseOverlay
+from dhtos.protocol.hub import Hub
+from dhtos.protocol.operation import Event
+from dhtos.protocol.rpc import Core
 
 if TYPE_CHECKING:
     from random import Random
-
-
-class _NoReply:
-    """The handler's word that silence is the answer."""
-
-
-NO_REPLY: Final = _NoReply()
-
-
-class Deferred:
-    """A reply that comes later: the handler returns it and hands it to `Core.answer`."""
-
-    __slots__ = ("greet", "msg_id", "source")
-
-    def __init__(self) -> None:
-        self.msg_id = b""
-        self.source: Endpoint = ("", 0)
-        self.greet = False
-
-
-class Parts(list[Any]):
-    """A reply of several datagrams, one for each item."""
-
-    __slots__ = ()
-
-
-Handler = Callable[[list[Any], Endpoint, list[Any] | None, float], Any]
-"""`handler(args, source, trailer, now)` returns the reply's value, `Parts` of it, a `Deferred`,
-or NO_REPLY."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,101 +46,54 @@ class EngineConfig:
             )
 
 
-class Core:
-    """What every overlay is built on: calls, timers, peers, counters, randomness, events."""
-
-    def __init__(self, rng: "Random") -> None:
-        self.rng = rng
-        self.counters: Counter[str] = Counter()
-        self.timers = Timers()
-        self.peers = Peers()
-        self.sending: list[tuple[bytes, Endpoint]] = []
-        self.happened: list[Event] = []
-        self.calls = Calls(self.sending, self.timers, self.peers, rng, self.counters)
-        self._handlers: dict[str, Handler] = {}
-        self._greeting = encode_trailer([OWN_CAPABILITIES])
-        self._cookie_key = rng.randbytes(16)
-
-    def register(self, name: str, handler: Handler) -> None:
-        """Answer the RPC `name` with `handler`."""
-        assert name not in self._handlers, name
-        self._handlers[name] = handler
-
-    def operation(self, on_cancel: Callable[[float], None]) -> Operation[Any]:
-        """A new pending answer; `on_cancel(now)` must drop its calls and timers."""
-        return Operation(self.happened, on_cancel)
-
-    def receive(self, datagram: bytes, source: Endpoint, now: float) -> None:
-        """Take one datagram; a strange one is counted and dropped."""
-        counters = self.counters
-        counters["datagrams_in"] += 1
-        try:
-            message = parse(datagram)
-            if type(message) is Response:
-                self.calls.resolve(message, source, now)
-                return
-            handler = self._handlers.get(message.name)
-            if handler is None:
-                counters["requests_unknown"] += 1
-                return
-            trailer = message.trailer
-            value = handler(message.args, source, trailer, now)
-        except MalformedMessage:
-            counters["malformed"] += 1
-            return
-        if trailer is not None:
-            peer = self.peers.known(source)
-            if peer is not None:
-                peer.capability = Capability.DHTOS
-        self._reply(message.msg_id, source, value, greet=trailer is not None)
-
-    def answer(self, deferred: Deferred, value: Any) -> None:
-        """Send the reply that a handler put off."""
-        self._reply(deferred.msg_id, deferred.source, value, greet=deferred.greet)
-
-    def cookie(self, source: Endpoint) -> bytes:
-        """Eight bytes that only somebody who receives at `source` can know."""
-        text = f"{source[0]}|{source[1]}".encode()
-        return blake2b(text, key=self._cookie_key, digest_size=8).digest()
-
-    def _reply(self, msg_id: bytes, source: Endpoint, value: Any, *, greet: bool) -> None:
-        if value is NO_REPLY:
-            return
-        if type(value) is Deferred:
-            value.msg_id, value.source, value.greet = msg_id, source, greet
-            return
-        for part in value if type(value) is Parts else (value,):
-            reply = encode_response(msg_id, part)
-            if greet:
-                reply += self._greeting
-            self.sending.append((reply, source))
-
-    def check(self) -> None:
-        """Assert the invariants of everything the overlays share."""
-        self.timers.check()
-        self.peers.check()
-        self.calls.check()
-
-
 class Engine:
     """One node: the base overlay, and the hub once a schema is given."""
 
     def __init__(
-        self, node_id: bytes, *, rng: "Random", now: float, config: EngineConfig | None = None
+        self,
+        node_id: bytes,
+        *,
+        rng: "Random",
+        now: float,
+        schema: Schema | None = None,
+        config: EngineConfig | None = None,
     ) -> None:
         assert len(node_id) == ID_BYTES
         self.id = node_id
         self.config = config or EngineConfig()
         self.core = Core(rng)
         self.counters = self.core.counters
+        self.base = BaseOverlay(
+            self.core,
+            node_id,
+            now,
+            k=self.config.k,
+            alpha=self.config.alpha,
+            client=self.config.client,
+        )
+        self._hub = (
+            None
+            if schema is None
+            else Hub(self.core, schema, group_size=self.config.group_size)
+        )
+
+    @property
+    def hub(self) -> Hub:
+        """The hub overlay; only an engine with a schema has one."""
+        assert self._hub is not None, "the engine was made without a schema"
+        return self._hub
 
     def receive(self, datagram: bytes, source: Endpoint, now: float) -> None:
         """Take one datagram from the network; never raises for what a peer sent."""
         self.core.receive(datagram, source, now)
+        if self._hub is not None:
+            self._hub.proceed(now)
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`."""
         self.core.timers.run(now)
+        if self._hub is not None:
+            self._hub.proceed(now)
 
     def next_deadline(self) -> float:
         """When `tick` must be called next; infinity when nothing is pending."""
@@ -191,6 +113,20 @@ class Engine:
         happened.clear()
         return taken
 
+    def stats(self) -> Mapping[str, float]:
+        """Counters and sizes, for people and metrics; every value only describes this node."""
+        figures: dict[str, float] = dict(self.counters)
+        figures["contacts"] = len(self.base.routing)
+        figures["values"] = len(self.base.store)
+        figures["peers"] = len(self.core.peers)
+        figures["calls_open"] = len(self.core.calls)
+        if self._hub is not None:
+            figures |= self._hub.stats()
+        return figures
+
     def check(self) -> None:
         """Assert every invariant of the engine and its overlays."""
         self.core.check()
+        self.base.check()
+        if self._hub is not None:
+            self._hub.check()

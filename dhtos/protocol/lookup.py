@@ -5,7 +5,7 @@ of rounds). Candidates stand in a list ordered by XOR distance; each is in one s
 
     QUEUED -> ASKED -> ANSWERED          the reply was valid; its contacts joined the list
                     -> LATE              its time-out passed; sent once more, still waited for
-                    -> LEFT              late for one more time-out: nobody waits any longer
+                    -> LEFT              late for a while more: nobody waits any longer
                     -> FAILED            the deadline passed, or the reply was malformed
 
 A step asks the closest QUEUED candidates within the *front*, that is the k closest that are
@@ -41,6 +41,7 @@ from dhtos.core.limits import (
     CONTACTS_PER_REPLY_MAX,
     LOOKUP_PEERS_MAX,
     OPERATION_DEADLINE_S,
+    RTO_FLOOR_S,
     VALUE_PATIENCE_S,
     VALUE_TTL_S,
 )
@@ -50,9 +51,10 @@ from dhtos.protocol.store import VALUE_TYPES, Held
 from dhtos.protocol.timers import Timer
 
 if TYPE_CHECKING:
-    from dhtos.protocol.engine import Core
+    from dhtos.protocol.rpc import Core
 
 SEQ_MAX = 2**63 - 1
+_QUIET_REPLIES = 2  # in a row without news near the target: the walk has arrived
 
 _WireContact = tuple[
     Annotated[bytes, msgspec.Meta(min_length=ID_BYTES, max_length=ID_BYTES)],
@@ -131,7 +133,7 @@ class Lookup:
     __slots__ = (
         "_alpha", "_args", "_asked", "_candidates", "_core", "_deadline", "_distances",
         "_endpoints", "_finish", "_own_id", "_patience", "_target", "_voices", "_watcher",
-        "_widened", "done", "k", "local", "name", "open", "started", "target",
+        "_quiet", "done", "k", "local", "name", "open", "started", "target",
     )  # fmt: skip
 
     def __init__(
@@ -161,7 +163,7 @@ class Lookup:
         self._alpha = alpha
         self._args = [own_id, target]
         self._asked = 0  # candidates in state ASKED
-        self._widened = False
+        self._quiet = 0  # replies in a row that told of nobody near
         self._candidates: list[Candidate] = []
         self._distances: list[int] = []
         self._endpoints: set[Endpoint] = set()
@@ -244,8 +246,9 @@ class Lookup:
             self._asked -= 1
             candidate.state = _LATE
             if not self.done:
+                grace = call.peer.rto() if call.peer.srtt else RTO_FLOOR_S
                 candidate.timer = self._core.timers.at(
-                    now + call.peer.rto(), lambda at: self._leave(candidate, at)
+                    now + grace, lambda at: self._leave(candidate, at)
                 )
                 self._step(now)
 
@@ -307,7 +310,7 @@ class Lookup:
                 at = self._add(Contact(contact_id, endpoint))
                 if 0 <= at < self.k:
                     arrived = False
-        self._widened = arrived
+        self._quiet = self._quiet + 1 if arrived else 0
 
     def _vote(self, held: Held) -> None:
         self._voices.setdefault(held.rank, Voice(held)).hear(held)
@@ -328,7 +331,7 @@ class Lookup:
 
     def _ask_front(self, now: float) -> bool:
         """Ask what the front still needs; True when there is nothing left to wait for."""
-        room = (self.k if self._widened else self._alpha) - self._asked
+        room = (self.k if self._quiet >= _QUIET_REPLIES else self._alpha) - self._asked
         front = 0
         late = answered = False
         complete = True

@@ -1,0 +1,321 @@
+"""How a member answers a range query from its own view: hits, what they cover, where else to ask.
+
+    dh_range  args   [hub, cookie, prefix, predicate, limit, order, after, flags]
+              reply  parts [index, part count, header | nil, items, hits]
+              header [key, depth, cookie, covers, matches, next, pruned]
+
+An answer covers the asked prefix as far as it lies in the member's group; each sibling subtree
+between the asked prefix and the group that may hold a match becomes a frontier item with
+contacts. A member that is not below the asked prefix covers nothing and names contacts that are
+nearer to it. Long answers are several datagrams, but only for an asker that has proved it
+receives at its address (by the cookie, or by having answered us before); a stranger gets one
+datagram with the cookie to come back with, so that nobody can aim us at a third party.
+"""
+
+from dataclasses import dataclass
+from heapq import nsmallest
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dhtos.core.bound import Bound
+from dhtos.core.contact import Contact
+from dhtos.core.group import Member
+from dhtos.core.ids import Endpoint, Prefix
+from dhtos.core.limits import HUB_BUCKET_CONTACTS_MAX, REPLY_BYTES_MAX, WALK_HITS_MAX
+from dhtos.core.predicate import Predicate
+from dhtos.core.record import Record
+from dhtos.core.schema import Schema
+from dhtos.protocol.rpc import NO_REPLY, Parts
+from dhtos.protocol.hubwire import as_bytes, as_int, as_key, as_prefix, bad, unpack
+
+if TYPE_CHECKING:
+    from dhtos.protocol.hub import Hub
+
+PARTS_MAX = 16
+STRICT = 1
+COUNT_ONLY = 2
+_BOUND_CACHE = 64
+_ROOM = REPLY_BYTES_MAX - 120  # header, message id and the fixed fields
+PREDICATE_BYTES_MAX = 6000
+
+Order = tuple[int, bool]
+"""An attribute's index in the schema, and whether the largest come first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One range query as every answering member sees it."""
+
+    predicate: bytes  # msgpack of Predicate.to_wire(): also the key of the cache of bound forms
+    bound: Bound
+    limit: int  # 0 = no limit
+    order: Order | None
+    strict: bool = False
+    count_only: bool = False
+
+    def to_wire(self) -> list[Any]:
+        """The fields behind the prefix: predicate, limit, order, and flags last."""
+        order = None if self.order is None else list(self.order)
+        flags = STRICT * self.strict | COUNT_ONLY * self.count_only
+        return [self.predicate, self.limit, order, flags]
+
+
+@dataclass(slots=True)
+class Item:
+    """A subtree that still has to be asked, as one member sees it from outside."""
+
+    prefix: Prefix
+    count: int
+    estimate: float
+    bound: float | None
+    contacts: list[Contact]
+
+    def to_wire(self) -> list[Any]:
+        """`[prefix, count, estimate, bound, contacts]`."""
+        return [
+            self.prefix.to_wire(),
+            self.count,
+            self.estimate,
+            self.bound,
+            [contact.to_wire() for contact in self.contacts],
+        ]
+
+
+@dataclass(slots=True)
+class Answer:
+    """A member's whole answer, before it is cut into datagrams."""
+
+    covers: list[Prefix]
+    items: list[Item]
+    hits: list[Member]
+    matches: int
+    pruned: int  # subtrees passed over because their summary proves that nothing matches
+    more: bool  # whether the limit left hits behind
+
+
+def order_value(record: Record, schema: Schema, order: Order) -> float:
+    """What `order by` sorts on: smaller is better, a missing value is last."""
+    index, descending = order
+    attribute = schema.attributes[index]
+    part = record.static if attribute.role == "static" else record.dynamic
+    value = part[schema.slots[index]]
+    if value is None or isinstance(value, str):
+        return inf
+    return -float(value) if descending else float(value)
+
+
+def sort_key(member_key: bytes, record: Record, schema: Schema, order: Order | None) -> list[Any]:
+    """The place of a hit in an answer, which is also the cursor to continue behind it."""
+    if order is None:
+        return [member_key]
+    return [order_value(record, schema, order), member_key]
+
+
+def answer(hub: "Hub", prefix: Prefix, question: Question, after: list[Any] | None) -> Answer:
+    """Answer from the own view alone."""
+    group = hub.group
+    own = group.prefix
+    if prefix.covers(own):
+        covers = own
+        indexes = [i for i, _ in hub.buckets.items() if i >= prefix.length]
+    elif own.covers(prefix):
+        covers = prefix
+        indexes = []
+    else:
+        return Answer([], [_elsewhere(hub, prefix, question)], [], 0, 0, more=False)
+    matching = [m for m in group.under(covers) if question.bound.matches(m.record)]
+    hits, more = _select(hub.schema, matching, question, after)
+    items, pruned = _frontier(hub, indexes, question)
+    return Answer([covers], items, hits, len(matching), pruned, more)
+
+
+def _select(
+    schema: Schema, matching: list[Member], question: Question, after: list[Any] | None
+) -> tuple[list[Member], bool]:
+    if question.count_only:
+        return [], False
+    order = question.order
+    if order is None:  # members come in key order already
+        if after is not None:
+            matching = [m for m in matching if m.key > after[0]]
+        hits = matching[: question.limit or None]
+        return hits, len(hits) < len(matching)
+
+    def place(member: Member) -> list[Any]:
+        return sort_key(member.key, member.record, schema, order)
+
+    if after is not None:
+        matching = [m for m in matching if place(m) > after]
+    if question.limit:
+        return nsmallest(question.limit, matching, key=place), len(matching) > question.limit
+    return sorted(matching, key=place), False
+
+
+def _frontier(hub: "Hub", indexes: list[int], question: Question) -> tuple[list[Item], int]:
+    items = []
+    pruned = 0
+    for index in indexes:
+        prefix = hub.buckets.prefix(index)
+        bucket = hub.buckets.get(index)
+        if bucket is None or not question.bound.intersects(prefix):
+            continue
+        summary = bucket.summary
+        if summary is not None and not question.bound.may_match(summary, strict=question.strict):
+            pruned += 1
+            continue
+        contacts = hub.buckets.choose(index, hub.core.rng, HUB_BUCKET_CONTACTS_MAX)
+        items.append(_item(prefix, bucket.count, summary, contacts, question))
+    return items, pruned
+
+
+def _item(
+    prefix: Prefix, count: int, summary: Any, contacts: list[Contact], question: Question
+) -> Item:
+    estimate = float(count)
+    bound = None
+    if summary is not None:
+        estimate = question.bound.estimate(summary)
+        if question.order is not None:
+            index, descending = question.order
+            best = question.bound.order_bound(summary, index, descending)
+            bound = -best if descending else best
+    return Item(prefix, count, estimate, bound, contacts)
+
+
+def _elsewhere(hub: "Hub", prefix: Prefix, question: Question) -> Item:
+    """For a prefix outside our subtree: who is nearer to it."""
+    index = hub.buckets.index_of(prefix.first)
+    bucket = hub.buckets.get(index)
+    known = [] if bucket is None else [k.contact for k in bucket.contacts.values()]
+    inside = [contact for contact in known if prefix.holds(contact.id)]
+    return _item(prefix, len(inside), None, inside or known, question)
+
+
+class Answering:
+    """The server side of `dh_range` for one hub."""
+
+    def __init__(self, hub: "Hub") -> None:
+        self.hub = hub
+        self._bounds: dict[bytes, Bound] = {}
+        hub.core.register("dh_range", self._on_range)
+
+    def _on_range(
+        self, args: list[Any], source: Endpoint, _trailer: list[Any] | None, now: float
+    ) -> Any:
+        hub = self.hub
+        number, cookie, prefix, predicate, limit, order, flags, after = unpack(
+            args,
+            lambda v: v,
+            lambda v: as_bytes(v, 8),
+            as_prefix,
+            lambda v: as_bytes(v, PREDICATE_BYTES_MAX),
+            lambda v: as_int(v, 0, WALK_HITS_MAX),
+            lambda v: as_order(v, hub.schema),
+            lambda v: as_int(v, 0, 255),
+            lambda v: v,
+        )
+        if number != hub.number or hub.closed:
+            return NO_REPLY
+        if not hub.settled:
+            return [0, 1, None, [], []]
+        question = Question(
+            predicate,
+            self.bound(predicate),
+            limit,
+            order,
+            bool(flags & STRICT),
+            bool(flags & COUNT_ONLY),
+        )
+        found = answer(hub, prefix, question, as_after(after, order))
+        return self._cut(found, question, source, cookie, now)
+
+    def bound(self, predicate: bytes) -> Bound:
+        """The bound form of a predicate on the wire, from a small cache."""
+        bound = self._bounds.get(predicate)
+        if bound is None:
+            try:
+                wire = msgspec.msgpack.decode(predicate)
+            except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as error:
+                raise bad("a predicate is MessagePack") from error
+            bound = Predicate.from_wire(wire, self.hub.schema).bind(self.hub.schema)
+            if len(self._bounds) >= _BOUND_CACHE:
+                del self._bounds[next(iter(self._bounds))]
+            self._bounds[predicate] = bound
+        return bound
+
+    def _cut(
+        self, found: Answer, question: Question, source: Endpoint, cookie: bytes, now: float
+    ) -> Any:
+        """Cut an answer into datagrams; a stranger gets at most one."""
+        hub = self.hub
+        expected = hub.core.cookie(source)
+        proven = hub.core.proven(source, cookie)
+        pieces = [item.to_wire() for item in found.items]
+        hits = [[now - m.born, m.record] for m in found.hits]
+        bodies, sent = _bodies(pieces, hits)
+        if len(bodies) > 1 and not proven:
+            return [0, 1, [hub.key, hub.group.depth, expected, [], 0, None, 0], None, []]
+        cut_at = None
+        if sent < len(hits) or (found.more and sent):
+            last = found.hits[sent - 1]
+            cut_at = sort_key(last.key, last.record, hub.schema, question.order)
+        header = [
+            hub.key,
+            hub.group.depth,
+            expected,
+            [prefix.to_wire() for prefix in found.covers],
+            found.matches,
+            cut_at,
+            found.pruned,
+        ]
+        return Parts(
+            [i, len(bodies), header if i == 0 else None, items, hits]
+            for i, (items, hits) in enumerate(bodies)
+        )
+
+
+def _bodies(items: list[Any], hits: list[Any]) -> tuple[list[tuple[list[Any], list[Any]]], int]:
+    """Items, then hits, cut into datagrams of which the last hits may not fit; how many did.
+
+    Frontier items are never cut off: without one of them the asker would miss a subtree.
+    """
+    bodies: list[tuple[list[Any], list[Any]]] = [([], [])]
+    left = _ROOM
+    sent = 0
+    for n, piece in enumerate([*items, *hits]):
+        encoded = msgspec.msgpack.encode(piece)
+        is_hit = n >= len(items)
+        if len(encoded) > left and left < _ROOM:
+            if is_hit and len(bodies) >= PARTS_MAX:
+                break
+            bodies.append(([], []))
+            left = _ROOM
+        bodies[-1][is_hit].append(msgspec.Raw(encoded))
+        left -= len(encoded)
+        sent += is_hit
+    return bodies, sent
+
+
+def as_order(value: object, schema: Schema) -> Order | None:
+    """`nil` or `[attribute index, descending]` of a number."""
+    if value is None:
+        return None
+    match value:
+        case [int() as index, bool() as descending] if 0 <= index < len(schema.attributes):
+            if schema.attributes[index].kind == "number":
+                return index, descending
+    raise bad("an order is [number attribute, descending]")
+
+
+def as_after(value: object, order: Order | None) -> list[Any] | None:
+    """The place behind which an answer continues."""
+    if value is None:
+        return None
+    match value:
+        case [bytes() as key] if order is None:
+            return [as_key(key)]
+        case [int() | float() as best, bytes() as key] if order is not None:
+            return [best, as_key(key)]
+    raise bad("a cursor does not fit its order")

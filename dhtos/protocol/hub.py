@@ -1,0 +1,530 @@
+"""The hub overlay of one node: its record, its group, its buckets, and their upkeep.
+
+A node's id in a hub is the key of its own record (DESIGN section 2), so it sits among machines
+like itself. This module owns that place: it moves the node when its record moves, keeps the
+depth of the group right (split above G, merge below G/2), and keeps the summaries of the other
+subtrees fresh. The parts have their own modules: `gossip` keeps the group's view, `answer`
+serves range queries from it, `walk` asks them, `join` finds the place.
+
+A hub is *settled* once it knows its group and its buckets; before that it answers no query.
+Without a record (a light client) it asks through gateways and never settles.
+"""
+
+from collections.abc import Callable, Mapping
+from math import inf
+from typing import Any
+
+import msgspec
+
+from dhtos.core.buckets import Buckets
+from dhtos.core.contact import Contact
+from dhtos.core.coordinate import Coordinate, update
+from dhtos.core.group import Group, Member, State
+from dhtos.core.hit import Hit
+from dhtos.core.ids import Endpoint, Prefix, common_prefix_bits, random_id
+from dhtos.core.limits import (
+    GROUP_SIZE,
+    HEARTBEAT_S,
+    HUB_BUCKET_CONTACTS_MAX,
+    SUMMARY_INTERVAL_S,
+)
+from dhtos.core.predicate import EVERYTHING, Predicate
+from dhtos.core.record import Record
+from dhtos.core.schema import Schema
+from dhtos.core.summary import Summary
+from dhtos.protocol.answer import Answering, Order, Question
+from dhtos.protocol.calls import Call
+from dhtos.protocol.rpc import NO_REPLY, Core, Parts
+from dhtos.protocol.gossip import Gossip
+from dhtos.protocol.hubwire import (
+    as_age,
+    as_bytes,
+    as_contact,
+    as_int,
+    as_key,
+    as_list,
+    bad,
+    state_rumour,
+    unpack,
+)
+from dhtos.protocol.join import Join
+from dhtos.protocol.operation import MemberGone, Operation
+from dhtos.protocol.walk import FindResult, Walk
+
+UPKEEP_S = 2.0
+RESEED_S = 60.0
+_EXPIRE_S = 10.0
+_OWN_SUMMARY_S = 10.0  # the summary of the own group is made anew at most this often
+_ASK_BITS_S = 5.0
+_ENTRIES_MAX = 160
+
+
+class Hub:
+    """One hub of one node."""
+
+    def __init__(
+        self, core: Core, schema: Schema, *, number: int = 0, group_size: int = GROUP_SIZE
+    ) -> None:
+        self.core = core
+        self.schema = schema
+        self.number = number
+        self.group_size = group_size
+        self.own: Record | None = None
+        self.key = random_id(core.rng)
+        self.group = Group(self.key, group_size)
+        self.buckets = Buckets(self.key)
+        self.coordinate = Coordinate()
+        self.gateways: list[Endpoint] = []
+        self.settled = False
+        self.closed = False
+        self.everything = msgspec.msgpack.encode(EVERYTHING.to_wire())
+        self._match_all = EVERYTHING.bind(schema)
+        self._running = False
+        self._merge: Walk | None = None
+        self._join: Operation[int] | None = None
+        self._pending: list[tuple[Operation[Any], Callable[[float], None]]] = []
+        self._own_summary: tuple[int, float, Summary] | None = None
+        self._bits_asked: dict[int, float] = {}
+        self._expired = self._reseeded = -inf
+        self.answering = Answering(self)
+        self.gossip = Gossip(self)
+        core.register("dh_summary", self._on_summary)
+
+    # --- the own record ---------------------------------------------------------------------------
+
+    def advertise(self, record: Record, now: float, *, eager: bool = False) -> None:
+        """Publish a version of the own record; a new key moves the node to another place."""
+        key = record.key(self.schema)
+        previous = self.own
+        if previous is not None and key == self.key:
+            assert record.seq > previous.seq
+            self.own = record
+            self.group.put(key, record, now, now)
+            whole = record.rev != previous.rev
+            self.gossip.spread(key, now, eager=eager or whole, whole=whole)
+            return
+        if previous is not None and self.settled:
+            self._say_left(now)
+        self._place(key, record, now)
+        if previous is not None and self._running:
+            self.join(self._known_endpoints(), now)
+
+    def renew(self, now: float, *, at_least: int = 0, eager: bool = False) -> None:
+        """Publish the own record again: a heartbeat, or the answer to a rumour of our death."""
+        assert self.own is not None
+        seq = max(self.own.seq + 1, at_least)
+        coordinate = self.coordinate.to_wire()
+        self.advertise(self.own.updated(seq, self.own.dynamic, coordinate), now, eager=eager)
+
+    def _place(self, key: bytes, record: Record, now: float) -> None:
+        self._old = self.group
+        self.own = record
+        self.key = key
+        self.group = Group(key, self.group_size)
+        self.buckets = Buckets(key)
+        self.settled = False
+        self.group.put(key, record, now, now)
+
+    def _known_endpoints(self) -> list[Endpoint]:
+        known = [m.record.endpoint for m in self._old.members.values()][:16]
+        own = self.own.endpoint if self.own else None
+        return [endpoint for endpoint in [*known, *self.gateways] if endpoint != own]
+
+    def leave(self, now: float) -> None:
+        """Say goodbye: members bury the record at once."""
+        if self.own is not None and self.settled:
+            self._say_left(now)
+        self.closed = True
+
+    def _say_left(self, now: float) -> None:
+        assert self.own is not None
+        words = [state_rumour(self.key, self.own.seq + 1, State.LEFT, 0.0)]
+        for endpoint in self.gossip.partners(8):
+            self.core.calls.notify(endpoint, "dh_push", [self.number, 1, words])
+        for index, _ in self.buckets.items():
+            for contact in self.buckets.choose(index, self.core.rng, 2):
+                self.core.calls.notify(contact.endpoint, "dh_push", [self.number, 0, words])
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    def find(
+        self,
+        predicate: Predicate,
+        now: float,
+        *,
+        limit: int = 0,
+        order: Order | None = None,
+        strict: bool = False,
+        count_only: bool = False,
+        cursor: bytes | None = None,
+    ) -> Operation[FindResult]:
+        """Ask the whole hub; hits stream into the operation as they come."""
+        wire = msgspec.msgpack.encode(predicate.to_wire())
+        question = Question(
+            wire, predicate.bind(self.schema), limit, order, strict, count_only
+        )
+        return Walk(self, question, now, cursor=cursor).operation
+
+    def match_all(self) -> Question:
+        """The question that everything answers."""
+        return Question(self.everything, self._match_all, 0, None)
+
+    def hit(self, record: Record, born: float) -> Hit:
+        """A record as users see it."""
+        return Hit(record, self.schema, born, self.coordinate if self.settled else None)
+
+    def gateway_contacts(self) -> list[Contact]:
+        """Whom a node without a place may ask, in random order."""
+        gateways = list(self.gateways)
+        self.core.rng.shuffle(gateways)
+        return [Contact(b"", endpoint) for endpoint in gateways]
+
+    def members(self) -> list[Member]:
+        """The own group, in key order."""
+        return list(self.group.members.values())
+
+    # --- joining ----------------------------------------------------------------------------------
+
+    def found(self, now: float) -> None:
+        """Be the first node of a hub."""
+        self.settle(now)
+
+    def join(self, gateways: list[Endpoint], now: float) -> Operation[int]:
+        """Join through any of `gateways`; ends with the number of members of the group."""
+        if self._join is not None and not self._join.done:
+            self._join.cancel(now)
+        self._join = Join(self, gateways, now).operation
+        return self._join
+
+    def enter(self, depth: int, found: list[tuple[bytes, Record, float]], now: float) -> None:
+        """Take a place at `depth` bits with the records of its group."""
+        self._to_buckets(self.group.narrow(depth), now)
+        for key, record, born in found:
+            if key != self.key:
+                self.group.put(key, record, born, now)
+
+    def settle(self, now: float) -> None:
+        """Know enough to answer: start the upkeep and tell everybody who should know."""
+        self.settled = True
+        self._narrow(now)
+        self.gossip.spread(self.key, now, eager=True, whole=True)
+        for index, _ in self.buckets.items():
+            chosen = self.buckets.choose(index, self.core.rng, 2)
+            self.gossip.push_own([contact.endpoint for contact in chosen], now)
+        self._reseeded = now
+        if not self._running:
+            self._running = True
+            self.gossip.start(now)
+            self.core.timers.at(now + UPKEEP_S * self.core.rng.random(), self._upkeep)
+
+    def when_finished(self, operation: Operation[Any], then: Callable[[float], None]) -> None:
+        """Go on inside the engine once an operation of our own has ended."""
+        self._pending.append((operation, then))
+
+    def proceed(self, now: float) -> None:
+        """Run what waited for operations that have ended; called once per datagram or tick."""
+        while self._pending:
+            ended = [entry for entry in self._pending if entry[0].done]
+            if not ended:
+                return
+            self._pending = [entry for entry in self._pending if not entry[0].done]
+            for _, then in ended:
+                then(now)
+
+    # --- what others tell -------------------------------------------------------------------------
+
+    def serves(self, number: object) -> bool:
+        """Whether a request for hub `number` is for us, and we have a place in it."""
+        return number == self.number and self.own is not None and not self.closed
+
+    def lacks(self, key: bytes, seq: int) -> bool:
+        """Whether the record of `key` belongs here and is unknown."""
+        if key == self.key or not self.group.prefix.holds(key):
+            return False
+        tombstone = self.group.tombstones.get(key)
+        return tombstone is None or tombstone.seq < seq
+
+    def met(self, contact: Contact, heard: float, now: float, *, proven: bool = True) -> None:
+        """A node of another subtree showed itself, or was told of."""
+        if self.settled and not self.group.prefix.holds(contact.id):
+            self.buckets.heard(contact, heard, now, proven=proven)
+
+    def measured(self, call: Call, remote: Coordinate, _now: float) -> None:
+        """A round trip to a member was timed."""
+        rtt_s = call.peer.srtt
+        if rtt_s > 0:
+            self.coordinate = update(self.coordinate, remote, rtt_s, self.core.rng)
+
+    def compare_buckets(self, key: bytes, depth: int, bits: int, now: float) -> None:
+        """Ask a member about inhabited subtrees that we believe to be empty."""
+        member = self.group.members.get(key)
+        if member is None or not self.settled:
+            return
+        shared = min(depth, self.group.depth, common_prefix_bits(self.key, key))
+        missing = bits & ((1 << shared) - 1) & ~self.buckets.bits(shared)
+        wanted = [i for i in range(shared) if missing >> i & 1 and self._may_ask_bit(i, now)][:4]
+        if wanted:
+            self._ask_summary(member.record.endpoint, wanted, now)
+
+    def _may_ask_bit(self, index: int, now: float) -> bool:
+        if now - self._bits_asked.get(index, -inf) < _ASK_BITS_S:
+            return False
+        self._bits_asked[index] = now
+        return True
+
+    # --- summaries --------------------------------------------------------------------------------
+
+    def _ask_summary(self, endpoint: Endpoint, indexes: list[int], now: float) -> None:
+        cookie = self.core.cookies.get(endpoint, b"")
+        args = [self.number, cookie, self.key, indexes]
+        self.core.calls.send(endpoint, "dh_summary", args, self, now, tag=set(), stream=True)
+
+    def on_reply(self, call: Call, value: Any, _trailer: list[Any] | None, now: float) -> None:
+        """One datagram of a summary answer."""
+        part = as_list(value, 8)
+        call.tag.add(as_int(part[0] if part else None, 0, _ENTRIES_MAX))
+        self.take_summary(value, call.endpoint, now)
+        if len(call.tag) >= part[1]:
+            self.core.calls.cancel(call)
+
+    def on_late(self, call: Call, now: float) -> None:
+        """The retransmission is out; a summary is not urgent."""
+
+    def on_failure(self, call: Call, now: float) -> None:
+        """A contact is gone; the next upkeep asks another."""
+        if call.answered:
+            return
+        for _, bucket in self.buckets.items():
+            for key, known in list(bucket.contacts.items()):
+                if known.contact.endpoint == call.endpoint:
+                    self.buckets.forget(key)
+
+    def take_summary(self, value: Any, endpoint: Endpoint, now: float) -> None:
+        """Learn what a node told about subtrees: its own side of the fork, and shared ones."""
+        part, count, key, _, bits, entries = unpack(
+            as_list(value, 8),
+            lambda v: as_int(v, 0, _ENTRIES_MAX),
+            lambda v: as_int(v, 1, _ENTRIES_MAX + 1),
+            as_key,
+            lambda v: as_int(v, 0, 160),
+            lambda v: as_bytes(v, 20),
+            lambda v: as_list(v, 8),
+        )
+        if part >= count or key == self.key:
+            raise bad("a summary part out of range")
+        fork = common_prefix_bits(self.key, key)
+        if not self.group.prefix.holds(key):
+            self.buckets.heard(Contact(key, endpoint), now, now)
+        for entry in entries:
+            self._take_entry(as_list(entry, 8), fork, now)
+        missing = int.from_bytes(bits) & ((1 << min(fork, self.group.depth)) - 1)
+        missing &= ~self.buckets.bits(fork)
+        wanted = [i for i in range(fork) if missing >> i & 1 and self._may_ask_bit(i, now)][:4]
+        if wanted and self.settled:
+            self._ask_summary(endpoint, wanted, now)
+
+    def _take_entry(self, entry: list[Any], fork: int, now: float) -> None:
+        index, summary, age, hearsay = unpack(
+            entry,
+            lambda v: as_int(v, 0, fork),
+            lambda v: v,
+            as_age,
+            lambda v: as_list(v, 2 * HUB_BUCKET_CONTACTS_MAX),
+        )
+        if index >= self.group.depth:
+            return
+        prefix = self.buckets.prefix(index)
+        for told in hearsay:
+            contact = as_contact(told)
+            heard = now - as_age(told[3] if len(told) > 3 else 0)
+            if prefix.holds(contact.id):
+                self.buckets.heard(contact, heard, now)
+        if summary is not None:
+            parsed = Summary.from_bytes(as_bytes(summary, 2000), self.schema)
+            self.buckets.summarise(index, parsed, now - age)
+
+    def _on_summary(
+        self, args: list[Any], source: Endpoint, _trailer: list[Any] | None, now: float
+    ) -> Any:
+        number, cookie, key, indexes = unpack(
+            args, lambda v: v, lambda v: as_bytes(v, 8), as_key, lambda v: as_list(v, 8)
+        )
+        if not self.serves(number) or not self.settled or key == self.key:
+            return NO_REPLY
+        fork = common_prefix_bits(self.key, key)
+        wanted = {as_int(index, -1, 160) for index in indexes}
+        entries = []
+        if not self.group.prefix.holds(key) and (not wanted or wanted & {-1, fork}):
+            entries.append(self._own_side(fork, now))
+        for index, _ in self.buckets.items():
+            if index < fork and wanted & {-1, index}:
+                entries.append(self._bucket_entry(index, now))
+        if not self.core.proven(source, cookie):
+            entries = entries[:1]
+        bits = self.buckets.bits(self.group.depth)
+        head = [self.key, self.group.depth, bits.to_bytes((bits.bit_length() + 7) // 8)]
+        count = max(len(entries), 1)
+        return Parts([i, count, *head, entries[i : i + 1]] for i in range(count))
+
+    def _own_side(self, fork: int, now: float) -> list[Any]:
+        """Our subtree below the fork with the asker, as an entry of the asker's bucket."""
+        summary = self._group_summary(now)
+        age = 0.0
+        members = [m for m in self.group.members.values() if m.state is State.ALIVE]
+        rng = self.core.rng
+        told = [
+            [m.key, *m.record.endpoint, now - m.born]
+            for m in (members if len(members) <= 5 else rng.sample(members, 5))
+        ]
+        for index, bucket in self.buckets.items():
+            if index > fork:
+                if bucket.summary is not None:
+                    summary = summary.merge(bucket.summary)
+                    age = max(age, now - bucket.summary_born)
+                told += [
+                    [*c.to_wire(), now - bucket.contacts[c.id].heard]
+                    for c in self.buckets.choose(index, rng, 1)
+                ]
+        return [fork, summary.to_bytes(self.schema), age, told[:HUB_BUCKET_CONTACTS_MAX]]
+
+    def _bucket_entry(self, index: int, now: float) -> list[Any]:
+        bucket = self.buckets.get(index)
+        assert bucket is not None
+        told = [[*k.contact.to_wire(), now - k.heard] for k in bucket.contacts.values()]
+        if bucket.summary is None:
+            return [index, None, 0.0, told]
+        return [index, bucket.summary.to_bytes(self.schema), now - bucket.summary_born, told]
+
+    def _group_summary(self, now: float) -> Summary:
+        held = self._own_summary
+        if held is not None and (
+            held[0] == self.group.version or now - held[1] < _OWN_SUMMARY_S
+        ):
+            return held[2]
+        summary = Summary.of(self.schema, [m.record for m in self.group.members.values()])
+        self._own_summary = (self.group.version, now, summary)
+        return summary
+
+    # --- upkeep -----------------------------------------------------------------------------------
+
+    def _upkeep(self, now: float) -> None:
+        if self.closed:
+            return
+        rng = self.core.rng
+        self.core.timers.at(now + UPKEEP_S * rng.uniform(0.8, 1.2), self._upkeep)
+        assert self.own is not None
+        member = self.group.members[self.key]
+        if now - member.born > HEARTBEAT_S * rng.uniform(0.8, 1.0):
+            self.renew(now)
+        if now - self._expired > _EXPIRE_S:
+            self._expired = now
+            self.core.happened += [MemberGone(m.key) for m in self.group.expire(now)]
+            self.buckets.expire(now)
+        if self.settled:
+            self._narrow(now)
+            self._widen(now)
+            self._pull(now)
+        if now - self._reseeded > RESEED_S and (self._join is None or self._join.done):
+            self._reseeded = now
+            self._reseed(now)
+
+    def _narrow(self, now: float) -> None:
+        self._to_buckets(self.group.narrow(), now)
+
+    def _to_buckets(self, outside: list[Member], now: float) -> None:
+        by_index: dict[int, list[Member]] = {}
+        for member in outside:
+            by_index.setdefault(self.buckets.index_of(member.key), []).append(member)
+        for index, members in by_index.items():
+            for member in sorted(members, key=lambda m: -m.born)[:HUB_BUCKET_CONTACTS_MAX]:
+                self.buckets.heard(Contact(member.key, member.record.endpoint), member.born, now)
+            summary = Summary.of(self.schema, [m.record for m in members])
+            self.buckets.summarise(index, summary, now)
+
+    def _widen(self, now: float) -> None:
+        """Merge with the sibling subtree while both together are at most G/2."""
+        group = self.group
+        if group.depth == 0 or self._merge is not None:
+            return
+        bucket = self.buckets.get(group.depth - 1)
+        if bucket is None:
+            group.widen()
+            return
+        if bucket.summary is None or len(group) + bucket.count > self.group_size // 2:
+            return
+        prefix = self.buckets.prefix(group.depth - 1)
+        contacts = self.buckets.choose(group.depth - 1, self.core.rng, HUB_BUCKET_CONTACTS_MAX)
+        self._merge = Walk(self, self.match_all(), now, prefix=prefix, contacts=contacts)
+        self.when_finished(self._merge.operation, self._merged)
+
+    def _merged(self, now: float) -> None:
+        walk, self._merge = self._merge, None
+        assert walk is not None
+        index = self.group.depth - 1
+        if walk.operation.error is not None or index < 0 or walk.prefix != self.buckets.prefix(index):
+            return
+        if not walk.operation.result().coverage.complete:
+            return
+        if len(walk.found) + len(self.group) > self.group_size:
+            return
+        self.group.widen()
+        self.buckets.absorb(index)
+        for key, (record, born) in walk.found.items():
+            self.group.put(key, record, born, now)
+
+    def _pull(self, now: float) -> None:
+        """Ask one contact of the subtree whose summary is oldest."""
+        due = [
+            (bucket.pulled, index)
+            for index, bucket in self.buckets.items()
+            if now - bucket.pulled > SUMMARY_INTERVAL_S * 0.9
+        ]
+        if due:
+            _, index = min(due)
+            bucket = self.buckets.get(index)
+            assert bucket is not None
+            bucket.pulled = now
+            for contact in self.buckets.choose(index, self.core.rng, 1):
+                self._ask_summary(contact.endpoint, [], now)
+
+    def _reseed(self, now: float) -> None:
+        """Ask a gateway whether the hub it sees knows us: heals partitions and lost starts."""
+        own = self.own.endpoint if self.own else None
+        gateways = [endpoint for endpoint in self.gateways if endpoint != own]
+        if not gateways:
+            return
+        if not self.settled or (len(self.group) == 1 and self.group.depth == 0):
+            self.join(gateways, now)
+            return
+        gateway = Contact(b"", self.core.rng.choice(gateways))
+        point = Prefix.of(self.key, 160)
+        walk = Walk(self, self.match_all(), now, prefix=point, contacts=[gateway])
+
+        def judge(at: float) -> None:
+            operation = walk.operation
+            if operation.error is None:
+                result = operation.result()
+                if result.coverage.asked and result.coverage.complete and not result.matches:
+                    self.join(gateways, at)
+
+        self.when_finished(walk.operation, judge)
+
+    # --- for people and checks --------------------------------------------------------------------
+
+    def stats(self) -> Mapping[str, float]:
+        """Figures of the hub's state."""
+        return {
+            "group_members": len(self.group),
+            "group_depth": self.group.depth,
+            "buckets": len(list(self.buckets.items())),
+            "rumours": len(self.gossip.rumours),
+            "settled": float(self.settled),
+        }
+
+    def check(self) -> None:
+        """Assert every invariant of the hub's state."""
+        self.group.check()
+        self.buckets.check(self.group.depth)
+        if self.own is not None:
+            assert self.group.members[self.key].record is self.own
+            assert self.own.key(self.schema) == self.key

@@ -1,0 +1,149 @@
+"""Requests and replies for every overlay: one table of names, one way in, one way out.
+
+`Core` owns what all overlays share: the calls in flight, the timers, what is known of peers, the
+counters, the outbox. An overlay registers its RPC names here and is otherwise on its own.
+
+A reply may be one value, several datagrams (`Parts`), one that comes later (`Deferred`), or
+silence. A long reply goes only to an address that has proved to receive what is sent to it: by a
+cookie (a keyed hash of the address, so nothing is remembered for strangers) or by having
+answered a call of ours.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final
+
+from dhtos.core.ids import Endpoint
+from dhtos.core.limits import PEERS_MAX
+from dhtos.errors import MalformedMessage
+from dhtos.protocol.calls import OWN_CAPABILITIES, Calls
+from dhtos.protocol.operation import Event, Operation
+from dhtos.protocol.peers import Capability, Peers
+from dhtos.protocol.timers import Timers
+from dhtos.protocol.wire import Response, encode_response, encode_trailer, parse
+
+if TYPE_CHECKING:
+    from random import Random
+
+
+class _NoReply:
+    """The handler's word that silence is the answer."""
+
+
+NO_REPLY: Final = _NoReply()
+
+
+class Deferred:
+    """A reply that comes later: the handler returns it and hands it to `Core.answer`."""
+
+    __slots__ = ("greet", "msg_id", "source")
+
+    def __init__(self) -> None:
+        self.msg_id = b""
+        self.source: Endpoint = ("", 0)
+        self.greet = False
+
+
+class Parts(list[Any]):
+    """A reply of several datagrams, one for each item."""
+
+    __slots__ = ()
+
+
+Handler = Callable[[list[Any], Endpoint, list[Any] | None, float], Any]
+"""`handler(args, source, trailer, now)` returns the reply's value, `Parts` of it, a `Deferred`,
+or NO_REPLY."""
+
+
+class Core:
+    """What every overlay is built on: calls, timers, peers, counters, randomness, events."""
+
+    def __init__(self, rng: "Random") -> None:
+        self.rng = rng
+        self.counters: Counter[str] = Counter()
+        self.timers = Timers()
+        self.peers = Peers()
+        self.sending: list[tuple[bytes, Endpoint]] = []
+        self.happened: list[Event] = []
+        self.calls = Calls(self.sending, self.timers, self.peers, rng, self.counters)
+        self._handlers: dict[str, Handler] = {}
+        self._greeting = encode_trailer([OWN_CAPABILITIES])
+        self._cookie_key = rng.randbytes(16)
+        self.cookies: dict[Endpoint, bytes] = {}  # what others gave us to prove our address
+
+    def register(self, name: str, handler: Handler) -> None:
+        """Answer the RPC `name` with `handler`."""
+        assert name not in self._handlers, name
+        self._handlers[name] = handler
+
+    def operation(self, on_cancel: Callable[[float], None]) -> Operation[Any]:
+        """A new pending answer; `on_cancel(now)` must drop its calls and timers."""
+        return Operation(self.happened, on_cancel)
+
+    def receive(self, datagram: bytes, source: Endpoint, now: float) -> None:
+        """Take one datagram; a strange one is counted and dropped."""
+        counters = self.counters
+        counters["datagrams_in"] += 1
+        try:
+            message = parse(datagram)
+            if type(message) is Response:
+                self.calls.resolve(message, source, now)
+                return
+            handler = self._handlers.get(message.name)
+            if handler is None:
+                counters["requests_unknown"] += 1
+                return
+            trailer = message.trailer
+            value = handler(message.args, source, trailer, now)
+        except MalformedMessage:
+            counters["malformed"] += 1
+            return
+        if trailer is not None:
+            peer = self.peers.known(source)
+            if peer is not None:
+                peer.capability = Capability.DHTOS
+        self._reply(message.msg_id, source, value, greet=trailer is not None)
+
+    def answer(self, deferred: Deferred, value: Any) -> None:
+        """Send the reply that a handler put off."""
+        self._reply(deferred.msg_id, deferred.source, value, greet=deferred.greet)
+
+    def cookie(self, source: Endpoint) -> bytes:
+        """Eight bytes that only somebody who receives at `source` can know."""
+        text = f"{source[0]}|{source[1]}".encode()
+        return blake2b(text, key=self._cookie_key, digest_size=8).digest()
+
+    def proven(self, source: Endpoint, cookie: bytes) -> bool:
+        """Whether somebody at `source` has shown to receive there."""
+        if cookie == self.cookie(source):
+            return True
+        peer = self.peers.known(source)
+        return peer is not None and peer.last_heard is not None
+
+    def remember_cookie(self, endpoint: Endpoint, cookie: bytes) -> bool:
+        """Keep the cookie of `endpoint`; True when it is a new one."""
+        if self.cookies.get(endpoint) == cookie:
+            return False
+        if len(self.cookies) >= PEERS_MAX:
+            del self.cookies[next(iter(self.cookies))]
+        self.cookies[endpoint] = cookie
+        return True
+
+    def _reply(self, msg_id: bytes, source: Endpoint, value: Any, *, greet: bool) -> None:
+        if value is NO_REPLY:
+            return
+        if type(value) is Deferred:
+            value.msg_id, value.source, value.greet = msg_id, source, greet
+            return
+        for part in value if type(value) is Parts else (value,):
+            reply = encode_response(msg_id, part)
+            if greet:
+                reply += self._greeting
+            self.sending.append((reply, source))
+
+    def check(self) -> None:
+        """Assert the invariants of everything the overlays share."""
+        self.timers.check()
+        self.peers.check()
+        self.calls.check()

@@ -1,0 +1,556 @@
+"""Range search: a best-first walk over XOR subtrees, refined inside the network.
+
+The frontier holds subtrees that may hold matches and have not been answered for. The walk asks
+up to alpha of them at once, those with the largest expected yield first (under an `order by`,
+those with the best bound first). Each answer settles the part of the subtree that lies in the
+answering member's group and returns its sibling subtrees as new items, so the query is cut to
+the shape of the data by those who know it, not by a cover computed here.
+
+    item: WAITING --ask a contact--> ASKED --late--> ASKED twice (hedge) --answer--> settled
+                        ^                |--failed: next contact; none left: ask somebody who
+                        |                |  answered for other contacts of it, twice--> FAILED
+                        `-- an answer that covers nothing but names nearer contacts
+
+It ends when the limit is met (or, ordered, when the k-th value beats every bound left: exact
+top-k), when nothing is left, or at its deadline. What was never answered is reported, never
+hidden: see `Coverage`.
+"""
+
+from dataclasses import dataclass
+from math import inf, isnan
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dhtos.core.contact import Contact
+from dhtos.core.coverage import Coverage
+from dhtos.core.hit import Hit
+from dhtos.core.ids import Endpoint, Prefix
+from dhtos.core.limits import (
+    CURSOR_BYTES_MAX,
+    OPERATION_DEADLINE_S,
+    WALK_ALPHA,
+    WALK_FRONTIER_MAX,
+    WALK_HITS_MAX,
+)
+from dhtos.core.record import Record, check_record
+from dhtos.errors import MalformedMessage, NoPeers, UsageError
+from dhtos.protocol.answer import PARTS_MAX, Question, answer, as_after, sort_key
+from dhtos.protocol.calls import Call
+from dhtos.protocol.hubwire import (
+    as_age,
+    as_bytes,
+    as_contact,
+    as_int,
+    as_key,
+    as_list,
+    as_prefix,
+    bad,
+)
+
+if TYPE_CHECKING:
+    from dhtos.protocol.hub import Hub
+
+_DETOURS_MAX = 2  # times a subtree without living contacts is asked about elsewhere
+_HOPS_MAX = 24  # times an item may be handed to nearer contacts
+_YIELD_MARGIN = 1.5  # expected yield in flight, over what is missing, at which no more is asked
+
+
+@dataclass(frozen=True, slots=True)
+class FindResult:
+    """The end of a range query: the hits, what they cover, and where to continue.
+
+    `matches` counts all matches in the answered subtrees, also those beyond the limit.
+    """
+
+    hits: tuple[Hit, ...]
+    coverage: Coverage
+    matches: int
+    cursor: bytes | None
+
+
+class WalkItem:
+    """One subtree of the frontier."""
+
+    __slots__ = (
+        "after", "asked", "bound", "contacts", "count", "detours", "estimate", "hops", "open",
+        "parts", "prefix", "round",
+    )  # fmt: skip
+
+    def __init__(self, prefix: Prefix, contacts: list[Contact], round_: int) -> None:
+        self.prefix = prefix
+        self.contacts = contacts
+        self.round = round_
+        self.count = 1
+        self.estimate = 1.0
+        self.bound = -inf
+        self.after: list[Any] | None = None
+        self.asked: set[Endpoint] = set()
+        self.open: list[Call] = []
+        self.parts: dict[Call, dict[int, list[Any]]] = {}
+        self.detours = 0
+        self.hops = 0
+
+    @property
+    def weight(self) -> float:
+        """Matches that may be missed if the item is never answered: never nothing."""
+        return max(self.estimate, 1.0)
+
+
+class Walk:
+    """One running range query."""
+
+    def __init__(
+        self,
+        hub: "Hub",
+        question: Question,
+        now: float,
+        *,
+        prefix: Prefix | None = None,
+        contacts: list[Contact] | None = None,
+        cursor: bytes | None = None,
+    ) -> None:
+        self.hub = hub
+        self.core = hub.core
+        self.question = question
+        self.prefix = prefix or Prefix(0, 0)
+        self.operation = self.core.operation(self._on_cancel)
+        self.found: dict[bytes, tuple[Record, float]] = {}
+        self.max_age = 0.0
+        self.matches = 0
+        self._waiting: list[WalkItem] = []
+        self._active: list[WalkItem] = []
+        self._failed: list[WalkItem] = []
+        self._resume: list[WalkItem] = []
+        self._resolved: set[Prefix] = set()
+        self._answered: list[Endpoint] = []
+        self._after: list[Any] | None = None  # ordered: where an earlier page ended
+        self._asked = 0
+        self._round = 0
+        self._pruned = 0
+        self._timer = self.core.timers.at(now + OPERATION_DEADLINE_S, self._on_deadline)
+        self._begin(self.prefix, contacts, cursor, now)
+
+    # --- beginning and end ----------------------------------------------------------------------
+
+    def _begin(
+        self, prefix: Prefix, contacts: list[Contact] | None, cursor: bytes | None, now: float
+    ) -> None:
+        items = [WalkItem(prefix, contacts or [], 0)]
+        if cursor is not None:
+            items = self._read_cursor(cursor)
+        for item in items:
+            if contacts is None and self.hub.settled:
+                self._answer_locally(item, now)
+            else:
+                item.contacts = item.contacts or self.hub.gateway_contacts()
+                self._waiting.append(item)
+        if self._waiting and not any(item.contacts for item in self._waiting):
+            self._timer.cancel()
+            self.operation.fail(NoPeers("no dhtos node is known: give --seed HOST:PORT"))
+            return
+        self._pump(now)
+
+    def _answer_locally(self, item: WalkItem, now: float) -> None:
+        found = answer(self.hub, item.prefix, self.question, item.after or self._after)
+        self._pruned += found.pruned
+        if not found.covers:
+            item.contacts = found.items[0].contacts
+            self._waiting.append(item)
+            return
+        for inner in found.items:
+            self._add(inner.prefix, inner.contacts, 0, inner.count, inner.estimate, inner.bound)
+        hits = [(m.key, m.record, m.born) for m in found.hits]
+        if self._settle(item, found.covers[0], found.matches, hits, now) and found.more:
+            last = found.hits[-1]
+            after = sort_key(last.key, last.record, self.hub.schema, self.question.order)
+            self._continue(item, found.covers[0], after, [])
+
+    def _on_cancel(self, _now: float) -> None:
+        self._timer.cancel()
+        for item in self._active:
+            self._drop_calls(item)
+        self._active.clear()
+        self._waiting.clear()
+
+    def _on_deadline(self, _now: float) -> None:
+        self._failed += self._active + self._waiting
+        for item in self._active:
+            self._drop_calls(item)
+        self._active.clear()
+        self._waiting.clear()
+        self._finish()
+
+    def _finish(self) -> None:
+        if self.operation.done:
+            return
+        self._timer.cancel()
+        left = self._active + self._waiting
+        for item in self._active:
+            self._drop_calls(item)
+        hits = self._ordered_hits() if self.question.order is not None else None
+        if hits is not None:
+            self.operation.push(hits)
+        got = float(self.matches)
+        missed = sum(item.weight for item in left + self._failed)
+        coverage = Coverage(
+            fraction=got / (got + missed) if missed else 1.0,
+            complete=not left and not self._failed and not self._resume,
+            limited=bool(left or self._resume) and not self._failed,
+            failed_prefixes=tuple(item.prefix for item in self._failed),
+            max_age_s=self.max_age,
+            asked=self._asked,
+            rtt=self._round,
+            pruned=self._pruned,
+        )
+        everything = hits if hits is not None else [self._hit(key) for key in self.found]
+        cursor = self._write_cursor(left + self._failed + self._resume, everything)
+        self._active, self._waiting = [], []
+        self.operation.finish(FindResult(tuple(everything), coverage, self.matches, cursor))
+
+    def _hit(self, key: bytes) -> Hit:
+        record, born = self.found[key]
+        return self.hub.hit(record, born)
+
+    def _place(self, key: bytes) -> list[Any]:
+        return sort_key(key, self.found[key][0], self.hub.schema, self.question.order)
+
+    def _ordered_hits(self) -> list[Hit]:
+        best = sorted(self.found, key=self._place)[: self.question.limit or None]
+        return [self._hit(key) for key in best]
+
+    # --- the frontier -----------------------------------------------------------------------------
+
+    def _add(
+        self,
+        prefix: Prefix,
+        contacts: list[Contact],
+        round_: int,
+        count: int,
+        estimate: float,
+        bound: float | None,
+    ) -> None:
+        if self._is_resolved(prefix) or not self.question.bound.intersects(prefix):
+            return
+        if len(self._waiting) >= WALK_FRONTIER_MAX:
+            self.core.counters["frontier_overflows"] += 1
+            self._failed.append(WalkItem(prefix, [], round_))
+            return
+        item = WalkItem(prefix, contacts, round_)
+        item.count = count
+        item.estimate = estimate
+        item.bound = -inf if bound is None else bound
+        self._waiting.append(item)
+
+    def _is_resolved(self, prefix: Prefix) -> bool:
+        lengths = {p.length for p in self._resolved if p.length <= prefix.length}
+        return any(
+            Prefix(prefix.value >> (prefix.length - n), n) in self._resolved for n in lengths
+        )
+
+    def _pump(self, now: float) -> None:
+        while not self.operation.done:
+            if self._satisfied() or (not self._waiting and not self._active):
+                self._finish()
+                return
+            if not self._waiting or len(self._active) >= WALK_ALPHA:
+                return
+            limit = self.question.limit
+            if limit and self.question.order is None:
+                missing = limit - len(self.found)
+                if sum(item.estimate for item in self._active) >= _YIELD_MARGIN * missing:
+                    return
+            item = self._best()
+            self._waiting.remove(item)
+            self._active.append(item)
+            self._ask(item, now)
+
+    def _best(self) -> WalkItem:
+        if self.question.order is not None:
+            return min(self._waiting, key=lambda item: (item.bound, -item.estimate))
+        return max(self._waiting, key=lambda item: item.estimate)
+
+    def _satisfied(self) -> bool:
+        limit = self.question.limit
+        if not limit or len(self.found) < limit or self.question.count_only:
+            return False
+        if self.question.order is None:
+            return True
+        if any(item.after is not None for item in self._waiting + self._active):
+            return False
+        worst = sorted(self._place(key)[0] for key in self.found)[limit - 1]
+        bounds = [item.bound for item in self._waiting + self._active]
+        return worst <= min(bounds, default=inf)
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    def _ask(self, item: WalkItem, now: float) -> None:
+        """Send the item to its next contact, or give it up."""
+        while item.contacts:
+            contact = item.contacts.pop(0)
+            if contact.endpoint in item.asked and item.after is None:
+                continue
+            item.asked.add(contact.endpoint)
+            self._send(item, contact, now)
+            return
+        if item.open:
+            return
+        if item.detours < _DETOURS_MAX:
+            item.detours += 1
+            others = [e for e in reversed(self._answered) if e not in item.asked]
+            if others:
+                item.contacts = [Contact(b"", others[0])]
+                self._ask(item, now)
+                return
+        self._active.remove(item)
+        self._failed.append(item)
+
+    def _send(self, item: WalkItem, contact: Contact, now: float) -> None:
+        limit = self.question.limit
+        if limit and self.question.order is None:
+            limit = max(limit - len(self.found), 1)
+        predicate, _, order, flags = self.question.to_wire()
+        self._asked += 1
+        call = self.core.calls.send(
+            contact.endpoint,
+            "dh_range",
+            [
+                self.hub.number,
+                self.core.cookies.get(contact.endpoint, b""),
+                item.prefix.to_wire(),
+                predicate,
+                limit,
+                order,
+                flags,
+                item.after or self._after,
+            ],
+            self,
+            now,
+            tag=(item, contact),
+            stream=True,
+        )
+        item.open.append(call)
+
+    def _drop_calls(self, item: WalkItem) -> None:
+        for call in item.open:
+            self.core.calls.cancel(call)
+        item.open.clear()
+        item.parts.clear()
+
+    def on_late(self, call: Call, now: float) -> None:
+        """Hedge: ask the next contact, keep waiting for this one."""
+        item = call.tag[0]
+        if item.contacts and len(item.open) < 2:
+            self._ask(item, now)
+
+    def on_failure(self, call: Call, now: float) -> None:
+        """A dead contact: forget it, try the next."""
+        item, contact = call.tag
+        if contact.id:
+            self.hub.buckets.forget(contact.id)
+        self._retry(item, call, now)
+
+    def _retry(self, item: WalkItem, call: Call, now: float) -> None:
+        self.core.calls.cancel(call)
+        item.open.remove(call)
+        item.parts.pop(call, None)
+        if not item.open:
+            self._ask(item, now)
+        self._pump(now)
+
+    # --- answers ----------------------------------------------------------------------------------
+
+    def on_reply(self, call: Call, value: Any, _trailer: list[Any] | None, now: float) -> None:
+        """Collect the datagrams of an answer; act when all are there."""
+        item, contact = call.tag
+        try:
+            part = as_list(value, 8)
+            if len(part) < 5:
+                raise bad("a range answer has 5 fields")
+            count = as_int(part[1], 1, 10 * PARTS_MAX)
+            parts = item.parts.setdefault(call, {})
+            parts[as_int(part[0], 0, count - 1)] = part
+            if len(parts) < count:
+                return
+            header = parts[0][2]
+            if header is None:  # it is still joining itself
+                self._retry(item, call, now)
+                return
+            self._take_answer(item, contact, header, list(parts.values()), now)
+        except MalformedMessage:
+            self.core.counters["malformed"] += 1
+            self._retry(item, call, now)
+            return
+        self._pump(now)
+
+    def _take_answer(
+        self, item: WalkItem, contact: Contact, header: Any, parts: list[list[Any]], now: float
+    ) -> None:
+        fields = as_list(header, 16)
+        if len(fields) < 7:
+            raise bad("a range header has 7 fields")
+        as_key(fields[0])
+        if self.core.remember_cookie(contact.endpoint, as_bytes(fields[2], 8)) and (
+            parts[0][3] is None
+        ):
+            self._drop_calls(item)
+            self._send(item, contact, now)
+            return
+        covers = [as_prefix(prefix) for prefix in as_list(fields[3], 1)]
+        if not all(item.prefix.covers(prefix) for prefix in covers):
+            raise bad("an answer covers what was not asked")
+        matches = as_int(fields[4], 0, WALK_HITS_MAX)
+        after = as_after(fields[5], self.question.order)
+        pruned = as_int(fields[6], 0, WALK_FRONTIER_MAX)
+        items = [self._read_item(i) for part in parts for i in as_list(part[3], 256)]
+        hits = [self._read_hit(h, now) for part in parts for h in as_list(part[4], 4096)]
+        self._drop_calls(item)
+        self._answered.append(contact.endpoint)
+        if not covers:
+            self._take_hints(item, items, now)
+            return
+        self._round = max(self._round, item.round + 1)
+        self._pruned += pruned
+        for prefix, count, estimate, bound, contacts in items:
+            if item.prefix.covers(prefix) and prefix.length > item.prefix.length:
+                self._add(prefix, contacts, item.round + 1, count, estimate, bound)
+        self._active.remove(item)
+        kept = [
+            hit
+            for hit in hits
+            if any(prefix.holds(hit[0]) for prefix in covers)
+            and self.question.bound.matches(hit[1])
+        ]
+        self.core.counters["hits_refused"] += len(hits) - len(kept)
+        if self._settle(item, covers[0], matches, kept, now) and after is not None:
+            self._continue(item, covers[0], after, [contact, *item.contacts])
+
+    def _continue(
+        self, item: WalkItem, prefix: Prefix, after: list[Any], contacts: list[Contact]
+    ) -> None:
+        """There is more behind `after`: another page now, or a place for the cursor."""
+        page = WalkItem(prefix, contacts, item.round + 1)
+        page.after = after
+        if self.question.order is None and self._full():
+            self._resume.append(page)
+        elif self._wants_page(after):
+            self._waiting.append(page)
+
+    def _full(self) -> bool:
+        return 0 < self.question.limit <= len(self.found)
+
+    def _wants_page(self, after: list[Any]) -> bool:
+        limit = self.question.limit
+        if self.question.order is None or not limit or len(self.found) < limit:
+            return True
+        worst = sorted(self._place(key) for key in self.found)[limit - 1]
+        return after < worst
+
+    def _take_hints(self, item: WalkItem, items: list[Any], now: float) -> None:
+        """The contact covers nothing of the item: it may know who does."""
+        nearer = [c for entry in items for c in entry[4] if c.endpoint not in item.asked]
+        self._round = max(self._round, item.round + 1)
+        item.round += 1
+        item.hops += 1
+        if item.hops <= _HOPS_MAX:
+            middle = item.prefix.first
+            nearer.sort(key=lambda c: int.from_bytes(c.id) ^ int.from_bytes(middle))
+            item.contacts = [*nearer, *item.contacts][:16]
+        self._ask(item, now)
+
+    def _settle(
+        self,
+        item: WalkItem,
+        covers: Prefix,
+        matches: int,
+        hits: list[tuple[bytes, Record, float]],
+        now: float,
+    ) -> bool:
+        """Keep the hits of an answered subtree; False when the limit left some behind."""
+        question = self.question
+        if item.after is None:
+            self.matches += matches
+            self._resolved.add(covers)
+        fresh = []
+        whole = True
+        for n, (key, record, born) in enumerate(hits):
+            if question.order is None and self._full():
+                rest = WalkItem(covers, [], item.round)
+                rest.after = [hits[n - 1][0]] if n else item.after
+                self._resume.append(rest)
+                whole = False
+                break
+            held = self.found.get(key)
+            if held is not None and held[0].seq >= record.seq:
+                continue
+            self.found[key] = (record, born)
+            self.max_age = max(self.max_age, now - born)
+            if held is None and question.order is None:
+                fresh.append(self._hit(key))
+        self.operation.push(fresh)
+        return whole
+
+    def _read_item(self, value: Any) -> tuple[Prefix, int, float, float | None, list[Contact]]:
+        fields = as_list(value, 8)
+        if len(fields) < 5:
+            raise bad("a frontier item has 5 fields")
+        estimate, bound = fields[2], fields[3]
+        if type(estimate) is not float or not 0 <= estimate < inf:
+            raise bad("an estimate is a number")
+        if bound is not None and (type(bound) is not float or isnan(bound)):
+            raise bad("a bound is a number")
+        return (
+            as_prefix(fields[0]),
+            as_int(fields[1], 0, 2**32),
+            estimate,
+            bound,
+            [as_contact(contact) for contact in as_list(fields[4], 16)],
+        )
+
+    def _read_hit(self, value: Any, now: float) -> tuple[bytes, Record, float]:
+        fields = as_list(value, 4)
+        if len(fields) < 2:
+            raise bad("a hit is [age, record]")
+        record = check_record(self.hub.schema, fields[1])
+        return record.key(self.hub.schema), record, now - as_age(fields[0])
+
+    # --- cursors ----------------------------------------------------------------------------------
+
+    def _write_cursor(self, left: list[WalkItem], hits: list[Hit]) -> bytes | None:
+        """Where to continue: the unanswered subtrees, or the place behind the last ordered hit."""
+        if self.question.order is not None:
+            if not self.question.limit or len(hits) < self.question.limit:
+                return None
+            places = sorted(self._place(key) for key in self.found)
+            body: list[Any] = [2, places[self.question.limit - 1]]
+        else:
+            if not left:
+                return None
+            body = [
+                1,
+                [
+                    [i.prefix.to_wire(), i.after, [c.to_wire() for c in i.contacts[:3]]]
+                    for i in left
+                ],
+            ]
+        cursor = msgspec.msgpack.encode(body)
+        return cursor if len(cursor) <= CURSOR_BYTES_MAX else None
+
+    def _read_cursor(self, cursor: bytes) -> list[WalkItem]:
+        try:
+            body = as_list(msgspec.msgpack.decode(as_bytes(cursor, CURSOR_BYTES_MAX)), 2)
+            if body[0] == 2 and self.question.order is not None:
+                self._after = as_after(body[1], self.question.order)
+                return [WalkItem(Prefix(0, 0), [], 0)]
+            if body[0] == 1 and self.question.order is None:
+                return [self._read_cursor_item(entry) for entry in as_list(body[1], 8192)]
+        except (MalformedMessage, msgspec.DecodeError, ValueError, IndexError) as error:
+            raise UsageError("the cursor is not one that a query returned") from error
+        raise UsageError("the cursor belongs to a query with another order")
+
+    def _read_cursor_item(self, entry: Any) -> WalkItem:
+        prefix, after, contacts = as_list(entry, 3)
+        item = WalkItem(as_prefix(prefix), [as_contact(c) for c in as_list(contacts, 8)], 0)
+        item.after = as_after(after, self.question.order)
+        return item
+
