@@ -1,0 +1,43 @@
+"""Round-trip times follow RFC 6298, and the memory of peers is bounded."""
+
+import pytest
+from dhtos.core.limits import PEERS_MAX, RTO_CEILING_S, RTO_FLOOR_S, RTO_UNKNOWN_S
+from dhtos.protocol.peers import Capability, Peer, Peers
+
+
+def test_the_time_out_of_an_unknown_peer_is_the_first_guess() -> None:
+    assert Peer(("127.0.0.1", 1)).rto() == RTO_UNKNOWN_S
+
+
+def test_rfc_6298_arithmetic() -> None:
+    peer = Peer(("127.0.0.1", 1))
+    peer.sample(0.2)
+    assert (peer.srtt, peer.rttvar) == (0.2, 0.1)
+    assert peer.rto() == pytest.approx(0.6)
+    peer.sample(0.4)
+    assert peer.rttvar == pytest.approx(0.1 + (0.2 - 0.1) / 4)
+    assert peer.srtt == pytest.approx(0.2 + 0.2 / 8)
+
+
+@pytest.mark.parametrize(("rtt", "expected"), [(0.0001, RTO_FLOOR_S), (5.0, RTO_CEILING_S)])
+def test_the_time_out_is_clamped(rtt: float, expected: float) -> None:
+    peer = Peer(("127.0.0.1", 1))
+    for _ in range(50):
+        peer.sample(rtt)
+    assert peer.rto() == expected
+
+
+def test_the_longest_known_peer_is_forgotten_over_the_limit() -> None:
+    peers = Peers()
+    for port in range(1, PEERS_MAX + 2):
+        peers.of(("192.0.2.1", port)).capability = Capability.STOCK
+    assert len(peers) == PEERS_MAX
+    assert peers.known(("192.0.2.1", 1)) is None
+    assert peers.known(("192.0.2.1", 2)) is not None
+    peers.check()
+
+
+def test_looking_up_remembers_nothing() -> None:
+    peers = Peers()
+    assert peers.known(("192.0.2.1", 1)) is None
+    assert len(peers) == 0
