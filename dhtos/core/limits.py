@@ -91,3 +91,11 @@ WALK_FRONTIER_MAX = 4096
 WALK_HITS_MAX = 200_000
 WALK_DEEPENING = 3  # levels a frontier item may be split below the answering node's bucket
 CURSOR_BYTES_MAX = 65536
+
+# --- transport ----------------------------------------------------------------------------------
+DRAIN_DATAGRAMS_MAX = 64  # datagrams read in one wake-up of the loop
+DRAINS_BEFORE_TICK_MAX = 16  # batches read before a due tick: a flood may not put it off
+SEND_QUEUE_DATAGRAMS_MAX = 4096  # waiting for the kernel to take more
+SEND_ADDRESSES_MAX = 16384  # destinations whose parsed form is remembered
+RECEIVE_BUFFER_BYTES = 4 * 2**20  # asked of the kernel, which grants what it likes
+TIMER_GRANULARITY_S = 0.001  # nothing in the engine is due with more precision

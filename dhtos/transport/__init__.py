@@ -1,1 +1,1 @@
-"""..."""
+"""Sockets: the shell that drives an engine on a running event loop."""
