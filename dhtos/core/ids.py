@@ -69,7 +69,7 @@ class NodeId:
         return self._raw.hex()
 
     def __repr__(self) -> str:
-        return f"NodeId({self._raw.hex()!r})"
+        return f"NodeId.from_hex({self._raw.hex()!r})"
 
     def __hash__(self) -> int:
         return hash(self._raw)
