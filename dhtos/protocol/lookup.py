@@ -132,8 +132,8 @@ class Lookup:
 
     __slots__ = (
         "_alpha", "_args", "_asked", "_candidates", "_core", "_deadline", "_distances",
-        "_endpoints", "_finish", "_own_id", "_patience", "_target", "_voices", "_watcher",
-        "_quiet", "done", "k", "local", "name", "open", "started", "target",
+        "_endpoints", "_finish", "_own_id", "_patience", "_quiet", "_target", "_voices", "_watcher",
+        "done", "k", "local", "name", "open", "started", "target",
     )  # fmt: skip
 
     def __init__(
