@@ -26,7 +26,7 @@ PEERS_MAX = 4096  # endpoints with remembered round-trip times
 # --- base overlay -------------------------------------------------------------------------------
 K = 20  # bucket size and replication of the base overlay, as stock
 ALPHA = 3  # lookup parallelism, as stock
-BUCKET_REPLACEMENTS_MAX = 20
+BUCKET_REPLACEMENTS_MAX = 10  # a third of a bucket may die at once; more only cost memory
 CONTACT_FAILURES_MAX = 2  # failed calls in a row, each with a retransmit, before it is forgotten
 CONTACTS_PER_SUBNET_BUCKET_MAX = 2  # a /24 (or /56) may hold this many places of one bucket
 CONTACTS_PER_SUBNET_MAX = 10  # and this many of one table; private ranges are exempt

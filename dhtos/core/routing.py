@@ -23,12 +23,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from dhtos.core import limits
 from dhtos.core.contact import Contact
 from dhtos.core.ids import ID_BITS, ID_BYTES, Endpoint
+from dhtos.core.shelf import VERIFIED, Shelf, Sighting, subnet_of
 from dhtos.kernels import k_closest
 
 if TYPE_CHECKING:
@@ -74,55 +74,23 @@ _NEW = Added(is_new=True)
 _NEVER = float("-inf")
 
 
-class _Entry:
-    """What the table remembers about one contact beside its address."""
-
-    __slots__ = ("failures", "seen", "subnet", "verified")
-
-    def __init__(self, subnet: bytes | None, seen: float, *, verified: bool) -> None:
-        self.subnet = subnet
-        self.seen = seen
-        self.failures = 0
-        self.verified = verified
-
-
-class _Waiting:
-    """A contact in a replacement cache."""
-
-    __slots__ = ("contact", "entry")
-
-    def __init__(self, contact: Contact, entry: _Entry) -> None:
-        self.contact = contact
-        self.entry = entry
-
-
 class _Bucket:
-    """Contacts and, in the same order, their ids in one buffer for the kernel."""
+    """The contacts of one range of ids, and the replacements waiting, longest waiting first."""
 
-    __slots__ = ("contacts", "ids", "touched", "waiting")
+    __slots__ = ("live", "touched", "waiting")
 
     def __init__(self, touched: float) -> None:
-        self.contacts: list[Contact] = []
-        self.ids = bytearray()
-        self.waiting: dict[bytes, _Waiting] = {}  # longest waiting first
+        self.live = Shelf()
+        self.waiting: Shelf | None = None
         self.touched = touched
 
-    def append(self, contact: Contact) -> None:
-        self.contacts.append(contact)
-        self.ids += contact.id
-
-    def index(self, contact_id: bytes) -> int:
-        """Where `contact_id` is, O(k); it must be here."""
-        at = self.ids.find(contact_id)
-        while at % ID_BYTES:  # bytes of two neighbours may spell the id
-            at = self.ids.find(contact_id, at + 1)
-        assert at >= 0
-        return at // ID_BYTES
-
-    def pop(self, contact_id: bytes) -> Contact:
-        at = self.index(contact_id)
-        del self.ids[at * ID_BYTES : (at + 1) * ID_BYTES]
-        return self.contacts.pop(at)
+    def forget_waiting(self, contact_id: bytes) -> None:
+        if self.waiting is not None:
+            at = self.waiting.find(contact_id)
+            if at >= 0:
+                self.waiting.pop(at)
+            if not self.waiting.contacts:
+                self.waiting = None
 
 
 class RoutingTable:
@@ -138,7 +106,7 @@ class RoutingTable:
     [('10.0.0.2', 7400)]
     """
 
-    __slots__ = ("_buckets", "_entries", "_own", "_own_id", "_subnets", "k")
+    __slots__ = ("_buckets", "_count", "_own", "_own_id", "_subnets", "k")
 
     def __init__(self, own_id: bytes, k: int = limits.K) -> None:
         if len(own_id) != ID_BYTES:
@@ -149,20 +117,20 @@ class RoutingTable:
         self._own_id = own_id
         self._own = int.from_bytes(own_id)
         self._buckets = [_Bucket(_NEVER)]
-        self._entries: dict[bytes, _Entry] = {}
+        self._count = 0
         self._subnets: Counter[bytes] = Counter()
 
     # --- reading --------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return self._count
 
     def __contains__(self, contact_id: object) -> bool:
-        return contact_id in self._entries
+        return isinstance(contact_id, bytes) and self.get(contact_id) is not None
 
     def __iter__(self) -> Iterator[Contact]:
         for bucket in self._buckets:
-            yield from bucket.contacts
+            yield from bucket.live.contacts
 
     @property
     def own_id(self) -> bytes:
@@ -176,15 +144,15 @@ class RoutingTable:
 
     def get(self, contact_id: bytes) -> Contact | None:
         """The contact with this id, or None; replacements are not looked at. O(k)."""
-        if contact_id not in self._entries:
-            return None
-        bucket = self._bucket(contact_id)
-        return bucket.contacts[bucket.index(contact_id)]
+        shelf = self._bucket(contact_id).live
+        at = shelf.find(contact_id)
+        return shelf.contacts[at] if at >= 0 else None
 
     def is_verified(self, contact_id: bytes) -> bool:
         """Whether the table holds this id and it has answered from its address."""
-        entry = self._entries.get(contact_id)
-        return entry is not None and entry.verified
+        shelf = self._bucket(contact_id).live
+        at = shelf.find(contact_id)
+        return at >= 0 and shelf.marks[at] >= VERIFIED
 
     def closest(
         self, target: bytes, k: int | None = None, *, exclude: Endpoint | None = None
@@ -232,35 +200,33 @@ class RoutingTable:
             raise ValueError(f"an id has {ID_BYTES} bytes, got {len(contact.id)}")
         if contact.id == self._own_id:
             return Rejected(Reason.OWN_ID)
-        entry = self._entries.get(contact.id)
-        if entry is not None:
-            return self._meet_again(entry, contact, now, verified=verified)
-        entry = _Entry(subnet_of(contact.endpoint[0]), now, verified=verified)
+        bucket = self._bucket(contact.id)
+        at = bucket.live.find(contact.id)
+        if at >= 0:
+            return self._meet_again(bucket, at, contact, now, verified=verified)
+        sighting = Sighting(contact, now, verified, subnet_of(contact.endpoint[0]))
         while True:
-            bucket = self._bucket(contact.id)
-            reason = self._refusal(bucket, entry.subnet)
+            reason = self._refusal(bucket, sighting.subnet)
             if reason is not None:
                 return Rejected(reason)
-            if len(bucket.contacts) < self.k:
-                self._insert(bucket, contact, entry)
+            if len(bucket.live.contacts) < self.k:
+                self._insert(bucket, sighting)
                 return _NEW
             if bucket is not self._buckets[-1]:
-                return self._contend(bucket, contact, entry)
+                return self._contend(bucket, sighting)
             self._split()
+            bucket = self._bucket(contact.id)
 
     def seen(self, contact_id: bytes, endpoint: Endpoint, now: float) -> bool:
         """An answer came from a contact at `endpoint`: it is fresh and verified.
 
         False, and nothing changes, unless the table holds this id at this endpoint.
         """
-        entry = self._entries.get(contact_id)
-        if entry is None:
+        shelf = self._bucket(contact_id).live
+        at = shelf.find(contact_id)
+        if at < 0 or shelf.contacts[at].endpoint != endpoint:
             return False
-        contact = self.get(contact_id)
-        assert contact is not None
-        if contact.endpoint != endpoint:
-            return False
-        self._refresh(entry, now)
+        shelf.refresh(at, now)
         return True
 
     def failed(self, contact_id: bytes, now: float) -> Contact | None:
@@ -270,23 +236,23 @@ class RoutingTable:
         `limits.CONTACT_FAILURES_MAX` failures in a row. A waiting replacement goes at once.
         """
         bucket = self._bucket(contact_id)
-        bucket.waiting.pop(contact_id, None)
-        entry = self._entries.get(contact_id)
-        if entry is None or now < entry.seen:  # it has answered since
+        bucket.forget_waiting(contact_id)
+        shelf = bucket.live
+        at = shelf.find(contact_id)
+        if at < 0 or now < shelf.seen[at]:  # unknown, or it has answered since
             return None
-        entry.failures += 1
-        is_lasting = entry.verified and not bucket.waiting
-        if is_lasting and entry.failures < limits.CONTACT_FAILURES_MAX:
+        shelf.marks[at] += 1
+        failures = shelf.marks[at] - VERIFIED
+        if 0 <= failures < limits.CONTACT_FAILURES_MAX and bucket.waiting is None:
             return None
-        return self._drop(bucket, contact_id)
+        return self._drop(bucket, at)
 
     def remove(self, contact_id: bytes) -> Contact | None:
         """Forget a contact (also a waiting one); returns it if it was in the table."""
         bucket = self._bucket(contact_id)
-        bucket.waiting.pop(contact_id, None)
-        if contact_id not in self._entries:
-            return None
-        return self._drop(bucket, contact_id)
+        bucket.forget_waiting(contact_id)
+        at = bucket.live.find(contact_id)
+        return self._drop(bucket, at) if at >= 0 else None
 
     # --- inside ---------------------------------------------------------------------------------
 
@@ -301,16 +267,16 @@ class RoutingTable:
         last = len(buckets) - 1
         way = int.from_bytes(target) ^ self._own
         home = ID_BITS - way.bit_length()
-        bucket = buckets[min(home, last)]
-        if len(bucket.contacts) >= k:
-            contacts = bucket.contacts
-            return [contacts[i] for i in k_closest(bucket.ids, target, k)]
+        shelf = buckets[min(home, last)].live
+        contacts = shelf.contacts
+        if len(contacts) >= k:
+            return [contacts[i] for i in k_closest(shelf.ids, target, k)]
         contacts = []
         ids = bytearray()
         for index in self._visit(way, home, last):
-            bucket = buckets[index]
-            contacts += bucket.contacts
-            ids += bucket.ids
+            shelf = buckets[index].live
+            contacts += shelf.contacts
+            ids += shelf.ids
             if len(contacts) >= k:
                 break
         return [contacts[i] for i in k_closest(ids, target, k)]
@@ -338,85 +304,79 @@ class RoutingTable:
         yield from range(home - 1, -1, -1)
 
     def _meet_again(
-        self, entry: _Entry, contact: Contact, now: float, *, verified: bool
+        self, bucket: _Bucket, at: int, contact: Contact, now: float, *, verified: bool
     ) -> Added | Rejected:
         """`add` of an id the table holds: a fresh sighting, or a move to another address."""
-        bucket = self._bucket(contact.id)
-        at = bucket.index(contact.id)
-        if bucket.contacts[at].endpoint != contact.endpoint:
+        shelf = bucket.live
+        if shelf.contacts[at].endpoint != contact.endpoint:
             if not verified:
                 return Rejected(Reason.UNVERIFIED_MOVE)
             subnet = subnet_of(contact.endpoint[0])
-            if subnet != entry.subnet:
+            if subnet != shelf.subnets[at]:
                 reason = self._refusal(bucket, subnet)
                 if reason is not None:
                     return Rejected(reason)
-                self._count(entry.subnet, -1)
-                self._count(subnet, 1)
-                entry.subnet = subnet
-            bucket.contacts[at] = contact
+                self._tally(shelf.subnets[at], -1)
+                self._tally(subnet, 1)
+                shelf.subnets[at] = subnet
+            shelf.contacts[at] = contact
         if verified:
-            self._refresh(entry, now)
+            shelf.refresh(at, now)
         return _KNOWN
 
-    @staticmethod
-    def _refresh(entry: _Entry, now: float) -> None:
-        entry.seen = max(entry.seen, now)
-        entry.failures = 0
-        entry.verified = True
-
-    def _contend(self, bucket: _Bucket, contact: Contact, entry: _Entry) -> Added | Pending:
+    def _contend(self, bucket: _Bucket, sighting: Sighting) -> Added | Pending:
         """A newcomer meets a full bucket: a verified one displaces an unverified, or it waits."""
-        entries = self._entries
-        oldest = min(bucket.contacts, key=lambda known: entries[known.id].seen)
-        if entry.verified:
-            weak = [known for known in bucket.contacts if not entries[known.id].verified]
-            if weak:
-                evicted = min(weak, key=lambda known: entries[known.id].seen)
-                self._take_out(bucket, evicted.id)
-                self._insert(bucket, contact, entry)
+        if sighting.verified:
+            at = bucket.live.oldest(verified=False)
+            if at >= 0:
+                evicted = self._take_out(bucket, at)
+                self._insert(bucket, sighting)
                 return Added(is_new=True, evicted=evicted)
-        self._wait(bucket, contact, entry)
-        return Pending(oldest)
+        self._wait(bucket, sighting)
+        return Pending(bucket.live.contacts[bucket.live.oldest()])
 
     @staticmethod
-    def _wait(bucket: _Bucket, contact: Contact, entry: _Entry) -> None:
+    def _wait(bucket: _Bucket, sighting: Sighting) -> None:
         """Put a contact last in the replacement cache; unverified ones leave it first."""
-        waiting = bucket.waiting
-        known = waiting.pop(contact.id, None)
-        if known is not None and known.entry.verified and not entry.verified:
-            waiting[contact.id] = known  # hearsay neither refreshes nor moves who answered
-            return
-        waiting[contact.id] = _Waiting(contact, entry)
-        if len(waiting) > limits.BUCKET_REPLACEMENTS_MAX:
-            longest = next((i for i, w in waiting.items() if not w.entry.verified), None)
-            del waiting[next(iter(waiting)) if longest is None else longest]
+        if bucket.waiting is None:
+            bucket.waiting = Shelf()
+        shelf = bucket.waiting
+        at = shelf.find(sighting.contact.id)
+        if at >= 0:
+            if shelf.marks[at] and not sighting.verified:
+                return  # hearsay neither refreshes nor moves who answered
+            shelf.pop(at)
+        shelf.append(sighting)
+        if len(shelf.contacts) > limits.BUCKET_REPLACEMENTS_MAX:
+            shelf.pop(max(0, shelf.marks.find(0)))
 
-    def _drop(self, bucket: _Bucket, contact_id: bytes) -> Contact:
+    def _drop(self, bucket: _Bucket, at: int) -> Contact:
         """Take a contact out and promote the latest replacement, a verified one if there is."""
-        contact = self._take_out(bucket, contact_id)
-        latest = sorted(bucket.waiting.values(), key=lambda w: w.entry.verified)
-        while latest:
-            waiting = latest.pop()
-            if self._refusal(bucket, waiting.entry.subnet) is None:
-                del bucket.waiting[waiting.contact.id]
-                self._insert(bucket, waiting.contact, waiting.entry)
-                break
+        contact = self._take_out(bucket, at)
+        if bucket.waiting is not None:
+            shelf = bucket.waiting
+            places = range(len(shelf.contacts))
+            for place in sorted(places, key=lambda at: (shelf.marks[at], at), reverse=True):
+                if self._refusal(bucket, shelf.subnets[place]) is None:
+                    self._insert(bucket, shelf.sighting(place))
+                    break
         return contact
 
-    def _insert(self, bucket: _Bucket, contact: Contact, entry: _Entry) -> None:
-        assert contact.id not in self._entries
-        assert len(bucket.contacts) < self.k
-        bucket.append(contact)
-        bucket.waiting.pop(contact.id, None)
-        self._entries[contact.id] = entry
-        self._count(entry.subnet, 1)
+    def _insert(self, bucket: _Bucket, sighting: Sighting) -> None:
+        assert bucket.live.find(sighting.contact.id) < 0
+        assert len(bucket.live.contacts) < self.k
+        bucket.forget_waiting(sighting.contact.id)
+        bucket.live.append(sighting)
+        self._count += 1
+        self._tally(sighting.subnet, 1)
 
-    def _take_out(self, bucket: _Bucket, contact_id: bytes) -> Contact:
-        self._count(self._entries.pop(contact_id).subnet, -1)
-        return bucket.pop(contact_id)
+    def _take_out(self, bucket: _Bucket, at: int) -> Contact:
+        self._tally(bucket.live.subnets[at], -1)
+        self._count -= 1
+        return bucket.live.pop(at)
 
-    def _count(self, subnet: bytes | None, change: int) -> None:
+    def _tally(self, subnet: bytes | None, change: int) -> None:
+        """Count places held by a subnet."""
         if subnet is None:
             return
         self._subnets[subnet] += change
@@ -426,27 +386,28 @@ class RoutingTable:
 
     def _refusal(self, bucket: _Bucket, subnet: bytes | None) -> Reason | None:
         """Which subnet cap one more contact of `subnet` in `bucket` would break."""
-        held = 0 if subnet is None else self._subnets[subnet]
-        if held >= limits.CONTACTS_PER_SUBNET_MAX:
+        if subnet is None:
+            return None
+        if self._subnets[subnet] >= limits.CONTACTS_PER_SUBNET_MAX:
             return Reason.SUBNET_TABLE
-        if held >= limits.CONTACTS_PER_SUBNET_BUCKET_MAX:
-            here = sum(self._entries[known.id].subnet == subnet for known in bucket.contacts)
-            if here >= limits.CONTACTS_PER_SUBNET_BUCKET_MAX:
-                return Reason.SUBNET_BUCKET
+        if bucket.live.subnets.count(subnet) >= limits.CONTACTS_PER_SUBNET_BUCKET_MAX:
+            return Reason.SUBNET_BUCKET
         return None
 
     def _split(self) -> None:
         """Divide the last bucket: contacts sharing one bit more with us go to a new last one."""
         old = self._buckets[-1]
-        assert not old.waiting  # only a bucket that cannot split lets contacts wait
+        assert old.waiting is None  # only a bucket that cannot split lets contacts wait
         depth = len(self._buckets)
         assert depth < ID_BITS  # a range of one foreign id is never too full
         self._buckets[-1] = apart = _Bucket(old.touched)
         nearer = _Bucket(old.touched)
         self._buckets.append(nearer)
-        for contact in old.contacts:
+        for at, contact in enumerate(old.live.contacts):
             way = int.from_bytes(contact.id) ^ self._own
-            (nearer if way.bit_length() <= ID_BITS - depth else apart).append(contact)
+            half = nearer if way.bit_length() <= ID_BITS - depth else apart
+            half.live.append(old.live.sighting(at))
+            half.live.marks[-1] = old.live.marks[at]
 
     def _random_id(self, index: int, rng: "Random") -> bytes:
         """A uniform id of the range of bucket `index`."""
@@ -459,45 +420,25 @@ class RoutingTable:
         """Assert every invariant. O(n)."""
         last = len(self._buckets) - 1
         assert last < ID_BITS
-        assert self._own_id not in self._entries
         subnets: Counter[bytes] = Counter()
-        ids: set[bytes] = set()
+        ids: list[bytes] = [self._own_id]
         for index, bucket in enumerate(self._buckets):
-            assert len(bucket.contacts) <= self.k
-            assert bytes(bucket.ids) == b"".join(contact.id for contact in bucket.contacts)
-            assert len(bucket.waiting) <= limits.BUCKET_REPLACEMENTS_MAX
-            assert index < last or not bucket.waiting
-            here: Counter[bytes] = Counter()
-            for contact in bucket.contacts:
-                way = int.from_bytes(contact.id) ^ self._own
-                assert min(ID_BITS - way.bit_length(), last) == index
-                subnet = subnet_of(contact.endpoint[0])
-                assert subnet == self._entries[contact.id].subnet
-                if subnet is not None:
-                    here[subnet] += 1
-                ids.add(contact.id)
-            for waiting_id, waiting in bucket.waiting.items():
-                assert waiting_id == waiting.contact.id
-                assert waiting_id not in self._entries
-                assert self._bucket(waiting_id) is bucket
+            assert len(bucket.live.contacts) <= self.k
+            assert bucket.waiting is None or index < last
+            for shelf in (bucket.live, bucket.waiting):
+                if shelf is None:
+                    continue
+                shelf.check()
+                for contact in shelf.contacts:
+                    way = int.from_bytes(contact.id) ^ self._own
+                    assert min(ID_BITS - way.bit_length(), last) == index
+                    ids.append(contact.id)
+            if bucket.waiting is not None:
+                assert 0 < len(bucket.waiting.contacts) <= limits.BUCKET_REPLACEMENTS_MAX
+            here = Counter(subnet for subnet in bucket.live.subnets if subnet is not None)
             assert all(n <= limits.CONTACTS_PER_SUBNET_BUCKET_MAX for n in here.values())
             subnets += here
-        assert ids == self._entries.keys()
+        assert len(ids) == len(set(ids))
+        assert self._count == sum(1 for _ in self)
         assert subnets == self._subnets
         assert all(n <= limits.CONTACTS_PER_SUBNET_MAX for n in subnets.values())
-
-
-def subnet_of(host: str) -> bytes | None:
-    """The /24 (IPv4) or /56 (IPv6) of a public address, or None for one without a cap.
-
-    A host that is not an address stands for itself.
-    """
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host.encode()
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    if not address.is_global:
-        return None
-    return address.packed[: 3 if address.version == 4 else 7]
