@@ -1,1 +1,27 @@
-"""..."""
+"""Whole clusters in virtual time: one seed replays one run (theory in `cluster`)."""
+
+from dhtos.sim.checkers import (
+    BoundedDatagrams,
+    BoundedOutbox,
+    Checker,
+    EngineInvariants,
+    RepliesAnswerRequests,
+    standard,
+)
+from dhtos.sim.clock import Clock
+from dhtos.sim.cluster import Cluster
+from dhtos.sim.failure import SimulationError
+from dhtos.sim.faults import Crash, Fault, FaultPlan, Partition, Pause, Storm
+from dhtos.sim.matrix import LatencyMatrix
+from dhtos.sim.network import CLEAR, Network, Weather
+from dhtos.sim.node import NodeState, SimEngine, SimNode, SimOperation
+from dhtos.sim.trace import Trace
+from dhtos.sim.traffic import Traffic
+
+__all__ = [
+    "Cluster", "SimNode", "NodeState", "SimEngine", "SimOperation", "SimulationError",
+    "Clock", "Network", "Weather", "CLEAR", "LatencyMatrix",
+    "Fault", "FaultPlan", "Crash", "Pause", "Partition", "Storm",
+    "Checker", "EngineInvariants", "BoundedOutbox", "BoundedDatagrams", "RepliesAnswerRequests",
+    "standard", "Trace", "Traffic",
+]  # fmt: skip
