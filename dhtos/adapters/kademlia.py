@@ -6,8 +6,9 @@ Constructor, coroutines and attributes are those of kademlia 2.x; inside runs th
 the same wire, so stock nodes and this one share a network. What differs, on purpose:
 
 * a dead peer costs a lookup tens of milliseconds, not five seconds;
-* `set` is sequenced by the wall clock in milliseconds: an older value, republished or set by a
-  stock node, does not come back over it; `set` is True only if another node acknowledged it;
+* `set` is sequenced by the wall clock in milliseconds (and past whatever is stored already): an
+  older value, republished or set by a stock node, does not come back over it; `set` is True only
+  if another node acknowledged it;
 * a value over the limit raises `ValueTooLarge` before anything is stored anywhere;
 * `save_state` writes JSON, and `load_state` refuses a pickle, which could run any code;
 * refresh and republication are the engine's own business: `refresh_table` does nothing;
@@ -57,6 +58,7 @@ log = logging.getLogger(__name__)
 
 _PICKLE_START = b"\x80"
 _STATE_BYTES_MAX = 2**20
+_SET_ATTEMPTS = 3
 
 
 class Server(kademlia.network.Server):  # type: ignore[misc] # kademlia ships no types
@@ -176,13 +178,28 @@ class Server(kademlia.network.Server):  # type: ignore[misc] # kademlia ships no
         if not len(overlay.routing):
             log.warning("There are no known neighbors to set key %s", dkey.hex())
             return False
-        operation = overlay.put(dkey, value, driver.clock(), seq=self.next_seq())
+        for _ in range(_SET_ATTEMPTS):
+            operation = overlay.put(dkey, value, driver.clock(), seq=self.next_seq())
+            try:
+                result = await driver.wait(operation)
+            except Conflict:
+                await self._catch_up(dkey)
+            except (Refused, Unreachable) as error:
+                log.warning("set %s: %s", dkey.hex(), error)
+                return False
+            else:
+                return result.stored_on > result.here
+        log.warning("set %s: newer values kept coming", dkey.hex())
+        return False
+
+    async def _catch_up(self, dkey: bytes) -> None:
+        """Another node set this key in our millisecond, or by a clock before ours: go past it."""
+        driver, overlay = self._running()
         try:
-            result = await driver.wait(operation)
-        except (Conflict, Refused, Unreachable) as error:
-            log.warning("set %s: %s", dkey.hex(), error)
-            return False
-        return result.stored_on > result.here
+            stored = await driver.wait(overlay.get(dkey, driver.clock()))
+        except (KeyNotFound, Unreachable):
+            return
+        self._last_seq = max(self._last_seq, stored.seq)
 
     def next_seq(self) -> int:
         """A number for the next value: wall-clock milliseconds, and always a new one."""

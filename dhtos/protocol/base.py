@@ -100,18 +100,18 @@ class BaseOverlay:
     ) -> Operation[PutResult]:
         """Store a value on the k nodes closest to `key`; nothing happens if it is refused here.
 
-        Raises UsageError and ValueTooLarge at once. The operation ends with Conflict when all
-        holders have a newer value, with Unreachable when nobody took it.
+        Raises UsageError and ValueTooLarge at once. The operation ends with Conflict when a
+        holder has a newer value (readers will see that one), with Unreachable when nobody took it.
         """
         held = Held(checked(key, value, ttl_s, seq), seq, now + ttl_s, None)
         operation = self.core.operation(lambda _: put.cancel())
 
         def finish(put: Put, _: float) -> None:
             result = put.result()
-            if result.stored_on:
-                operation.finish(result)
-            elif put.superseded:
+            if put.superseded:
                 operation.fail(Conflict("a newer value is stored under this key"))
+            elif result.stored_on:
+                operation.finish(result)
             elif put.declined:
                 operation.fail(Refused("no node has room for the value"))
             else:

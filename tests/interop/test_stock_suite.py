@@ -229,6 +229,7 @@ class TestBetter:
         assert await servers[0].set("k", 1) is False
         assert await servers[0].get("gone") is None
         assert time.monotonic() - begun < 5.0
+        servers[0].stop()
 
     async def test_too_large_a_value_is_stored_nowhere(self):
         servers = await swarm(ours.Server, 2)
