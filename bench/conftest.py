@@ -1,0 +1,9 @@
+"""Benchmarks run when this folder is asked for: `pytest bench/`; elsewhere they are skipped."""
+
+import pytest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Undo the `--benchmark-skip` of the project's default options."""
+    config.option.benchmark_skip = False
