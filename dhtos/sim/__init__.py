@@ -15,6 +15,7 @@ from dhtos.sim.faults import Crash, Fault, FaultPlan, Partition, Pause, Storm
 from dhtos.sim.matrix import LatencyMatrix
 from dhtos.sim.network import CLEAR, Network, Weather
 from dhtos.sim.node import NodeState, SimEngine, SimNode, SimOperation
+from dhtos.sim.testing import EchoEngine
 from dhtos.sim.trace import Trace
 from dhtos.sim.traffic import Traffic
 
@@ -23,5 +24,5 @@ __all__ = [
     "Clock", "Network", "Weather", "CLEAR", "LatencyMatrix",
     "Fault", "FaultPlan", "Crash", "Pause", "Partition", "Storm",
     "Checker", "EngineInvariants", "BoundedOutbox", "BoundedDatagrams", "RepliesAnswerRequests",
-    "standard", "Trace", "Traffic",
+    "standard", "Trace", "Traffic", "EchoEngine",
 ]  # fmt: skip

@@ -41,14 +41,14 @@ class Trace(Generic[E]):
             self.flush()
 
     def flush(self) -> None:
-        """Hash a full batch away; the delivery loop calls it, having appended to `pending`."""
-        full, rest = self.pending[:BATCH], self.pending[BATCH:]
-        if len(full) == BATCH:
+        """Hash full batches away; the delivery loop calls it, having appended to `pending`."""
+        while len(self.pending) >= BATCH:
+            full = self.pending[:BATCH]
+            del self.pending[:BATCH]
             self._hash.update(_packed(full))
             self._packed += BATCH
             self._packed_bytes += _size(full)
             self._last = full
-            self.pending[:] = rest
 
     @property
     def deliveries(self) -> int:
