@@ -34,6 +34,8 @@ from dhtos.kernels import k_closest
 if TYPE_CHECKING:
     from random import Random
 
+__all__ = ["Added", "Pending", "Reason", "Rejected", "RoutingTable", "subnet_of"]
+
 
 class Reason(Enum):
     """Why a contact was not taken into the table, nor kept as a replacement."""
