@@ -107,8 +107,10 @@ class Buckets:
         """Drop a contact that does not answer or has left."""
         index = self.index_of(key)
         bucket = self._buckets.get(index)
-        if bucket is not None and bucket.contacts.pop(key, None) and not bucket.contacts:
-            del self._buckets[index]
+        if bucket is not None and key in bucket.contacts:
+            del bucket.contacts[key]
+            if not bucket.contacts:
+                del self._buckets[index]
 
     def summarise(self, index: int, summary: Summary, born: float) -> None:
         """Learn what lives in a subtree; an older summary than the held one is ignored."""

@@ -158,7 +158,7 @@ def _values_per_bin(attribute: Attribute) -> int:
         case Flag():
             return 1
         case Codes(words):
-            return math.ceil(len(words) / 2**_BIN_BITS)
+            return -(-len(words) >> _BIN_BITS)
     return _TEXTS_PER_BIN
 
 

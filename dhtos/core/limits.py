@@ -86,6 +86,7 @@ PREDICATE_TERMS_MAX = 32
 PREDICATE_DEPTH_MAX = 8
 PREDICATE_TEXT_MAX = 4096
 PREDICATE_SET_MAX = 64  # values in one `in (...)`
+PREDICATE_WIRE_BYTES_MAX = 6000  # leaves room in a request of 8192 for the rest of a question
 WALK_ALPHA = 4
 WALK_FRONTIER_MAX = 4096
 WALK_HITS_MAX = 200_000

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 POSITION_BITS = 16
-POSITION_MAX = 2**POSITION_BITS - 1
+POSITION_MAX = (1 << POSITION_BITS) - 1
 MISSING = 0
 """The position of an attribute that a record does not have."""
 

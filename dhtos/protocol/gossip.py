@@ -151,7 +151,7 @@ class Gossip:
         hub = self.hub
         for _ in range(2):
             while self._round:
-                member = hub.group.members.get(self._round.pop())
+                member: Member | None = hub.group.members.get(self._round.pop())
                 if member is not None:
                     return member
             self._round = [key for key in hub.group.members if key != hub.key]
@@ -365,7 +365,7 @@ class Gossip:
             if member is not None and member.record.rev == news.delta.rev:
                 if news.seq <= member.record.seq:
                     return False
-                record = member.record.apply(news.delta, hub.schema)
+                record = member.record.apply(news.delta)
             elif hub.lacks(news.key, news.seq):
                 self._wanted.add(news.key)
                 return False

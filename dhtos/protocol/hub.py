@@ -18,7 +18,7 @@ import msgspec
 
 from dhtos.core.buckets import Buckets
 from dhtos.core.contact import Contact
-from dhtos.core.coordinate import Coordinate, update
+from dhtos.core.coordinate import Coordinate, predict, update
 from dhtos.core.group import Group, Member, State
 from dhtos.core.hit import Hit
 from dhtos.core.ids import Endpoint, Prefix, common_prefix_bits, random_id
@@ -169,9 +169,12 @@ class Hub:
         """The question that everything answers."""
         return Question(self.everything, self._match_all, 0, None)
 
-    def hit(self, record: Record, born: float) -> Hit:
+    def hit(self, record: Record, age_s: float) -> Hit:
         """A record as users see it."""
-        return Hit(record, self.schema, born, self.coordinate if self.settled else None)
+        rtt_s = None
+        if record.coordinate is not None and self.settled:
+            rtt_s = predict(self.coordinate, Coordinate.from_wire(record.coordinate))
+        return Hit(record, self.schema, age_s, rtt_s)
 
     def gateway_contacts(self) -> list[Contact]:
         """Whom a node without a place may ask, in random order."""
@@ -469,7 +472,7 @@ class Hub:
             return
         self.group.widen()
         self.buckets.absorb(index)
-        for key, (record, born) in walk.found.items():
+        for key, (record, born, _) in walk.found.items():
             self.group.put(key, record, born, now)
 
     def _pull(self, now: float) -> None:

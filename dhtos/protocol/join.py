@@ -175,7 +175,7 @@ class Join:
         if not isinstance(result, FindResult) or not result.coverage.complete:
             self._fail(now, "the group could not be copied")
             return
-        found = [(key, *entry) for key, entry in self._walk.found.items()]
+        found = [(key, record, born) for key, (record, born, _) in self._walk.found.items()]
         self.hub.enter(self._nearest[2], found, now)
         self._ask_buckets(now)
 

@@ -87,7 +87,7 @@ class Core:
         counters["datagrams_in"] += 1
         try:
             message = parse(datagram)
-            if type(message) is Response:
+            if isinstance(message, Response):
                 self.calls.resolve(message, source, now)
                 return
             handler = self._handlers.get(message.name)

@@ -115,7 +115,7 @@ class Walk:
         self.question = question
         self.prefix = prefix or Prefix(0, 0)
         self.operation = self.core.operation(self._on_cancel)
-        self.found: dict[bytes, tuple[Record, float]] = {}
+        self.found: dict[bytes, tuple[Record, float, Hit]] = {}
         self.max_age = 0.0
         self.matches = 0
         self._waiting: list[WalkItem] = []
@@ -203,21 +203,17 @@ class Walk:
             rtt=self._round,
             pruned=self._pruned,
         )
-        everything = hits if hits is not None else [self._hit(key) for key in self.found]
+        everything = hits if hits is not None else [hit for _, _, hit in self.found.values()]
         cursor = self._write_cursor(left + self._failed + self._resume, everything)
         self._active, self._waiting = [], []
         self.operation.finish(FindResult(tuple(everything), coverage, self.matches, cursor))
-
-    def _hit(self, key: bytes) -> Hit:
-        record, born = self.found[key]
-        return self.hub.hit(record, born)
 
     def _place(self, key: bytes) -> list[Any]:
         return sort_key(key, self.found[key][0], self.hub.schema, self.question.order)
 
     def _ordered_hits(self) -> list[Hit]:
         best = sorted(self.found, key=self._place)[: self.question.limit or None]
-        return [self._hit(key) for key in best]
+        return [self.found[key][2] for key in best]
 
     # --- the frontier -----------------------------------------------------------------------------
 
@@ -280,7 +276,7 @@ class Walk:
             return False
         worst = sorted(self._place(key)[0] for key in self.found)[limit - 1]
         bounds = [item.bound for item in self._waiting + self._active]
-        return worst <= min(bounds, default=inf)
+        return bool(worst <= min(bounds, default=inf))
 
     # --- asking -----------------------------------------------------------------------------------
 
@@ -444,7 +440,7 @@ class Walk:
         if self.question.order is None or not limit or len(self.found) < limit:
             return True
         worst = sorted(self._place(key) for key in self.found)[limit - 1]
-        return after < worst
+        return bool(after < worst)
 
     def _take_hints(self, item: WalkItem, items: list[Any], now: float) -> None:
         """The contact covers nothing of the item: it may know who does."""
@@ -483,10 +479,11 @@ class Walk:
             held = self.found.get(key)
             if held is not None and held[0].seq >= record.seq:
                 continue
-            self.found[key] = (record, born)
+            hit = self.hub.hit(record, now - born)
+            self.found[key] = (record, born, hit)
             self.max_age = max(self.max_age, now - born)
             if held is None and question.order is None:
-                fresh.append(self._hit(key))
+                fresh.append(hit)
         self.operation.push(fresh)
         return whole
 

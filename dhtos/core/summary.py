@@ -1,0 +1,101 @@
+"""What lives in a subtree, in a few hundred bytes: a count, histograms and bounds.
+
+Per attribute: how many records have a value in each sixteenth of its axis, and the lowest and
+highest position that occurs. On the wire counts are 4-bit logarithms, rounded up, so an inhabited
+bin never looks empty. A summary prunes and ranks; it was true when it was made.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dhtos.core.record import Record
+from dhtos.core.scale import POSITION_BITS, POSITION_MAX
+from dhtos.core.schema import Schema, Value
+from dhtos.errors import MalformedMessage
+
+BIN_COUNT = 16
+_BIN_SHIFT = POSITION_BITS - 4
+_ATTRIBUTE_BYTES = BIN_COUNT // 2 + 4
+_COUNT_MAX = 2**32 - 1
+
+Bins = tuple[int, ...]
+
+_CODE = [0] + [min(count.bit_length() + (count & (count - 1) != 0), 15) for count in range(1, 2**14)]
+"""0 is none, c stands for up to 2**(c-1) records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Figures of a set of records, one entry per attribute of the schema.
+
+    `lows[i] > highs[i]` where no record has attribute i.
+    """
+
+    count: int
+    bins: tuple[Bins, ...]
+    lows: tuple[int, ...]
+    highs: tuple[int, ...]
+
+    @classmethod
+    def of(cls, schema: Schema, records: Iterable[Record]) -> "Summary":
+        """The exact summary; O(records x attributes)."""
+        everyone = list(records)
+        bins, lows, highs = [], [], []
+        for attribute, slot in zip(schema.attributes, schema.slots, strict=True):
+            if attribute.role == "static":
+                values = [r.static[slot] for r in everyone]
+            else:
+                values = [r.dynamic[slot] for r in everyone]
+            counts = [0] * BIN_COUNT
+            low, high = POSITION_MAX, 0
+            tally: dict[Value, int] = {}
+            for held in values:
+                if held is not None:
+                    tally[held] = tally.get(held, 0) + 1
+            for value, times in tally.items():
+                position = attribute.position(value)
+                counts[position >> _BIN_SHIFT] += times
+                low = min(low, position)
+                high = max(high, position)
+            bins.append(tuple(counts))
+            lows.append(low)
+            highs.append(high)
+        return cls(len(everyone), tuple(bins), tuple(lows), tuple(highs))
+
+    def merge(self, other: "Summary") -> "Summary":
+        """The summary of both sets together, if they share no record."""
+        assert len(self.bins) == len(other.bins)
+        return Summary(
+            self.count + other.count,
+            tuple(
+                tuple(a + b for a, b in zip(x, y, strict=True))
+                for x, y in zip(self.bins, other.bins, strict=True)
+            ),
+            tuple(map(min, self.lows, other.lows)),
+            tuple(map(max, self.highs, other.highs)),
+        )
+
+    def to_bytes(self, schema: Schema) -> bytes:
+        """4 bytes of count, then 12 bytes an attribute."""
+        assert len(self.bins) == len(schema.attributes)
+        parts = [min(self.count, _COUNT_MAX).to_bytes(4)]
+        for bins, low, high in zip(self.bins, self.lows, self.highs, strict=True):
+            codes = [_CODE[min(count, len(_CODE) - 1)] for count in bins]
+            packed = bytes(a << 4 | b for a, b in zip(codes[::2], codes[1::2], strict=True))
+            parts.append(packed + low.to_bytes(2) + high.to_bytes(2))
+        return b"".join(parts)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, schema: Schema) -> "Summary":
+        """Parse `to_bytes`; raises MalformedMessage for another length."""
+        if len(data) != 4 + _ATTRIBUTE_BYTES * len(schema.attributes):
+            raise MalformedMessage("a summary has 4 + 12 bytes an attribute")
+        bins, lows, highs = [], [], []
+        for start in range(4, len(data), _ATTRIBUTE_BYTES):
+            packed = data[start : start + BIN_COUNT // 2]
+            codes = [code for byte in packed for code in (byte >> 4, byte & 15)]
+            bins.append(tuple(1 << code >> 1 for code in codes))
+            tail = data[start + BIN_COUNT // 2 : start + _ATTRIBUTE_BYTES]
+            lows.append(int.from_bytes(tail[:2]))
+            highs.append(int.from_bytes(tail[2:]))
+        return cls(int.from_bytes(data[:4]), tuple(bins), tuple(lows), tuple(highs))
