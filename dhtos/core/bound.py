@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dhtos.core.curve import VERSION_BITS, cells_of
 from dhtos.core.evidence import Evidence, order_limits, possible_values
 from dhtos.core.ids import Prefix
 from dhtos.core.predicate import (
@@ -28,9 +29,7 @@ from dhtos.core.predicate import (
 from dhtos.core.record import Record
 from dhtos.core.schema import Attribute, Schema, Value
 from dhtos.core.summary import Summary
-from dhtos.kernels import box_intersects, prefix_box
-
-VERSION_BITS = 2
+from dhtos.kernels import box_intersects
 
 _Slots = tuple[Value | None, ...]
 _Labels = tuple[tuple[str, str], ...]
@@ -94,15 +93,12 @@ class Bound:
         bits, schedule = schema.key_bits, schema.key_schedule
         return any(
             box_intersects(key, length, bits, schedule, VERSION_BITS, cells.lows, cells.highs)
-            and (not cells.sets or self._hits_sets(key, length, cells.sets))
+            and (not cells.sets or self._hits_sets(prefix, cells.sets))
             for cells in self._cells
         )
 
-    def _hits_sets(
-        self, key: bytes, length: int, sets: tuple[tuple[int, tuple[int, ...]], ...]
-    ) -> bool:
-        schema = self.schema
-        box = prefix_box(key, length, schema.key_bits, schema.key_schedule, VERSION_BITS)
+    def _hits_sets(self, prefix: Prefix, sets: tuple[tuple[int, tuple[int, ...]], ...]) -> bool:
+        box = cells_of(self.schema, prefix)
         for place, cells in sets:
             low, high = box[place]
             found = bisect_left(cells, low)

@@ -66,15 +66,14 @@ class Scan:
         return unit if self.source.startswith(unit, match.end()) else f" {unit}"
 
 
-def at(column: int | None) -> str:
-    """Where, for a message; nothing for an expression built in Python."""
-    return f" at column {column}" if column is not None else ""
-
-
-def error(message: str, column: int | None, *, hint: str | None = None) -> PredicateError:
-    """A PredicateError whose message says where and, if known, what was meant."""
+def error(
+    message: str, column: int | None, *, expected: str | None = None, hint: str | None = None
+) -> PredicateError:
+    """A PredicateError whose message says where (if read from text) and what was meant."""
+    place = f" at column {column}" if column is not None else ""
+    wanted = f", expected {expected}" if expected is not None else ""
     advice = f": did you mean {hint!r}?" if hint is not None else ""
-    return PredicateError(f"{message}{at(column)}{advice}", column=column, hint=hint)
+    return PredicateError(f"{message}{place}{wanted}{advice}", column=column, hint=hint)
 
 
 def scan(source: str) -> Scan:

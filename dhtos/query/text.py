@@ -99,7 +99,7 @@ class _Reader:
     def unexpected(self, node: ast.expr, what: str) -> PredicateError:
         """The error for a node that cannot stand where it stands."""
         column = self.column(node)
-        return error(f"unexpected {self._scanned.token_at(column)!r}, expected {what}", column)
+        return error(f"unexpected {self._scanned.token_at(column)!r}", column, expected=what)
 
     def expression(self, node: ast.expr) -> Expr:
         """A condition: anything that is true, false or undefined of a record."""
@@ -139,9 +139,9 @@ class _Reader:
                 column = self.column(right)
                 token = self._scanned.token_at(column)
                 raise error(
-                    f"two attributes cannot be compared: expected a value, got {token!r}"
-                    " (a text needs quotes)",
+                    f"two attributes cannot be compared: unexpected {token!r}",
                     column,
+                    expected="a value (a text needs quotes)",
                 )
             return Comparison(self.subject(left), operator, self.literal(right))
         if not self.is_subject(right):
@@ -228,7 +228,8 @@ class _Reader:
             case ast.Call(func=ast.Attribute(value=of, attr=name)):
                 self.subject(of)
                 known = ", ".join(f".{method}()" for method in _METHODS)
-                raise error(f"unknown or wrong call .{name}(), expected {known}", self.column(node))
+                what = f"unknown or wrong call .{name}()"
+                raise error(what, self.column(node), expected=known)
         raise self.unexpected(node, "a condition such as cores >= 8")
 
     # --- values ---------------------------------------------------------------------------------
