@@ -40,6 +40,7 @@ from dhtos.errors import (
     UsageError,
     ValueTooLarge,
 )
+from dhtos.kernels import common_prefix_bits
 from dhtos.protocol.bootstrap import Bootstrap
 from dhtos.protocol.lookup import SEQ_MAX, Finish, Lookup
 from dhtos.protocol.operation import Operation
@@ -255,10 +256,20 @@ class BaseOverlay:
         if type(claimed) is not bytes or len(claimed) != ID_BYTES:
             raise MalformedMessage("a request starts with the id of its sender")
         known = self.routing.get(claimed)
-        if (known is None or known.endpoint != source) and claimed != self.id:
+        if claimed == self.id or (known is not None and known.endpoint == source):
+            return
+        if known is not None or self._has_room(claimed):
             self._greeter.consider(Contact(claimed, source), now)
 
     # --- inside ---------------------------------------------------------------------------------
+
+    def _has_room(self, contact_id: bytes) -> bool:
+        """Whether the bucket of `contact_id` can take one more: no ping is spent on others."""
+        shared = common_prefix_bits(self.id, contact_id)
+        if shared >= self.routing.bucket_count - 1:
+            return True
+        nearest = self.routing.closest(contact_id, self.k)
+        return len(nearest) < self.k or common_prefix_bits(self.id, nearest[-1].id) != shared
 
     def _speaks_dhtos(self, source: Endpoint) -> bool:
         peer = self.core.peers.known(source)

@@ -28,12 +28,11 @@ Replies are checked here: one malformed peer is a failed candidate, not a failed
 endpoint is asked at most once, and at most LOOKUP_PEERS_MAX are remembered.
 """
 
+import re
 from bisect import bisect_left
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dhtos.core.contact import Contact
 from dhtos.core.ids import ID_BYTES, Endpoint
@@ -56,12 +55,7 @@ if TYPE_CHECKING:
 SEQ_MAX = 2**63 - 1
 _QUIET_REPLIES = 2  # in a row without news near the target: the walk has arrived
 
-_WireContact = tuple[
-    Annotated[bytes, msgspec.Meta(min_length=ID_BYTES, max_length=ID_BYTES)],
-    Annotated[str, msgspec.Meta(pattern=r"^(\d{1,3}(\.\d{1,3}){3}|[0-9a-fA-F:.%]{2,60})$")],
-    Annotated[int, msgspec.Meta(ge=1, le=65535)],
-]
-_WireContacts = Annotated[list[_WireContact], msgspec.Meta(max_length=CONTACTS_PER_REPLY_MAX)]
+_HOST = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F:.%]{2,60}")
 
 
 class State(Enum):
@@ -292,24 +286,21 @@ class Lookup:
         self._candidates.insert(at, Candidate(contact, distance))
         return at
 
-    def _read(self, value: object, now: float) -> Held | list[_WireContact]:
+    def _read(self, value: object, now: float) -> Held | list[Contact]:
         """The value or the contacts of a reply; raises MalformedMessage for anything else."""
         if isinstance(value, dict) and self.name == "find_value":
             return _held(value, now)
-        try:
-            return msgspec.convert(value, _WireContacts)
-        except msgspec.ValidationError as error:
-            raise MalformedMessage(f"not a list of contacts: {error}") from error
+        if type(value) is not list or len(value) > CONTACTS_PER_REPLY_MAX:
+            raise MalformedMessage("a reply is a list of contacts")
+        known = self._endpoints
+        return [contact for item in value if (contact := _new_contact(item, known)) is not None]
 
-    def _learn(self, found: list[_WireContact]) -> None:
+    def _learn(self, found: list[Contact]) -> None:
         """Queue the contacts of a reply; without news near the target the walk has arrived."""
         arrived = True
-        for contact_id, host, port in found:
-            endpoint = (host, port)
-            if endpoint not in self._endpoints:
-                at = self._add(Contact(contact_id, endpoint))
-                if 0 <= at < self.k:
-                    arrived = False
+        for contact in found:
+            if 0 <= self._add(contact) < self.k:
+                arrived = False
         self._quiet = self._quiet + 1 if arrived else 0
 
     def _vote(self, held: Held) -> None:
@@ -395,6 +386,23 @@ class Lookup:
         for candidate in self._candidates:
             is_open = candidate.state in (_ASKED, _LATE, _LEFT)
             assert is_open == (candidate.call is not None), candidate.state
+
+
+def _new_contact(item: object, known: set[Endpoint]) -> Contact | None:
+    """The contact of a `[id, host, port]`, or None when its endpoint is known already."""
+    if type(item) is not list or len(item) != 3:
+        raise MalformedMessage("a contact is [id, host, port]")
+    contact_id, host, port = item
+    if type(host) is not str or type(port) is not int or not 0 < port < 65536:
+        raise MalformedMessage("an endpoint is a host and a port 1..65535")
+    if type(contact_id) is not bytes or len(contact_id) != ID_BYTES:
+        raise MalformedMessage("a contact has an id of 20 bytes")
+    endpoint = (host, port)
+    if endpoint in known:
+        return None
+    if _HOST.fullmatch(host) is None:
+        raise MalformedMessage("a host is a numeric address")
+    return Contact(contact_id, endpoint)
 
 
 def _held(reply: dict[str, Any], now: float) -> Held:

@@ -72,15 +72,16 @@ def parse(datagram: bytes) -> Request | Response:
     kind = datagram[0]
     if kind > RESPONSE:
         raise MalformedMessage(f"a message starts with 0 or 1, got {kind}")
-    payload: object
     trailer: list[Any] | None = None
     if datagram.endswith(TRAILER_MAGIC):
         payload, payload_bytes, trailer = _split(datagram)
     else:
         payload_bytes = len(datagram) - _PAYLOAD_AT
-        payload = _read(datagram[_PAYLOAD_AT:])
+        payload = _decoded(datagram[_PAYLOAD_AT:])
     msg_id = datagram[1:_PAYLOAD_AT]
     if kind == RESPONSE:
+        if type(payload) not in _SCALARS:
+            _check_plain(payload)
         return Response(msg_id, payload, trailer)
     if payload_bytes > REQUEST_PAYLOAD_BYTES_MAX:
         raise MalformedMessage(f"a request of {payload_bytes} bytes is over the limit")
@@ -89,6 +90,7 @@ def parse(datagram: bytes) -> Request | Response:
     name, args = payload
     if type(name) is not str or not _is_name(name) or type(args) is not list:
         raise MalformedMessage("a request is [name, [argument...]]")
+    _check_plain(args, NESTING_MAX - 1)
     return Request(msg_id, name, args, trailer)
 
 
@@ -141,43 +143,44 @@ def _split(datagram: bytes) -> tuple[object, int, list[Any] | None]:
         except _UNREADABLE:
             pass  # The four bytes belong to the payload itself: read it whole, below.
         else:
-            _check_plain(payload)
-            return payload, body_at - _PAYLOAD_AT, _read_trailer(datagram[body_at:cut])
-    return _read(datagram[_PAYLOAD_AT:]), len(datagram) - _PAYLOAD_AT, None
+            trailer = _decoded(datagram[body_at:cut])
+            if type(trailer) is not list:
+                raise MalformedMessage("a trailer is an array")
+            _check_plain(trailer)
+            return payload, body_at - _PAYLOAD_AT, trailer
+    return _decoded(datagram[_PAYLOAD_AT:]), len(datagram) - _PAYLOAD_AT, None
 
 
-def _read_trailer(body: bytes) -> list[Any]:
-    trailer = _read(body)
-    if type(trailer) is not list:
-        raise MalformedMessage("a trailer is an array")
-    return trailer
-
-
-def _read(payload: bytes) -> object:
+def _decoded(payload: bytes) -> object:
     value: object
     try:
         value = _decode(payload)
     except _UNREADABLE as error:
         raise MalformedMessage(f"not a MessagePack payload: {type(error).__name__}") from error
-    if type(value) not in _SCALARS:
-        _check_plain(value)
     return value
 
 
-def _check_plain(value: object) -> None:
-    """Refuse extension types, keys that are not text, and nesting over the limit.
+def _check_plain(value: object, depth: int = NESTING_MAX) -> None:
+    """Refuse extension types, keys that are not text, and nesting over `depth`.
 
     Works level by level with sets of types, so its cost is one pass at C speed and its own
     recursion is nil.
     """
     level: list[object] = [value]
-    for _ in range(NESTING_MAX + 1):
+    if type(value) is list:
+        if _SCALARS.issuperset(map(type, value)):
+            return  # nearly every message, so worth a line
+        level, depth = value, depth - 1
+    while True:
         kinds = set(map(type, level))
         if not kinds <= _PLAIN:
             raise MalformedMessage("a message holds plain values only")
         if kinds.isdisjoint(_CONTAINERS):
             return
-        inner: list[Any] = []
+        if not depth:
+            raise MalformedMessage(f"a message nests at most {NESTING_MAX} deep")
+        depth -= 1
+        inner: list[object] = []
         for item in level:
             if type(item) is list:
                 inner += item
@@ -186,4 +189,3 @@ def _check_plain(value: object) -> None:
                     raise MalformedMessage("a map has text keys")
                 inner += item.values()
         level = inner
-    raise MalformedMessage(f"a message nests at most {NESTING_MAX} deep")
