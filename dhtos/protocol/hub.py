@@ -48,11 +48,13 @@ from dhtos.protocol.hubwire import (
     unpack,
 )
 from dhtos.protocol.join import Join
+from dhtos.errors import Unreachable
 from dhtos.protocol.operation import MemberGone, Operation
 from dhtos.protocol.walk import FindResult, Walk
 
 UPKEEP_S = 2.0
 RESEED_S = 60.0
+RETRY_JOIN_S = 5.0
 _EXPIRE_S = 10.0
 _OWN_SUMMARY_S = 10.0  # the summary of the own group is made anew at most this often
 _ASK_BITS_S = 5.0
@@ -196,8 +198,22 @@ class Hub:
         """Join through any of `gateways`; ends with the number of members of the group."""
         if self._join is not None and not self._join.done:
             self._join.cancel(now)
-        self._join = Join(self, gateways, now).operation
-        return self._join
+        operation = self._join = Join(self, gateways, now).operation
+        self.when_finished(operation, lambda at: self._retry_join(operation, gateways, at))
+        return operation
+
+    def _retry_join(
+        self, operation: Operation[int], gateways: list[Endpoint], now: float
+    ) -> None:
+        """A node without a place tries on until it has one; cancelling ends that."""
+        if self.settled or self.closed or not isinstance(operation.error, Unreachable):
+            return
+
+        def again(at: float) -> None:
+            if not self.settled and not self.closed and self._join is operation:
+                self.join(gateways, at)
+
+        self.core.timers.at(now + RETRY_JOIN_S * self.core.rng.uniform(0.5, 1.0), again)
 
     def enter(self, depth: int, found: list[tuple[bytes, Record, float]], now: float) -> None:
         """Take a place at `depth` bits with the records of its group."""

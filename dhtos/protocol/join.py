@@ -20,12 +20,14 @@ from dhtos.errors import MalformedMessage, NoPeers
 from dhtos.protocol.calls import Call
 from dhtos.protocol.hubwire import as_bytes, as_contact, as_int, as_key, as_list, as_prefix, bad
 from dhtos.protocol.operation import Operation
+from dhtos.protocol.timers import Timer
 from dhtos.protocol.walk import FindResult, Walk
 
 if TYPE_CHECKING:
     from dhtos.protocol.hub import Hub
 
 _ASKED_MAX = 64
+_PATIENCE_S = 0.4  # until gateways that are joining themselves are asked again
 
 
 class Join:
@@ -41,12 +43,16 @@ class Join:
         self._open: set[Call] = set()
         self._nearest: tuple[int, Contact, int] | None = None  # shared bits, who, its depth
         self._covered = False
+        self._still_joining: list[Contact] = []
+        self._again: Timer | None = None
         self._walk: Walk | None = None
         self._timer = self.core.timers.at(now + OPERATION_DEADLINE_S, self._on_deadline)
         self._locate(now)
 
     def _on_cancel(self, now: float) -> None:
         self._timer.cancel()
+        if self._again is not None:
+            self._again.cancel()
         for call in self._open:
             self.core.calls.cancel(call)
         self._open.clear()
@@ -71,7 +77,12 @@ class Join:
                 return
         if self._open:
             return
-        if self._nearest is None:
+        if self._nearest is None and self._still_joining:
+            self._candidates, self._still_joining = self._still_joining, []
+            self._asked.difference_update(c.endpoint for c in self._candidates)
+            wait = _PATIENCE_S * self.core.rng.uniform(0.5, 1.0)
+            self._again = self.core.timers.at(now + wait, self._locate)
+        elif self._nearest is None:
             self._fail(now, "no dhtos node answered for the hub")
         else:
             self._copy(now)
@@ -123,7 +134,8 @@ class Join:
             raise bad("a range answer has 5 fields")
         self.core.calls.cancel(call)
         self._open.discard(call)
-        if part[2] is None:  # still joining itself
+        if part[2] is None:
+            self._still_joining.append(call.tag)
             self._locate(now)
             return
         header = as_list(part[2], 16)
