@@ -1,0 +1,144 @@
+"""What a failed command says: one line, one hint, one exit code.
+
+Every error that dhtos or click raises becomes a `Failure` here; nothing else in the program
+knows exit codes. A traceback is for programmers: only an error that nobody foresaw may show one,
+and only when `DHTOS_TRACEBACK=1` asks for it.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import IntEnum
+
+import click
+
+from dhtos.errors import (
+    ConfigError,
+    Conflict,
+    DhtosError,
+    KeyNotFound,
+    NoPeers,
+    PredicateError,
+    Refused,
+    Unreachable,
+)
+
+
+class Exit(IntEnum):
+    """Exit codes, the same for every command."""
+
+    OK = 0
+    FAULT = 1
+    USAGE = 2
+    NOTHING = 3
+    REFUSED = 4
+    LEASE_LOST = 5
+    INCOMPLETE = 6
+    INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is written to stderr, and the exit code."""
+
+    message: str
+    hint: str
+    code: int
+
+    def lines(self) -> str:
+        """The two lines a user sees.
+
+        >>> print(Failure("no such thing", "try another", 2).lines())
+        error: no such thing
+        hint: try another
+        """
+        return f"error: {_one_line(self.message)}\nhint: {_one_line(self.hint)}"
+
+
+class NothingFound(DhtosError):
+    """The question was understood and nothing matches."""
+
+
+class Incomplete(DhtosError):
+    """The answer is not complete and the caller insisted that it be."""
+
+
+_ADVICE = re.compile(r"(?:; |: | \()(?=(?:did you mean|choose|use|give|try|known|start) )")
+_HELP = "dhtos-node --help lists the commands, dhtos-node COMMAND --help their options"
+
+
+def explain(error: BaseException) -> Failure:
+    """The failure that stands for an error.
+
+    >>> explain(ConfigError("port 7400 is in use: choose another with --port"))
+    Failure(message='port 7400 is in use', hint='choose another with --port', code=2)
+    """
+    match error:
+        case click.ClickException():
+            return _explain_click(error)
+        case KeyboardInterrupt() | click.Abort():
+            return Failure("interrupted", "nothing was left behind", Exit.INTERRUPTED)
+        case DhtosError():
+            return _explain_own(error)
+        case BrokenPipeError():
+            return Failure("the reader of the output went away", "", Exit.FAULT)
+        case OSError(filename=str() as name):
+            return Failure(f"{name}: {error.strerror}", "check the path and its rights", Exit.USAGE)
+        case OSError() | TimeoutError():
+            return Failure(str(error) or type(error).__name__, "check the network", Exit.USAGE)
+        case _:
+            return Failure(
+                f"a fault of dhtos itself: {type(error).__name__}: {error}",
+                "run it again with DHTOS_TRACEBACK=1 in the environment and report what it shows",
+                Exit.FAULT,
+            )
+
+
+def _explain_own(error: DhtosError) -> Failure:
+    message, advice = _split(str(error))
+    match error:
+        case PredicateError():
+            hint = f"did you mean {error.hint}" if error.hint else advice
+            return Failure(message, hint or 'write it like "cores >= 8 and mem >= 32GiB"', 2)
+        case KeyNotFound():
+            return Failure(message, advice or "put it first, or check the spelling", Exit.NOTHING)
+        case NothingFound():
+            return Failure(message, advice or "ask for less", Exit.NOTHING)
+        case Incomplete():
+            return Failure(message, advice or "ask again, or add --strict", Exit.INCOMPLETE)
+        case Refused() | Conflict():
+            return Failure(message, advice or "ask another node", Exit.REFUSED)
+        case NoPeers():
+            hint = advice or "check the address and that UDP reaches it"
+            return Failure(message, hint, Exit.USAGE)
+        case Unreachable():
+            return Failure(message, advice or "try again in a moment", Exit.USAGE)
+        case ConfigError():
+            return Failure(message, advice or "dhtos-node config shows every setting", Exit.USAGE)
+    return Failure(message, advice or _HELP, Exit.USAGE)
+
+
+def _explain_click(error: click.ClickException) -> Failure:
+    message = error.format_message().rstrip(".")
+    command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else ""
+    hint = f"{command} --help shows how" if command else _HELP
+    if isinstance(error, click.NoSuchOption) and error.possibilities:
+        message = f"no such option {error.option_name}"
+        hint = f"did you mean {' or '.join(sorted(error.possibilities))}?"
+    else:
+        message, advice = _split(message)
+        hint = advice or hint
+    return Failure(message[:1].lower() + message[1:], hint, Exit.USAGE)
+
+
+def _split(text: str) -> tuple[str, str]:
+    """The fact and the advice of a message that carries both."""
+    found = _ADVICE.search(text)
+    if found is None:
+        return text, ""
+    advice = text[found.end() :]
+    return text[: found.start()], advice.removesuffix(")") if "(" in found.group() else advice
+
+
+def _one_line(text: str) -> str:
+    """No message may break the line, nor hide what follows it."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))

@@ -1,0 +1,105 @@
+"""Where a command writes: tables for people, JSON for programs.
+
+On a terminal tables and progress are drawn with rich, which is imported only then; everywhere
+else a table is aligned text that cuts into fields at two spaces. With `--json` nothing but JSON
+reaches stdout: one document, or one line for each hit.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its heading, where its text stands, and what it says."""
+
+    name: str
+    right: bool = False
+    doc: str = ""
+
+
+class Screen:
+    """The output of one command."""
+
+    def __init__(
+        self, *, as_json: bool = False, out: TextIO | None = None, err: TextIO | None = None
+    ) -> None:
+        self.as_json = as_json
+        self.out = out or sys.stdout
+        self.err = err or sys.stderr
+
+    @property
+    def fancy(self) -> bool:
+        """Whether tables and progress may be drawn."""
+        return not self.as_json and self.out.isatty()
+
+    def document(self, value: object) -> None:
+        """One JSON document; indented where a person looks at it."""
+        indent = 2 if self.out.isatty() else None
+        self._write(json.dumps(value, indent=indent, ensure_ascii=False, default=str))
+
+    def line(self, value: object) -> None:
+        """One line of JSON, visible at once."""
+        self._write(json.dumps(value, ensure_ascii=False, default=str))
+
+    def say(self, text: str = "") -> None:
+        """A sentence for people; programs do not get it."""
+        if not self.as_json:
+            self._write(text)
+
+    def warn(self, text: str) -> None:
+        """A sentence beside the output, for people and logs."""
+        self.err.write(text + "\n")
+        self.err.flush()
+
+    def table(
+        self, columns: Sequence[Column], rows: Iterable[Sequence[str]], title: str = ""
+    ) -> None:
+        """A table of texts."""
+        listed = [list(row) for row in rows]
+        if self.fancy:
+            self._draw(columns, listed, title)
+            return
+        if title:
+            self._write(title)
+        self._write(plain_table(columns, listed))
+
+    def _draw(self, columns: Sequence[Column], rows: list[list[str]], title: str) -> None:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+        for column in columns:
+            table.add_column(column.name, justify="right" if column.right else "left")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        Console(file=self.out, highlight=False).print(table)
+
+    def _write(self, text: str) -> None:
+        self.out.write(text + "\n")
+        self.out.flush()
+
+
+def plain_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
+    """Aligned text, two spaces between columns.
+
+    >>> print(plain_table([Column("id"), Column("cores", right=True)], [["a1", "8"], ["b", "64"]]))
+    id  cores
+    a1      8
+    b      64
+    """
+    table = [[column.name for column in columns], *rows]
+    widths = [max(len(row[i]) for row in table) for i in range(len(columns))]
+    lines = []
+    for row in table:
+        cells = (
+            cell.rjust(width) if column.right else cell.ljust(width)
+            for cell, width, column in zip(row, widths, columns, strict=True)
+        )
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

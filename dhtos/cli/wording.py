@@ -1,0 +1,120 @@
+"""Values as people read them: 32GiB rather than 34359738368, 12.3 ms rather than 0.0123."""
+
+import re
+
+from dhtos.core.schema import Attribute, Schema, Value
+from dhtos.errors import UsageError
+from dhtos.query.units import words, UNITS, in_base, nearest
+
+_NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-z%/]*)")
+
+
+def value_text(attribute: Attribute, value: Value) -> str:
+    """A value with its unit, at most four digits.
+
+    >>> from dhtos.core.schema import default_schema
+    >>> value_text(default_schema().attribute("mem"), 34359738368)
+    '32GiB'
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return value
+    if attribute.unit in ("B", "Hz"):
+        steps = [u for u in words(attribute.unit) if attribute.unit == "Hz" or u[1:2] == "i"]
+        for word in steps:
+            factor = float(UNITS[word].factor)
+            if abs(value) >= factor:
+                return f"{value / factor:.4g}{word}"
+        return f"{value:.4g}{attribute.unit}"
+    text = f"{value}" if isinstance(value, int) else f"{value:.4g}"
+    return text + (attribute.unit if attribute.unit in ("%", "s") else "")
+
+
+def milliseconds(seconds: float | None) -> str:
+    """A duration in milliseconds, three digits.
+
+    >>> milliseconds(0.0123), milliseconds(None)
+    ('12.3', '-')
+    """
+    if seconds is None:
+        return "-"
+    return f"{seconds * 1000:.1f}" if seconds < 0.1 else f"{seconds * 1000:.0f}"
+
+
+def age_text(seconds: float) -> str:
+    """How long ago, in the unit a person would choose.
+
+    >>> age_text(0.2), age_text(45), age_text(600)
+    ('0.2s', '45s', '10min')
+    """
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    return f"{seconds:.0f}s" if seconds < 120 else f"{seconds / 60:.0f}min"
+
+
+def percent(share: float) -> str:
+    """A share as per cent; only a whole is 100%.
+
+    >>> percent(1.0), percent(0.99999), percent(0.5)
+    ('100%', '99.9%', '50%')
+    """
+    if share >= 1.0:
+        return "100%"
+    return f"{min(share * 100, 99.9):.3g}%"
+
+
+def read_value(attribute: Attribute, text: str) -> Value:
+    """The value a person wrote for an attribute, with or without a unit.
+
+    Raises UsageError naming the attribute.
+
+    >>> from dhtos.core.schema import default_schema
+    >>> read_value(default_schema().attribute("mem"), "32 GiB")
+    34359738368
+    """
+    text = text.strip()
+    if attribute.kind == "text":
+        return attribute.check(text)
+    if attribute.kind == "bool":
+        words_of = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        return attribute.check(words_of.get(text.casefold(), text))
+    found = _NUMBER.fullmatch(text)
+    if found is None:
+        return attribute.check(text)
+    number = float(found[1]) if re.search(r"[.eE]", found[1]) else int(found[1])
+    if not found[2]:
+        return attribute.check(number)
+    unit = UNITS.get(found[2])
+    if unit is None or unit.base != attribute.unit:
+        known = words(attribute.unit)
+        near = nearest(found[2], known)
+        hint = f"; did you mean {near}?" if near else ""
+        takes = f"takes {', '.join(known)}" if known else "takes no unit"
+        raise UsageError(f"{attribute.name} {takes}, got {found[2]!r}{hint}")
+    return attribute.check(in_base(number, unit))
+
+
+def read_setting(schema: Schema, text: str) -> tuple[str, Value]:
+    """`name=value` of `--set`.
+
+    >>> from dhtos.core.schema import default_schema
+    >>> read_setting(default_schema(), "price=0.08")
+    ('price', 0.08)
+    """
+    name, sign, value = text.partition("=")
+    if not sign or not name.strip():
+        raise UsageError(f"--set takes name=value, got {text!r}; try --set price=0.08")
+    return name.strip(), read_value(schema.attribute(name.strip()), value)
+
+
+def read_label(text: str) -> tuple[str, str]:
+    """`key=value` of `--label`.
+
+    >>> read_label("team=video")
+    ('team', 'video')
+    """
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise UsageError(f"--label takes key=value, got {text!r}; try --label team=video")
+    return key.strip(), value.strip()
