@@ -351,7 +351,7 @@ class MirroredStore(Store):
         if held is None:
             value = self._storage.get(key)
             if value is not None:
-                held = Held(value, 0, now + VALUE_TTL_S, None)
+                held = Held(value, 0, now + VALUE_TTL_S)
         return held
 
 

@@ -104,7 +104,7 @@ class BaseOverlay:
         Raises UsageError and ValueTooLarge at once. The operation ends with Conflict when a
         holder has a newer value (readers will see that one), with Unreachable when nobody took it.
         """
-        held = Held(checked(key, value, ttl_s, seq), seq, now + ttl_s, None)
+        held = Held(checked(key, value, ttl_s, seq), seq, now + ttl_s)
         operation = self.core.operation(lambda _: put.cancel())
 
         def finish(put: Put, _: float) -> None:
@@ -292,22 +292,24 @@ class BaseOverlay:
         return LookupExpired(f"none of {len(self.routing)} known contacts answered")
 
     def _spread(self, lookup: Lookup, best: Held, now: float) -> None:
-        """Repair what is behind, and leave one copy on the way (section 2.3); wait for nothing."""
+        """Repair what is behind, and leave one copy on the way; wait for nothing.
+
+        The copy goes to the closest node that answered without the value (section 2.3), if it is
+        closer than all holders that answered or the walk passed `alpha` such nodes; a value found
+        in the first round is near enough.
+        """
         copy = copy_of(best)
         if copy.expires <= now:
             return
         local = lookup.local
         if local is not None and local.seq < best.seq:
             self.keep(lookup.target, copy, now)
-        cached = False
-        for candidate in lookup.answers():
-            held = candidate.held
-            if held is None:
-                if cached:
-                    continue
-                cached = True
-            elif held.seq >= best.seq:
-                continue
+        answers = lookup.answers()
+        without = [candidate for candidate in answers if candidate.held is None]
+        behind = [c for c in answers if c.held is not None and c.held.seq < best.seq]
+        if without and (without[0] is answers[0] or len(without) >= self.alpha):
+            behind.append(without[0])
+        for candidate in behind:
             send_value(self, candidate.contact, lookup.target, copy, now, owner=self._handoff)
 
     def check(self) -> None:

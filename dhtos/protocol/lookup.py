@@ -32,6 +32,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable
 from enum import Enum
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dhtos.core.contact import Contact
@@ -46,7 +47,7 @@ from dhtos.core.limits import (
 )
 from dhtos.errors import MalformedMessage
 from dhtos.protocol.calls import Call
-from dhtos.protocol.store import VALUE_TYPES, Held
+from dhtos.protocol.store import VALUE_TYPES, Held, Value
 from dhtos.protocol.timers import Timer
 
 if TYPE_CHECKING:
@@ -85,6 +86,9 @@ class Candidate:
         self.call: Call | None = None
         self.timer: Timer | None = None
         self.held: Held | None = None
+
+
+_DISTANCE = attrgetter("distance")
 
 
 class Voice:
@@ -126,8 +130,8 @@ class Lookup:
 
     __slots__ = (
         "_alpha", "_args", "_asked", "_candidates", "_core", "_deadline", "_distances",
-        "_endpoints", "_finish", "_own_id", "_patience", "_quiet", "_target", "_voices", "_watcher",
-        "done", "k", "local", "name", "open", "started", "target",
+        "_endpoints", "_finish", "_leader", "_own_id", "_patience", "_quiet", "_target", "_voices",
+        "_watcher", "done", "k", "local", "name", "open", "started", "target",
     )  # fmt: skip
 
     def __init__(
@@ -161,7 +165,8 @@ class Lookup:
         self._candidates: list[Candidate] = []
         self._distances: list[int] = []
         self._endpoints: set[Endpoint] = set()
-        self._voices: dict[bytes, Voice] = {}
+        self._voices: dict[tuple[type, Value], Voice] = {}
+        self._leader: Voice | None = None
         self._patience: Timer | None = None
         self._deadline: Timer | None = None
 
@@ -179,7 +184,7 @@ class Lookup:
     @property
     def best(self) -> Held | None:
         """The value that leads, if any was found."""
-        leader = self._leader()
+        leader = self._leader
         return None if leader is None else leader.held
 
     # --- driving --------------------------------------------------------------------------------
@@ -188,8 +193,7 @@ class Lookup:
         """Begin from `contacts`; `local` is our own copy of the value, one voice among others."""
         self.started = now
         self._deadline = self._core.timers.at(now + OPERATION_DEADLINE_S, self._end)
-        for contact in contacts:
-            self._add(contact)
+        self._begin(contacts)
         if local is not None:
             self._ask_front(now)
             self.local = local
@@ -270,6 +274,19 @@ class Lookup:
             candidate.state = _LEFT
             self._step(now)
 
+    def _begin(self, contacts: list[Contact]) -> None:
+        """File the first contacts at once."""
+        target = self._target
+        first = {
+            contact.endpoint: Candidate(contact, int.from_bytes(contact.id) ^ target)
+            for contact in contacts
+            if contact.id != self._own_id
+        }
+        candidates = sorted(first.values(), key=_DISTANCE)
+        self._candidates = candidates
+        self._distances = [candidate.distance for candidate in candidates]
+        self._endpoints = set(first)
+
     def _add(self, contact: Contact) -> int:
         """File a contact that is new to this lookup; its place in the order, or -1."""
         endpoint = contact.endpoint
@@ -304,16 +321,21 @@ class Lookup:
         self._quiet = self._quiet + 1 if arrived else 0
 
     def _vote(self, held: Held) -> None:
-        self._voices.setdefault(held.rank, Voice(held)).hear(held)
-
-    def _leader(self) -> "Voice | None":
-        return max(self._voices.values(), key=Voice.weight, default=None)
+        words = (type(held.value), held.value)
+        voice = self._voices.get(words)
+        if voice is None:
+            voice = self._voices[words] = Voice(held)
+        voice.hear(held)
+        if len(self._voices) == 1:
+            self._leader = voice
+        else:
+            self._leader = max(self._voices.values(), key=Voice.weight)
 
     def _step(self, now: float) -> None:
         """Ask whom to ask next, or end."""
         if self.done:
             return
-        leader = self._leader() if self._voices else None
+        leader = self._leader
         if leader is not None:
             if not self._asked or leader.count > self._alpha // 2:
                 self._end(now)
@@ -416,4 +438,4 @@ def _held(reply: dict[str, Any], now: float) -> Held:
         raise MalformedMessage("a sequence number is 0..2**63-1")
     if type(ttl_s) not in (int, float) or not 0 < ttl_s <= VALUE_TTL_S:
         raise MalformedMessage("a value has 0 < t <= a week left to live")
-    return Held(value, seq, now + ttl_s, None)
+    return Held(value, seq, now + ttl_s)

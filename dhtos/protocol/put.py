@@ -155,4 +155,4 @@ def send_value(
 
 def copy_of(held: Held) -> Held:
     """A value with the life a copy may have: less the longest time a call may be under way."""
-    return Held(held.value, held.seq, held.expires - CALL_DEADLINE_S, None)
+    return Held(held.value, held.seq, held.expires - CALL_DEADLINE_S)

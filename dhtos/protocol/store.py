@@ -66,21 +66,30 @@ class StoredValue:
 
 
 class Held:
-    """One entry: the value, its place in the order, its expiry, who brought it."""
+    """One entry: the value, its place in the order, its expiry, who brought it.
 
-    __slots__ = ("bytes", "expires", "heard", "rank", "seq", "source", "value")
+    What only some uses need (the hash, the size) is worked out when it is first asked for.
+    """
 
-    def __init__(
-        self, value: Value, seq: int, expires: float, source: Endpoint | bytes | None
-    ) -> None:
-        encoded = encode_value(value)
+    __slots__ = ("_rank", "bytes", "expires", "heard", "seq", "source", "value")
+
+    def __init__(self, value: Value, seq: int, expires: float) -> None:
         self.value = value
         self.seq = seq
-        self.rank = rank_of(encoded)
-        self.bytes = len(encoded) + _OVERHEAD_BYTES
         self.expires = expires
         self.heard = 0.0
-        self.source = source
+        self.source: Endpoint | bytes | None = None
+        self.bytes = 0
+        self._rank = b""
+
+    @property
+    def rank(self) -> bytes:
+        """The hash that orders values of one sequence number."""
+        if not self._rank:
+            encoded = encode_value(self.value)
+            self.bytes = len(encoded) + _OVERHEAD_BYTES
+            self._rank = blake2b(encoded, digest_size=16).digest()
+        return self._rank
 
     def wins(self, other: "Held") -> bool:
         """Whether this value replaces `other`."""
@@ -136,9 +145,10 @@ class Store:
         assert 0 < ttl_s <= VALUE_TTL_S
         self._expire(now)
         old = self._values.get(key)
-        new = Held(value, seq, now + ttl_s, None)
+        new = Held(value, seq, now + ttl_s)
+        rank = new.rank
         if old is not None:
-            if old.seq == seq and old.rank == new.rank:
+            if old.seq == seq and old.rank == rank:
                 self._hear(key, old, now)
                 if seq == 0 and new.expires > old.expires:
                     old.expires = new.expires
@@ -222,11 +232,6 @@ class Store:
             if held.source is not None:
                 sources[held.source] += 1
         assert sources == self._sources
-
-
-def rank_of(encoded: bytes) -> bytes:
-    """The hash that orders values of one sequence number."""
-    return blake2b(encoded, digest_size=16).digest()
 
 
 def _account(source: Endpoint | None) -> Endpoint | bytes | None:
