@@ -32,7 +32,6 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable
 from enum import Enum
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dhtos.core.contact import Contact
@@ -86,9 +85,6 @@ class Candidate:
         self.call: Call | None = None
         self.timer: Timer | None = None
         self.held: Held | None = None
-
-
-_DISTANCE = attrgetter("distance")
 
 
 class Voice:
@@ -207,6 +203,7 @@ class Lookup:
             if candidate.call is not None:
                 self._core.calls.cancel(candidate.call)
                 candidate.call = None
+                candidate.state = _FAILED
             if candidate.timer is not None:
                 candidate.timer.cancel()
         self.open = 0
@@ -277,15 +274,16 @@ class Lookup:
     def _begin(self, contacts: list[Contact]) -> None:
         """File the first contacts at once."""
         target = self._target
-        first = {
-            contact.endpoint: Candidate(contact, int.from_bytes(contact.id) ^ target)
-            for contact in contacts
-            if contact.id != self._own_id
-        }
-        candidates = sorted(first.values(), key=_DISTANCE)
-        self._candidates = candidates
-        self._distances = [candidate.distance for candidate in candidates]
-        self._endpoints = set(first)
+        first: dict[int, Candidate] = {}
+        for contact in contacts:
+            distance = int.from_bytes(contact.id) ^ target
+            if contact.id == self._own_id or distance in first:
+                continue
+            if contact.endpoint not in self._endpoints:
+                self._endpoints.add(contact.endpoint)
+                first[distance] = Candidate(contact, distance)
+        self._distances = sorted(first)
+        self._candidates = [first[distance] for distance in self._distances]
 
     def _add(self, contact: Contact) -> int:
         """File a contact that is new to this lookup; its place in the order, or -1."""
