@@ -45,6 +45,9 @@ T = TypeVar("T")
 Factory = Callable[[SimNode[E], float], E]
 """Builds the engine of a node at its local time; `node.previous` is the one before a restart."""
 
+Bootstrap = Callable[[E, list[Endpoint], float], SimOperation[object]]
+"""Lets an engine join through seeds; the default calls its `bootstrap(seeds, now)`."""
+
 STEP_S = 1e-6  # an engine that is due again at once is woken this much later
 SPINS_MAX = 1000  # and this often in a row before it counts as spinning
 OFFSET_MAX_S = 100_000.0  # clocks of two machines differ by up to this much
@@ -67,6 +70,7 @@ class Cluster(Generic[E]):
         checkers: Iterable[Checker[E]] = (),
         check_every: int = 1,
         accounting: bool = False,
+        bootstrap: "Bootstrap[E] | None" = None,
         on_restart: "Callable[[Cluster[E], SimNode[E]], None] | None" = None,
         replay: str | None = None,
     ) -> None:
@@ -83,6 +87,7 @@ class Cluster(Generic[E]):
         self._factory = factory
         self._checkers = tuple(checkers)
         self._check_every = check_every
+        self._bootstrap = bootstrap or _own_bootstrap
         self._on_restart = on_restart
         self._ids = self.stream("ids")
         self._replay = replay or f"run the same program with seed={seed}"
@@ -213,7 +218,7 @@ class Cluster(Generic[E]):
         operations: list[SimOperation[object]] = []
 
         def start(node: SimNode[E]) -> None:
-            operations.append(self.begin(node, lambda e, at: _bootstrap(e, endpoints, at)))
+            operations.append(self.begin(node, lambda e, at: self._bootstrap(e, endpoints, at)))
 
         for number, node in enumerate(joining):
             self.call_at(self.now + number * spacing_s, lambda node=node: start(node))  # type: ignore[misc]
@@ -227,7 +232,7 @@ class Cluster(Generic[E]):
         others = [other for other in self.nodes if other.up and other is not node]
         if others:
             seed = node.rng.choice(others).endpoint
-            self.begin(node, lambda engine, now: _bootstrap(engine, [seed], now))
+            self.begin(node, lambda engine, now: self._bootstrap(engine, [seed], now))
 
     def warm_start(self, fill: Callable[[E, Sequence[SimNode[E]], float], None]) -> None:
         """Call `fill(engine, nodes, now)` for each running node: its tables from the truth."""
@@ -423,5 +428,5 @@ def endpoint_of(index: int) -> Endpoint:
     return f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", PORT
 
 
-def _bootstrap(engine: SimEngine, seeds: list[Endpoint], now: float) -> SimOperation[object]:
+def _own_bootstrap(engine: SimEngine, seeds: list[Endpoint], now: float) -> SimOperation[object]:
     return cast("Joining", engine).bootstrap(seeds, now)
