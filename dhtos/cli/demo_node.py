@@ -88,9 +88,8 @@ class DemoNode:
 
     def die(self) -> None:
         """Close the socket without a word: what a machine does that loses power."""
-        self.engine.outbox()
         self._socket.close()
 
     async def aclose(self) -> None:
-        """Stop."""
+        """Stop the clockwork too."""
         await self._driver.aclose()

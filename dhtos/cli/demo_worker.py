@@ -36,9 +36,12 @@ class Worker:
             case "join":
                 return {"ready": await self._join(command)}
             case "kill":
-                for id_ in command["ids"]:
-                    self.nodes.pop(id_).die()
-                return {"killed": len(command["ids"])}
+                dying = [self.nodes.pop(id_) for id_ in command["ids"]]
+                for node in dying:
+                    node.die()
+                for node in dying:
+                    await node.aclose()
+                return {"killed": len(dying)}
         raise ValueError(f"no such command: {command['do']!r}")
 
     async def _join(self, command: Mapping[str, Any]) -> list[tuple[str, int]]:

@@ -7,7 +7,8 @@ reaches stdout: one document, or one line for each hit.
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -66,6 +67,28 @@ class Screen:
         if title:
             self._write(title)
         self._write(plain_table(columns, listed))
+
+    @contextmanager
+    def progress(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show how many of `total` are done: a bar on a terminal, a line at the end elsewhere."""
+        if not self.fancy:
+            best = [0]
+            yield lambda done: best.append(max(done, best.pop()))
+            self.say(f"{label}: {best[0]} of {total}")
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+        bar = Progress(
+            "{task.description}",
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(file=self.out),
+        )
+        with bar:
+            task = bar.add_task(label, total=total)
+            yield lambda done: bar.update(task, completed=done)
 
     def _draw(self, columns: Sequence[Column], rows: list[list[str]], title: str) -> None:
         from rich import box

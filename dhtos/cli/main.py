@@ -1,0 +1,125 @@
+"""`dhtos-node`: the entry point, and the one place where errors become exit codes.
+
+Commands are imported when they are called: a daemon must not carry what draws tables.
+"""
+
+import os
+import sys
+from importlib import import_module
+from traceback import print_exception
+
+import click
+
+from dhtos.cli.failure import explain
+
+COMMANDS = {
+    "run": "dhtos.cli.run:run",
+    "demo": "dhtos.cli.commands_demo:demo",
+    "find": "dhtos.cli.commands_ask:find",
+    "count": "dhtos.cli.commands_ask:count",
+    "members": "dhtos.cli.commands_ask:members",
+    "put": "dhtos.cli.commands_ask:put",
+    "get": "dhtos.cli.commands_ask:get",
+    "status": "dhtos.cli.commands_ask:status",
+    "config": "dhtos.cli.commands_config:config",
+}
+"""The commands in the order of `--help`, and where they live."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when somebody wants it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in our order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        place = COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        module, _, name = place.partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command named by the first word; a mistyped one gets a suggestion."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(COMMANDS)}"
+            raise click.UsageError(f"no such command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+
+def _show_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        from dhtos import kernels
+
+        which = "compiled" if kernels.COMPILED else "reference"
+        click.echo(f"dhtos-node {version('dhtos')} ({which} kernels)")
+        ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 ok, 2 usage or unreachable, 3 nothing found, 4 refused, 5 lease lost, "
+    "6 incomplete answer with --require-complete.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and which kernels run.",
+)
+def app() -> None:
+    """A fleet that describes itself: run a node on every machine, ask any of them.
+
+    Start with `dhtos-node demo`, or with `dhtos-node run` on two machines.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit with its code; never with a traceback."""
+    sys.exit(run_command(arguments))
+
+
+def run_command(arguments: list[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    try:
+        result = app.main(arguments, prog_name="dhtos-node", standalone_mode=False)
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 1
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough; leave quietly, also at interpreter exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
+    except (Exception, KeyboardInterrupt) as error:  # the last door before a traceback
+        if os.environ.get("DHTOS_TRACEBACK"):
+            print_exception(error)
+        failure = explain(_innermost(error))
+        click.echo(failure.lines(), err=True)
+        return failure.code
+    return result if isinstance(result, int) else 0
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The first error of a group of tasks."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+if __name__ == "__main__":
+    main()
