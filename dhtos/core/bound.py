@@ -157,7 +157,10 @@ def _holds(tests: _Tests, record: Record, rtt: float | None) -> bool:
     for check in tests.labels:
         if not check(labels):
             return False
-    return all(_is_near(near, record.coordinate, rtt) for near in tests.near)
+    for near in tests.near:  # noqa: SIM110 - as above
+        if not _is_near(near, record.coordinate, rtt):
+            return False
+    return True
 
 
 def _is_near(near: Near, wire: tuple[float, ...] | None, rtt: float | None) -> bool:
@@ -235,12 +238,13 @@ def _start_test(text: str, slot: int, negated: bool) -> _SlotTest:
 
 def _label_test(term: Label | LabelExists) -> _LabelTest:
     key, negated = term.key, term.negated
-    if isinstance(term, LabelExists):
-        return lambda labels: any(name == key for name, _ in labels) is not negated
-    chosen = frozenset(term.values)
+    chosen = None if isinstance(term, LabelExists) else frozenset(term.values)
 
     def has(labels: _Labels) -> bool:
-        return any(name == key and (value in chosen) is not negated for name, value in labels)
+        for name, value in labels:
+            if name == key:
+                return (chosen is None or value in chosen) is not negated
+        return chosen is None and negated
 
     return has
 
