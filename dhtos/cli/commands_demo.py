@@ -29,7 +29,13 @@ import click
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, nothing else.")
 def demo(
-    *, nodes: int, seed: int | None, data: Path | None, group_size: int, processes: int, as_json: bool
+    *,
+    nodes: int,
+    seed: int | None,
+    data: Path | None,
+    group_size: int,
+    processes: int,
+    as_json: bool,
 ) -> None:
     """Start a fleet on this machine, ask it, kill 30 % of it, ask again.
 

@@ -6,17 +6,23 @@ compared with brute force, and a wrong one makes the command fail.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random, SystemRandom
-from typing import Any
 
-from dhtos.cli.demo_catalogue import load_catalogue, shipped_catalogue
-from dhtos.cli.demo_fleet import Attributes, Fleet, draw_fleet
+from dhtos.cli.demo_catalogue import Catalogue, load_catalogue, shipped_catalogue
+from dhtos.cli.demo_fleet import Fleet, draw_fleet
 from dhtos.cli.demo_node import DemoNode
 from dhtos.cli.demo_queries import Query, faults, telling_queries, true_matches
-from dhtos.cli.demo_report import Answer, show_answers, show_catalogue, show_legend
+from dhtos.cli.demo_report import (
+    Answer,
+    Report,
+    show_answers,
+    show_catalogue,
+    show_legend,
+    show_verdict,
+)
+from dhtos.cli.loop import run_loop
 from dhtos.cli.screen import Screen
 from dhtos.core.ids import ID_BYTES
 from dhtos.core.schema import Schema, default_schema
@@ -46,110 +52,95 @@ class DemoOptions:
 
 def run_demo(options: DemoOptions, screen: Screen) -> None:
     """Run the whole demo; raises WrongAnswer when an answer was wrong."""
-    try:
-        from uvloop import run
-    except ImportError:
-        from asyncio import run
-    run(_demo(options, screen))
-
-
-async def _demo(options: DemoOptions, screen: Screen) -> None:
-    began = time.monotonic()
-    schema = default_schema()
-    seed = SystemRandom().randrange(10**6) if options.seed is None else options.seed
-    rng = Random(seed)
-    catalogue = load_catalogue(options.data, schema) if options.data else shipped_catalogue(schema)
-    machines = draw_fleet(catalogue, options.nodes, schema, rng)
-    screen.say(
-        f"{options.nodes} real nodes on this machine, no server among them. Each advertises one\n"
-        f"machine of a catalogue; how busy it is and what it costs are drawn from seed {seed}.\n"
-        f"A node knows a group of at most {options.group_size} machines and where to ask for others."
-    )
-    show_catalogue(screen, catalogue)
-    screen.say()
-    async with Fleet(machines, seed=seed, group_size=options.group_size) as fleet:
-        with screen.progress("start and join over UDP", options.nodes) as progress:
-            await fleet.start(min(options.processes, options.nodes), progress)
-        joined = time.monotonic()
-        config = EngineConfig(group_size=options.group_size, client=True)
-        asker = DemoNode(rng.randbytes(ID_BYTES), schema, config, f"{seed}/asker")
-        try:
-            asker.meet(rng.sample(fleet.endpoints, min(GATEWAYS, options.nodes)))
-            await _settle(asker, options.nodes, screen)
-            settled = time.monotonic()
-            examiner = Examiner(asker, fleet, schema)
-            before, after = await _examine(examiner, options, rng, screen)
-        finally:
-            await asker.aclose()
-    seconds = {
-        "join": joined - began,
-        "settle": settled - joined,
-        "all": time.monotonic() - began,
-    }
-    wrong = [answer for answer in before + after if answer.faults]
+    demo = Demo(options, screen)
+    run_loop(demo.run())
+    report = demo.report
     if screen.as_json:
-        head = {
-            "seed": seed,
-            "nodes": options.nodes,
-            "group_size": options.group_size,
-            "killed": len(fleet.dead),
-            "catalogue": _catalogue_as_json(catalogue),
-            "seconds": {name: round(value, 2) for name, value in seconds.items()},
-            "right": not wrong,
-        }
-        screen.document(
-            head
-            | {"before": [a.as_json() for a in before], "after": [a.as_json() for a in after]}
-        )
+        screen.document(report.as_json())
     else:
         show_legend(screen)
-        screen.say()
-        right = len(before) + len(after) - len(wrong)
-        screen.say(
-            f"{right} of {len(before) + len(after)} answers are right; "
-            f"{seconds['all']:.0f} s in all, the same again with --seed {seed}"
-        )
+        show_verdict(screen, report)
+    wrong = report.wrong
     if wrong:
         raise WrongAnswer(
             f"{len(wrong)} answers are wrong, the first: {wrong[0].text}: {wrong[0].faults[0]}; "
-            f"try --seed {seed} to see it again"
+            f"try --seed {report.seed} to see it again"
         )
 
 
-async def _settle(asker: DemoNode, count: int, screen: Screen) -> None:
-    """Wait until the groups know all their members: until one question counts everybody."""
-    deadline = time.monotonic() + SETTLE_S
-    with screen.progress("get to know each other", count) as progress:
-        while True:
-            result = await asker.ask("true", count_only=True)
-            progress(result.matches)
-            if result.matches >= count and result.coverage.complete:
-                return
-            if time.monotonic() > deadline:
-                screen.warn(f"warning: after {SETTLE_S:.0f} s the network counts {result.matches}")
-                return
-            await asyncio.sleep(LOOK_S)
+@dataclass(slots=True)
+class Demo:
+    """One run: its randomness, its clock and what came of it."""
 
+    options: DemoOptions
+    screen: Screen
+    schema: Schema = field(default_factory=default_schema)
+    report: Report = field(init=False)
+    rng: Random = field(init=False)
 
-async def _examine(
-    examiner: "Examiner", options: DemoOptions, rng: Random, screen: Screen
-) -> tuple[list[Answer], list[Answer]]:
-    """Ask, kill, ask again."""
-    fleet = examiner.fleet
-    queries = telling_queries(list(fleet.machines.values()), default_schema())
-    before = [await examiner.ask(query) for query in queries]
-    screen.say()
-    show_answers(screen, "Eight questions, asked by one more node that has 16 addresses", before)
-    dying = rng.sample(sorted(fleet.machines), int(KILLED_SHARE * options.nodes))
-    await fleet.kill(dying)
-    after = [await examiner.ask(query) for query in queries if not query.wrong]
-    show_answers(
-        screen,
-        f"The same a moment after {len(dying)} of the {options.nodes} nodes lost power at once",
-        after,
-        after=True,
-    )
-    return before, after
+    def __post_init__(self) -> None:
+        options = self.options
+        seed = SystemRandom().randrange(10**6) if options.seed is None else options.seed
+        self.rng = Random(seed)
+        self.report = Report(seed, options.nodes, options.group_size, self._catalogue())
+
+    def _catalogue(self) -> Catalogue:
+        data = self.options.data
+        return load_catalogue(data, self.schema) if data else shipped_catalogue(self.schema)
+
+    async def run(self) -> None:
+        """Start, settle, ask, kill, ask again."""
+        report, options, screen = self.report, self.options, self.screen
+        began = time.monotonic()
+        show_catalogue(screen, report)
+        machines = draw_fleet(report.catalogue, options.nodes, self.schema, self.rng)
+        async with Fleet(machines, seed=report.seed, group_size=options.group_size) as fleet:
+            with screen.progress("start nodes, join over UDP", options.nodes) as progress:
+                await fleet.start(min(options.processes, options.nodes), progress)
+            report.seconds["join"] = time.monotonic() - began
+            asker = self._asker(fleet)
+            try:
+                await self._settle(asker)
+                report.seconds["settle"] = time.monotonic() - began - report.seconds["join"]
+                await self._examine(Examiner(asker, fleet, self.schema))
+            finally:
+                await asker.aclose()
+        report.seconds["all"] = time.monotonic() - began
+
+    def _asker(self, fleet: Fleet) -> DemoNode:
+        """One more node, without a place of its own: it only asks."""
+        config = EngineConfig(group_size=self.options.group_size, client=True)
+        node_id = self.rng.randbytes(ID_BYTES)
+        asker = DemoNode(node_id, self.schema, config, f"{self.report.seed}/asker")
+        asker.meet(self.rng.sample(fleet.endpoints, min(GATEWAYS, len(fleet.endpoints))))
+        return asker
+
+    async def _settle(self, asker: DemoNode) -> None:
+        """Wait until the groups know their members: until one question counts everybody."""
+        count = self.options.nodes
+        deadline = time.monotonic() + SETTLE_S
+        with self.screen.progress("let groups settle", count) as progress:
+            while True:
+                result = await asker.ask("true", count_only=True)
+                progress(result.matches)
+                if result.matches >= count and result.coverage.complete:
+                    return
+                if time.monotonic() > deadline:
+                    break
+                await asyncio.sleep(LOOK_S)
+        self.screen.warn(f"warning: after {SETTLE_S:.0f} s one question counts {result.matches}")
+
+    async def _examine(self, examiner: "Examiner") -> None:
+        """Ask, kill, ask again."""
+        fleet, report, screen = examiner.fleet, self.report, self.screen
+        queries = telling_queries(list(fleet.machines.values()), self.schema)
+        report.before = [await examiner.ask(query) for query in queries]
+        show_answers(screen, report.before)
+        dying = self.rng.sample(sorted(fleet.machines), int(KILLED_SHARE * report.nodes))
+        await fleet.kill(dying)
+        report.killed = len(dying)
+        report.after = [await examiner.ask(query) for query in queries if not query.wrong]
+        show_answers(screen, report.after, killed=report.killed, nodes=report.nodes)
 
 
 class Examiner:
@@ -167,31 +158,22 @@ class Examiner:
         try:
             result = await self._asker.ask(text, limit=query.limit, order_by=query.order_by)
         except PredicateError as error:
-            refusal = str(error)
-            wrong = () if query.wrong else (f"refused: {refusal}",)
-            return Answer(query, text, refusal=refusal, faults=wrong)
+            wrong = () if query.wrong else (f"refused: {error}",)
+            return Answer(query, text, refusal=str(error), faults=wrong)
         except DhtosError as error:
             return Answer(query, text, refusal=str(error), faults=(str(error),))
         seconds = time.monotonic() - began
         if query.wrong:
             return Answer(query, text, len(result.hits), faults=("it was not refused",))
-        dead = self.fleet.dead
-        machines: Mapping[str, Attributes] = self.fleet.machines
+        machines, dead = self.fleet.machines, self.fleet.dead
         got = [str(hit.id) for hit in result.hits]
-        wrong = faults(query, got, machines, dead)
-        truth = true_matches(query, machines) - dead
-        stale = sum(id_ in dead for id_ in got)
         return Answer(
-            query, text, len(got), len(truth), stale, seconds, result.coverage, "", tuple(wrong)
+            query,
+            text,
+            found=len(got),
+            true=len(true_matches(query, machines) - dead),
+            stale=sum(id_ in dead for id_ in got),
+            seconds=seconds,
+            coverage=result.coverage,
+            faults=tuple(faults(query, got, machines, dead)),
         )
-
-
-def _catalogue_as_json(catalogue: Any) -> dict[str, Any]:
-    broken: Sequence[tuple[int, str]] = catalogue.broken
-    return {
-        "source": catalogue.source,
-        "machines": len(catalogue.machines),
-        "columns": catalogue.columns,
-        "left_out": [{"column": c, "why": why} for c, why in catalogue.unmapped],
-        "broken": [{"line": line, "why": why} for line, why in broken],
-    }

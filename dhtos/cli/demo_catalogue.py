@@ -112,7 +112,9 @@ def load_catalogue(path: Path, schema: Schema) -> Catalogue:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return read_catalogue(file, schema, source=path.name)
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not a text file in UTF-8; give a CSV with a header") from error
+        raise ConfigError(
+            f"{path} is not a text file in UTF-8; give a CSV with a header"
+        ) from error
 
 
 def read_catalogue(lines: Iterable[str], schema: Schema, *, source: str) -> Catalogue:
@@ -148,15 +150,15 @@ def _map_columns(
     exact = {name.casefold() for name in header}
     for index, column in enumerate(header):
         reader = _reader_of(column, exact, schema)
-        why = "no such attribute"
-        if reader is not None and reader.attribute.name in catalogue.columns.values():
-            reader, why = None, f"{reader.attribute.name} has a column already"
-        if reader is not None and not _fits(reader, index, rows):
-            reader, why = None, f"not the values of {reader.attribute.name}"
-        readers.append(reader)
+        readers.append(None)
         if reader is None:
-            catalogue.unmapped.append((column, why))
+            catalogue.unmapped.append((column, "no such attribute"))
+        elif reader.attribute.name in catalogue.columns.values():
+            catalogue.unmapped.append((column, f"{reader.attribute.name} has a column already"))
+        elif not _fits(reader, index, rows):
+            catalogue.unmapped.append((column, f"not the values of {reader.attribute.name}"))
         else:
+            readers[-1] = reader
             catalogue.columns[column] = reader.attribute.name
     return readers
 

@@ -110,7 +110,8 @@ class Fleet:
             return [(host, port) for host, port in answer["ready"]]
 
         filled = await self._each(fill)
-        self.endpoints = [(host, port) for host, port in seeds] + [e for part in filled for e in part]
+        self.endpoints = [(host, port) for host, port in seeds]
+        self.endpoints += [endpoint for part in filled for endpoint in part]
 
     async def kill(self, ids: Sequence[str]) -> None:
         """Take the power from these machines, in all workers at once."""

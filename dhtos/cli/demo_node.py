@@ -32,9 +32,7 @@ class DemoNode:
         )
         self._schema = schema
         self._socket = UdpSocket(HOST, 0)
-        self._driver = Driver(
-            self.engine, self._socket, asyncio.get_running_loop(), time.monotonic
-        )
+        self._driver = Driver(self.engine, self._socket, asyncio.get_running_loop(), time.monotonic)
 
     @property
     def endpoint(self) -> Endpoint:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, log2, log10
+from typing import Any
 
 from dhtos.core.schema import Schema, Value
 from dhtos.query.expr import quote
@@ -18,7 +19,7 @@ from dhtos.query.units import spell
 
 Attributes = Mapping[str, Value]
 
-_TESTS: Mapping[str, Callable[[object, object], bool]] = {
+_TESTS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
     "<": operator.lt,

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dhtos.cli.demo_node import DemoNode
+from dhtos.cli.loop import run_loop
 from dhtos.core.schema import default_schema
 from dhtos.errors import DhtosError
 from dhtos.protocol.engine import EngineConfig
@@ -86,12 +87,8 @@ async def work() -> None:
 
 
 def main() -> None:
-    """Run on uvloop where it is installed."""
-    try:
-        from uvloop import run
-    except ImportError:
-        from asyncio import run
-    run(work())
+    """Obey until the parent is gone."""
+    run_loop(work())
 
 
 if __name__ == "__main__":

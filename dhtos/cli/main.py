@@ -5,25 +5,51 @@ Commands are imported when they are called: a daemon must not carry what draws t
 
 import os
 import sys
-from importlib import import_module
+from collections.abc import Callable, Mapping
 from traceback import print_exception
 
 import click
 
 from dhtos.cli.failure import explain
 
-COMMANDS = {
-    "run": "dhtos.cli.run:run",
-    "demo": "dhtos.cli.commands_demo:demo",
-    "find": "dhtos.cli.commands_ask:find",
-    "count": "dhtos.cli.commands_ask:count",
-    "members": "dhtos.cli.commands_ask:members",
-    "put": "dhtos.cli.commands_ask:put",
-    "get": "dhtos.cli.commands_ask:get",
-    "status": "dhtos.cli.commands_ask:status",
-    "config": "dhtos.cli.commands_config:config",
+Loader = Callable[[], click.Command]
+
+
+def _run() -> click.Command:
+    from dhtos.cli.run import run
+
+    return run
+
+
+def _demo() -> click.Command:
+    from dhtos.cli.commands_demo import demo
+
+    return demo
+
+
+def _config() -> click.Command:
+    from dhtos.cli.commands_config import config
+
+    return config
+
+
+def _asking(name: str) -> Loader:
+    def load() -> click.Command:
+        from dhtos.cli import commands_ask
+
+        command: click.Command = getattr(commands_ask, name)
+        return command
+
+    return load
+
+
+COMMANDS: Mapping[str, Loader] = {
+    "run": _run,
+    "demo": _demo,
+    **{name: _asking(name) for name in ("find", "count", "members", "put", "get", "status")},
+    "config": _config,
 }
-"""The commands in the order of `--help`, and where they live."""
+"""The commands in the order of `--help`, and how each is loaded."""
 
 
 class LazyGroup(click.Group):
@@ -35,12 +61,8 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name."""
-        place = COMMANDS.get(cmd_name)
-        if place is None:
-            return None
-        module, _, name = place.partition(":")
-        command: click.Command = getattr(import_module(module), name)
-        return command
+        load = COMMANDS.get(cmd_name)
+        return load() if load is not None else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -57,12 +79,9 @@ class LazyGroup(click.Group):
 
 def _show_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        from importlib.metadata import version
+        from dhtos.cli.about import kernels_in_use, own_version
 
-        from dhtos import kernels
-
-        which = "compiled" if kernels.COMPILED else "reference"
-        click.echo(f"dhtos-node {version('dhtos')} ({which} kernels)")
+        click.echo(f"dhtos-node {own_version()} ({kernels_in_use()} kernels)")
         ctx.exit()
 
 

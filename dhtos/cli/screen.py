@@ -96,7 +96,9 @@ class Screen:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+        table = Table(
+            box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False
+        )
         for column in columns:
             table.add_column(column.name, justify="right" if column.right else "left")
         for row in rows:

@@ -1,10 +1,12 @@
 """Values as people read them: 32GiB rather than 34359738368, 12.3 ms rather than 0.0123."""
 
 import re
+from dataclasses import asdict
 
+from dhtos.core.coverage import Coverage
 from dhtos.core.schema import Attribute, Schema, Value
 from dhtos.errors import UsageError
-from dhtos.query.units import words, UNITS, in_base, nearest
+from dhtos.query.units import UNITS, in_base, nearest, words
 
 _NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-z%/]*)")
 
@@ -62,6 +64,21 @@ def percent(share: float) -> str:
     if share >= 1.0:
         return "100%"
     return f"{min(share * 100, 99.9):.3g}%"
+
+
+def coverage_text(coverage: Coverage) -> str:
+    """What an answer says about its own completeness, in a word or two."""
+    if coverage.complete:
+        return "complete"
+    if coverage.limited:
+        return "limit met"
+    return f"{percent(min(coverage.fraction, 0.999))}, gaps"
+
+
+def coverage_as_json(coverage: Coverage) -> dict[str, object]:
+    """A coverage with its prefixes as bit strings."""
+    failed = [str(prefix) for prefix in coverage.failed_prefixes]
+    return asdict(coverage) | {"failed_prefixes": failed}
 
 
 def read_value(attribute: Attribute, text: str) -> Value:
