@@ -100,3 +100,8 @@ SEND_QUEUE_DATAGRAMS_MAX = 4096  # waiting for the kernel to take more
 SEND_ADDRESSES_MAX = 16384  # destinations whose parsed form is remembered
 RECEIVE_BUFFER_BYTES = 4 * 2**20  # asked of the kernel, which grants what it likes
 TIMER_GRANULARITY_S = 0.001  # nothing in the engine is due with more precision
+
+# --- node ---------------------------------------------------------------------------------------
+STORED_CONTACTS_MAX = 256  # contacts remembered between two runs
+CONTROL_LINE_BYTES_MAX = 2**20  # one line of the control socket
+CONTROL_CLIENTS_MAX = 64  # connections to the control socket at a time
