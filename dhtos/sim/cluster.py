@@ -31,7 +31,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar, cast
 
 from dhtos.core.ids import Endpoint, random_id
-from dhtos.errors import UsageError
+from dhtos.errors import DhtosError, UsageError
 from dhtos.sim.checkers import Checker
 from dhtos.sim.clock import Action, Clock
 from dhtos.sim.failure import SimulationError
@@ -210,22 +210,25 @@ class Cluster(Generic[E]):
         spacing_s: float = 0.0,
         limit_s: float = LIMIT_S,
     ) -> None:
-        """Let nodes (default: all that run) join through seeds, one every `spacing_s`."""
+        """Let nodes (default: all that run) join, one every `spacing_s`; fails if one cannot."""
         known = [self._node(seed) for seed in seeds]
         endpoints = [seed.endpoint for seed in known]
         joining = self.up() if nodes is None else [self._node(node) for node in nodes]
         joining = [node for node in joining if node not in known]
-        operations: list[SimOperation[object]] = []
+        started: dict[SimNode[E], SimOperation[object]] = {}
 
         def start(node: SimNode[E]) -> None:
-            operations.append(self.begin(node, lambda e, at: self._bootstrap(e, endpoints, at)))
+            started[node] = self.begin(node, lambda e, at: self._bootstrap(e, endpoints, at))
 
         for number, node in enumerate(joining):
             self.call_at(self.now + number * spacing_s, lambda node=node: start(node))  # type: ignore[misc]
         self.run_for(max(0, len(joining) - 1) * spacing_s)
-        self.wait(operations, limit_s=limit_s)
-        for operation in operations:
-            operation.result()
+        self.wait(list(started.values()), limit_s=limit_s)
+        for node, operation in started.items():
+            try:
+                operation.result()
+            except DhtosError as error:
+                raise self.failure(f"{node!r} did not join: {error}") from error
 
     def rejoin(self, node: SimNode[E]) -> None:
         """Let one node join through a random node that runs; fits `on_restart`."""

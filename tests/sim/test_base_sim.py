@@ -199,7 +199,8 @@ def test_a_missing_key_is_not_found_and_not_a_failure(sim_seed, sim_replay):
 def _story(seed):
     """A run with everything in it; prints nothing, returns its fingerprint."""
     weather = Weather(loss=0.03, duplication=0.03, reordering=0.1, jitter=0.5)
-    cluster = _joined(25, seed, weather=weather, checkers=())
+    cluster = _joined(25, seed, checkers=())
+    cluster.network.weather = weather
     FaultPlan.drawn(cluster.stream("faults"), nodes=25, duration_s=20.0, count=5).install(cluster)
     for number in range(5):
         cluster.begin(

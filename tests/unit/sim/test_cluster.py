@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from dhtos.errors import KeyNotFound, UsageError
+from dhtos.errors import KeyNotFound, NoPeers, UsageError
 from dhtos.sim.checkers import Checker
 from dhtos.sim.cluster import OFFSET_MAX_S, SPINS_MAX, Cluster, endpoint_of
 from dhtos.sim.failure import SimulationError
@@ -358,6 +358,17 @@ def test_join_of_chosen_nodes():
     cluster.join([3], seeds=[1])
     assert [node.engine.seeds is not None for node in cluster.nodes] == [False, False, False, True]
     cluster.join([])
+
+
+def test_a_node_that_cannot_join_fails_the_run():
+    def refuse(engine, seeds, now):
+        operation = Pending()
+        operation.done, operation.error = True, NoPeers("no seed answered")
+        return operation
+
+    cluster = _cluster(2, seed=6, bootstrap=refuse)
+    with pytest.raises(SimulationError, match="did not join: no seed answered\n  seed=6"):
+        cluster.join()
 
 
 def test_warm_start_shows_every_engine_the_truth_and_reads_its_deadline():
