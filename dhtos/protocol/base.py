@@ -25,6 +25,7 @@ from dhtos.core.contact import Contact
 from dhtos.core.ids import ID_BYTES, Endpoint
 from dhtos.core.limits import (
     ALPHA,
+    CALL_DEADLINE_S,
     VALUE_BYTES_MAX,
     VALUE_TTL_S,
     K,
@@ -76,6 +77,7 @@ class BaseOverlay:
         self.client = client
         self.routing = RoutingTable(node_id, k)
         self.store = Store() if store is None else store
+        self._heard = now  # when anybody answered last
         self._lookups: set[Lookup] = set()
         self._greeter = Greeter(self)
         self._handoff = Handoff(self)
@@ -175,6 +177,7 @@ class BaseOverlay:
 
     def answered(self, contact: Contact, now: float) -> None:
         """A contact answered us: it is fresh, or it enters the table."""
+        self._heard = now
         if self.routing.seen(contact.id, contact.endpoint, now):
             return
         outcome = self.routing.add(contact, now, verified=True)
@@ -184,7 +187,14 @@ class BaseOverlay:
             self._handoff.welcome(contact, now)
 
     def failed(self, contact: Contact, now: float) -> None:
-        """A call to a contact failed; an id known at another address is left alone."""
+        """A call to a contact failed; an id known at another address is left alone.
+
+        When nobody at all has answered for a while it is we who are cut off: then nobody is
+        forgotten, or an outage of a few seconds would leave us without a way back.
+        """
+        if now - self._heard > CALL_DEADLINE_S:
+            self.core.counters["failures_of_ours"] += 1
+            return
         known = self.routing.get(contact.id)
         if known is None or known.endpoint == contact.endpoint:
             self.routing.failed(contact.id, now)

@@ -12,7 +12,11 @@ A step asks the closest QUEUED candidates within the *front*, that is the k clos
 neither LATE, LEFT nor FAILED, while fewer than `alpha` are ASKED. A LATE candidate makes room at
 once (the hedge). While replies bring nothing closer, the whole front is asked instead of alpha at
 a time: the walk has arrived and only waits cost time. A candidate whose previous call failed is
-asked but starts as LEFT: an answer counts, its silence costs nothing.
+asked but starts as LEFT: an answer counts, its silence costs nothing. The while is one more
+time-out of the peer's own. A stranger, of whom no round trip is known, is late after four times
+the slowest answer of this lookup (at least RTO_FLOOR_S) and left RTO_FLOOR_S later: a table full
+of dead strangers must not cost a quarter of a second each. If it lives after all, its answer is
+measured, and the next lookup knows it.
 
 The lookup ends when all of the front has ANSWERED and nobody closer than its end is LATE. It
 never ends without any answer while a call is open; its own deadline ends it whatever its peers
@@ -53,6 +57,7 @@ if TYPE_CHECKING:
     from dhtos.protocol.rpc import Core
 
 SEQ_MAX = 2**63 - 1
+_STRANGER_ROUND_TRIPS = 4  # a stranger may be this much slower than the slowest so far
 _QUIET_REPLIES = 2  # in a row without news near the target: the walk has arrived
 
 _HOST = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F:.%]{2,60}")
@@ -126,8 +131,8 @@ class Lookup:
 
     __slots__ = (
         "_alpha", "_args", "_asked", "_candidates", "_core", "_deadline", "_distances",
-        "_endpoints", "_finish", "_leader", "_own_id", "_patience", "_quiet", "_target", "_voices",
-        "_watcher", "done", "k", "local", "name", "open", "started", "target",
+        "_endpoints", "_finish", "_leader", "_own_id", "_patience", "_quiet", "_slowest", "_target",
+        "_voices", "_watcher", "done", "k", "local", "name", "open", "started", "target",
     )  # fmt: skip
 
     def __init__(
@@ -157,6 +162,7 @@ class Lookup:
         self._alpha = alpha
         self._args = [own_id, target]
         self._asked = 0  # candidates in state ASKED
+        self._slowest = 0.0  # round trip of the slowest answer so far
         self._quiet = 0  # replies in a row that told of nobody near
         self._candidates: list[Candidate] = []
         self._distances: list[int] = []
@@ -221,6 +227,7 @@ class Lookup:
             self._step(now)
             return
         candidate.state = _ANSWERED
+        self._slowest = max(self._slowest, now - call.sent_at)
         self._watcher.answered(candidate.contact, now)
         if self.done:
             return
@@ -236,16 +243,8 @@ class Lookup:
 
     def on_late(self, call: Call, now: float) -> None:
         """A candidate is late: ask somebody else meanwhile, and wait one time-out more."""
-        candidate: Candidate = call.tag
-        if candidate.state is _ASKED:
-            self._asked -= 1
-            candidate.state = _LATE
-            if not self.done:
-                grace = call.peer.rto() if call.peer.srtt else RTO_FLOOR_S
-                candidate.timer = self._core.timers.at(
-                    now + grace, lambda at: self._leave(candidate, at)
-                )
-                self._step(now)
+        grace = call.peer.rto() if call.peer.srtt else RTO_FLOOR_S
+        self._tire(call.tag, now, grace)
 
     def on_failure(self, call: Call, now: float) -> None:
         """A candidate did not answer at all."""
@@ -260,11 +259,25 @@ class Lookup:
     def _ended(self, candidate: Candidate) -> None:
         if candidate.state is _ASKED:
             self._asked -= 1
-        elif candidate.timer is not None:
+        if candidate.timer is not None:
             candidate.timer.cancel()
             candidate.timer = None
         candidate.call = None
         self.open -= 1
+
+    def _tire(self, candidate: Candidate, now: float, grace: float) -> None:
+        """Count a silent candidate as late, and as left behind after `grace`."""
+        if candidate.state is _ASKED:
+            self._asked -= 1
+            candidate.state = _LATE
+            if candidate.timer is not None:
+                candidate.timer.cancel()
+                candidate.timer = None
+            if not self.done:
+                candidate.timer = self._core.timers.at(
+                    now + grace, lambda at: self._leave(candidate, at)
+                )
+                self._step(now)
 
     def _leave(self, candidate: Candidate, now: float) -> None:
         if candidate.state is _LATE:
@@ -382,6 +395,11 @@ class Lookup:
             return False
         candidate.state = _ASKED
         self._asked += 1
+        if self._slowest and not call.peer.srtt:
+            patience = max(_STRANGER_ROUND_TRIPS * self._slowest, RTO_FLOOR_S)
+            candidate.timer = self._core.timers.at(
+                now + patience, lambda at: self._tire(candidate, at, RTO_FLOOR_S)
+            )
         return True
 
     def _close(self) -> None:

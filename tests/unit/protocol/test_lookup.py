@@ -234,6 +234,19 @@ class TestSilence:
         bench.wait(RTO_FLOOR_S)
         assert bench.finished
 
+    def test_a_stranger_is_measured_by_the_others(self):
+        bench = Bench(k=2, alpha=1)
+        bench.meet(3)
+        bench.start(3)
+        bench.wait(0.02)
+        assert bench.reply(3, wire(1, 2)) == [1]
+        assert bench.wait(4 * 0.02) == [2]  # the hedge; no retransmission yet
+        bench.reply(2, [])
+        assert bench.finished == []
+        bench.wait(RTO_FLOOR_S)
+        assert len(bench.finished) == 1
+        assert bench.known() == [contact(2), contact(3)]
+
     def test_nobody_waits_for_who_failed_before(self):
         bench = Bench(k=2)
         bench.core.peers.of(contact(1).endpoint).failures = 1
