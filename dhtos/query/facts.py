@@ -115,12 +115,21 @@ def terms(key: Key, fact: Fact) -> list[Term]:
     kind, subject = key
     if kind == 2:
         assert isinstance(subject, tuple)
+        if fact.allowed is not None:  # an interval of one point
+            fact = _point(fact)
         return [Near(subject, fact.low, fact.high, fact.low_open, fact.high_open)]
     if kind == 1:
         assert isinstance(subject, str)
         return _label_terms(subject, fact)
     assert isinstance(subject, int)
     return _attribute_terms(subject, fact)
+
+
+def _point(fact: Fact) -> Fact:
+    assert fact.allowed is not None
+    (value,) = fact.allowed
+    assert not isinstance(value, str)
+    return Fact(low=value, high=value)
 
 
 def _label_terms(key: str, fact: Fact) -> list[Term]:

@@ -255,7 +255,7 @@ class _Reader:
         """`8`, `-1.5`, `32GiB` or `32 * GiB`."""
         match node:
             case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
-                if not math.isfinite(value):
+                if not _is_finite(value):
                     raise error("a number must be finite", self.column(node))
                 column = self.column(node)
                 return Literal(value, self._scanned.units.get(column, ""), column)
@@ -273,10 +273,9 @@ class _Reader:
             raise error("a product of two units", self.column(right))
         try:
             value = _amount(first) * _amount(second)
-            finite = math.isfinite(value)
         except OverflowError:
-            finite = False
-        if not finite:
+            value = math.inf
+        if not _is_finite(value):
             raise error("a number must be finite", first.column)
         return Literal(value, first.unit or second.unit, first.column)
 
@@ -295,3 +294,11 @@ def base_number(literal: Literal) -> float:
 def _amount(literal: Literal) -> float:
     assert isinstance(literal.value, int | float)
     return literal.value
+
+
+def _is_finite(value: float) -> bool:
+    """Whether a float can hold the number, however long the integer was written."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False

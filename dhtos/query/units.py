@@ -79,16 +79,16 @@ def spell(value: float, base: str) -> str:
     >>> spell(34359738368, "B"), spell(0.02, "s"), spell(50.0, "%"), spell(1.5, "")
     ('32GiB', '20ms', '50%', '1.5')
     """
-    best: str | None = None
+    best: tuple[int, int, str] | None = None
     for word in words(base):
         unit = UNITS[word]
         scaled = Fraction(value) / unit.factor
         number = int(scaled) if scaled.denominator == 1 else _short(scaled)
-        text = f"{_number(number)}{word}"
-        exact = in_base(number, unit) == value
-        if exact and (best is None or len(text) < len(best)):
-            best = text
-    return best or _number(value)
+        if in_base(number, unit) == value:
+            digits = _number(number)
+            choice = (len(digits), len(word), f"{digits}{word}")
+            best = choice if best is None else min(best, choice)
+    return _number(value) if best is None else best[2]
 
 
 def _short(value: Fraction) -> float:
