@@ -271,10 +271,7 @@ class _Reader:
         first, second = self.factor(left), self.factor(right)
         if first.unit and second.unit:
             raise error("a product of two units", self.column(right))
-        try:
-            value = _amount(first) * _amount(second)
-        except OverflowError:
-            value = math.inf
+        value = _amount(first) * _amount(second)  # each fits a float, so this cannot overflow
         if not _is_finite(value):
             raise error("a number must be finite", first.column)
         return Literal(value, first.unit or second.unit, first.column)

@@ -317,3 +317,8 @@ def test_a_product_is_refused_before_it_is_multiplied_out():
         "(" + " or ".join(f'label("{a}{i}").exists()' for i in range(8)) + ")" for a in "abc"
     )
     assert "512 boxes" in str(refusal(tower))
+    threes = " and ".join(
+        "(" + " or ".join(f'label("{a}{i}").exists()' for i in range(3)) + ")" for a in "abcde"
+    )
+    many = " or ".join(f'label("k{i}").exists()' for i in range(17))
+    assert f"{3**5 * 17} boxes" in str(refusal(f"{threes} and ({many})"))
