@@ -10,7 +10,9 @@ sys.path.insert(0, str(HERE))
 project = "dhtos"
 author = "dhtos authors"
 copyright = "dhtos authors"
-version = release = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["version"]
+version = release = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"][
+    "version"
+]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "directives"]
 exclude_patterns = ["_build", "changelog.d"]

@@ -132,7 +132,10 @@ def command_lines(command: click.Command, path: str) -> Iterator[str]:
         yield from table(("option", "meaning"), ((f"`{name}`", text) for name, text in rows))
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
-            child = command.get_command(context, name)
+            try:
+                child = command.get_command(context, name)
+            except ImportError:
+                continue
             if child is not None and not child.hidden:
                 yield from command_lines(child, f"{path} {name}")
 
