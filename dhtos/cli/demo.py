@@ -22,6 +22,7 @@ from dhtos.cli.demo_report import (
     show_legend,
     show_verdict,
 )
+from dhtos.cli.failure import WrongAnswer
 from dhtos.cli.loop import run_loop
 from dhtos.cli.screen import Screen
 from dhtos.core.ids import ID_BYTES
@@ -33,10 +34,6 @@ GATEWAYS = 16
 KILLED_SHARE = 0.3
 SETTLE_S = 30.0
 LOOK_S = 0.25
-
-
-class WrongAnswer(DhtosError):
-    """An answer of the demo is not what brute force says."""
 
 
 @dataclass(frozen=True, slots=True)

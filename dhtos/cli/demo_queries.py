@@ -149,9 +149,9 @@ def telling_queries(machines: Sequence[Attributes], schema: Schema) -> list[Quer
         Query("common: about half of all", tuple(cores or mem or idle)),
         Query("rare: a few of all", tuple(rare or idle)),
         Query("two attributes", tuple((rare_kind or f.number("disk", ">=", 0.5) or idle) + mem)),
-        Query("three, 20 will do", tuple(middle[:1] + room + cheap), limit=20),
+        Query("three, 20 will do", tuple(middle[:1] + room + cheap or idle), limit=20),
         Query("a range, 10 will do", tuple(kind + middle + idle), limit=10),
-        Query("the 5 cheapest", tuple(cores + room), limit=5, order_by="price"),
+        Query("the 5 cheapest", tuple(cores + room or idle), limit=5, order_by="price"),
         Query("six attributes", tuple(f.word("arch") + kind + middle + mem + cheap + idle)),
         Query("a typing error", wrong="coers >= 8 and mem >= 32GiB"),
     ]

@@ -62,6 +62,10 @@ class Incomplete(DhtosError):
     """The answer is not complete and the caller insisted that it be."""
 
 
+class WrongAnswer(DhtosError):
+    """An answer of the demo is not what brute force says."""
+
+
 _ADVICE = re.compile(r"(?:; |: | \()(?=(?:did you mean|choose|use|give|try|known|start) )")
 _HELP = "dhtos-node --help lists the commands, dhtos-node COMMAND --help their options"
 
@@ -97,7 +101,7 @@ def _explain_own(error: DhtosError) -> Failure:
     message, advice = _split(str(error))
     match error:
         case PredicateError():
-            hint = f"did you mean {error.hint}" if error.hint else advice
+            hint = f"did you mean {error.hint}?" if error.hint else advice
             return Failure(message, hint or 'write it like "cores >= 8 and mem >= 32GiB"', 2)
         case KeyNotFound():
             return Failure(message, advice or "put it first, or check the spelling", Exit.NOTHING)
@@ -105,6 +109,8 @@ def _explain_own(error: DhtosError) -> Failure:
             return Failure(message, advice or "ask for less", Exit.NOTHING)
         case Incomplete():
             return Failure(message, advice or "ask again, or add --strict", Exit.INCOMPLETE)
+        case WrongAnswer():
+            return Failure(message, advice or "report it with its seed", Exit.FAULT)
         case Refused() | Conflict():
             return Failure(message, advice or "ask another node", Exit.REFUSED)
         case NoPeers():

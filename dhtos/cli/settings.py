@@ -1,0 +1,90 @@
+"""The options of a node and where its settings come from: file, then environment, then options."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from dhtos.cli.wording import read_label, read_setting
+from dhtos.node.config import Config
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "--config",
+        "config_file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Settings from a TOML file; the environment (DHTOS_PORT=...) and options win.",
+    ),
+    click.option("--host", help="Address to listen on; :: for both families."),
+    click.option("--port", type=int, help="UDP port, 0 for any free one."),
+    click.option(
+        "--seed", "seeds", multiple=True, metavar="HOST:PORT", help="A member to join through."
+    ),
+    click.option(
+        "--state-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Where identity and known contacts are kept.",
+    ),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Advertise an attribute, as price=0.08 or mem=32GiB.",
+    ),
+    click.option(
+        "--label",
+        "labels",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Advertise a label of your own, as team=video.",
+    ),
+    click.option("--group-size", type=int, help="Most machines that one node holds."),
+    click.option("--no-sample", is_flag=True, help="Advertise only what --set says."),
+    click.option(
+        "--control",
+        "control_path",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="The Unix socket for the other commands.",
+    ),
+)
+
+
+def node_options(function: F) -> F:
+    """The options that say what a node is."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def effective_config(
+    options: Mapping[str, Any], environ: Mapping[str, str] | None = None
+) -> Config:
+    """The settings of `node_options`, over the environment, over the file, over the defaults.
+
+    Raises ConfigError or UsageError naming the setting and where it comes from.
+    """
+    file = options.get("config_file")
+    config = Config.from_toml(file) if file is not None else Config()
+    config = Config.from_env(os.environ if environ is None else environ, config)
+    changes: dict[str, Any] = {
+        key: options[key]
+        for key in ("host", "port", "state_dir", "group_size", "control_path")
+        if options.get(key) is not None
+    }
+    if options.get("seeds"):
+        changes["seeds"] = tuple(options["seeds"])
+    if options.get("no_sample"):
+        changes["sample"] = False
+    schema = config.schema_or_default
+    told = dict(read_setting(schema, text) for text in options.get("settings", ()))
+    if told:
+        changes["advertise"] = {**config.advertise, **told}
+    labels = dict(map(read_label, options.get("labels", ())))
+    if labels:
+        changes["labels"] = {**config.labels, **labels}
+    return config.merged(changes, where="command line")
