@@ -194,6 +194,7 @@ class BaseOverlay:
         """
         if now - self._heard > CALL_DEADLINE_S:
             self.core.counters["failures_of_ours"] += 1
+            self.core.peers.of(contact.endpoint).failures = 0
             return
         known = self.routing.get(contact.id)
         if known is None or known.endpoint == contact.endpoint:

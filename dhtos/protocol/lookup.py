@@ -11,12 +11,12 @@ of rounds). Candidates stand in a list ordered by XOR distance; each is in one s
 A step asks the closest QUEUED candidates within the *front*, that is the k closest that are
 neither LATE, LEFT nor FAILED, while fewer than `alpha` are ASKED. A LATE candidate makes room at
 once (the hedge). While replies bring nothing closer, the whole front is asked instead of alpha at
-a time: the walk has arrived and only waits cost time. A candidate whose previous call failed is
-asked but starts as LEFT: an answer counts, its silence costs nothing. The while is one more
-time-out of the peer's own. A stranger, of whom no round trip is known, is late after four times
-the slowest answer of this lookup (at least RTO_FLOOR_S) and left RTO_FLOOR_S later: a table full
-of dead strangers must not cost a quarter of a second each. If it lives after all, its answer is
-measured, and the next lookup knows it.
+a time: the walk has arrived and only waits cost time. A LATE candidate is
+LEFT after one more time-out of its own. One whose previous call failed starts as LATE, for
+RTO_FLOOR_S. A stranger, of whom no round trip is known, is late after four times the slowest
+answer of this lookup (at least RTO_FLOOR_S) and left RTO_FLOOR_S later: a table full of dead
+strangers must not cost a quarter of a second each. If it lives after all, its answer is measured,
+and the next lookup knows it.
 
 The lookup ends when all of the front has ANSWERED and nobody closer than its end is LATE. It
 never ends without any answer while a call is open; its own deadline ends it whatever its peers
@@ -375,6 +375,8 @@ class Lookup:
                     complete = False
                     room -= 1
                     front += 1
+                else:
+                    late = True
             elif state is _LATE:
                 late = True
             if front >= self.k:
@@ -384,14 +386,17 @@ class Lookup:
         return answered or not self.open
 
     def _ask(self, candidate: Candidate, now: float) -> bool:
-        """Send the call; False when the candidate is suspect and nobody shall wait for it."""
+        """Send the call; False when the candidate is suspect and takes nobody's place."""
         call = self._core.calls.send(
             candidate.contact.endpoint, self.name, self._args, self, now, tag=candidate
         )
         candidate.call = call
         self.open += 1
         if call.peer.failures:
-            candidate.state = _LEFT
+            candidate.state = _LATE
+            candidate.timer = self._core.timers.at(
+                now + RTO_FLOOR_S, lambda at: self._leave(candidate, at)
+            )
             return False
         candidate.state = _ASKED
         self._asked += 1

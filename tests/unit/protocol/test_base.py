@@ -652,6 +652,7 @@ class TestHandoff:
         net.dead = {net.where(newcomer)}
         net.pass_time(1.0)
         assert newcomer.id not in node.routing
+        net.pass_time(5.0)
         assert len(node.core.calls) == 0
 
 
