@@ -36,6 +36,7 @@ TRAILER_MAGIC = b"\xd4dh1"
 
 _PAYLOAD_AT = 1 + ID_BYTES
 _FOOT_BYTES = 1 + len(TRAILER_MAGIC)
+_REQUEST_BYTES_MAX = _PAYLOAD_AT + REQUEST_PAYLOAD_BYTES_MAX + TRAILER_BYTES_MAX + _FOOT_BYTES
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 _CONTAINERS = frozenset({list, dict})
 _PLAIN = _SCALARS | _CONTAINERS
@@ -72,6 +73,8 @@ def parse(datagram: bytes) -> Request | Response:
     kind = datagram[0]
     if kind > RESPONSE:
         raise MalformedMessage(f"a message starts with 0 or 1, got {kind}")
+    if kind == REQUEST and len(datagram) > _REQUEST_BYTES_MAX:
+        raise MalformedMessage(f"a request of {len(datagram)} bytes is over the limit")
     trailer: list[Any] | None = None
     if datagram.endswith(TRAILER_MAGIC):
         payload, payload_bytes, trailer = _split(datagram)
