@@ -23,8 +23,8 @@ HASH_BITS = ID_BITS - VERSION_BITS - KEY_ATTRIBUTE_BITS_MAX
 def static_cells(schema: Schema, static: Sequence[Value | None]) -> list[int]:
     """The key cell of each keyed attribute; 0 for a missing one."""
     cells = []
-    for attribute in schema.keyed:
-        value = static[schema.slots[schema.index(attribute.name)]]
+    for attribute, slot in zip(schema.keyed, schema.key_slots, strict=True):
+        value = static[slot]
         cells.append(0 if value is None else attribute.cell(attribute.position(value)))
     return cells
 

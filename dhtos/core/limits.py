@@ -61,6 +61,7 @@ KEYED_ATTRIBUTES_MAX = 16
 LABELS_MAX = 32
 LABEL_BYTES_MAX = 64
 TEXT_BYTES_MAX = 128  # one text value of a record
+POOL_VALUES_MAX = 16384  # values that records have in common; all are forgotten beyond
 RECORD_TTL_S = 180.0  # 3 T
 HEARTBEAT_S = 60.0  # T
 GOSSIP_TICK_S = 1.0

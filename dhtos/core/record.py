@@ -7,33 +7,38 @@ versions, `rev` is the `seq` at which the static part last changed, so a `Delta`
 believed: a record cannot lie about where it belongs.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from sys import intern
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import msgspec
 
+from dhtos.core.coordinate import DIMENSIONS
 from dhtos.core.curve import record_key
 from dhtos.core.ids import ID_BYTES, Endpoint
 from dhtos.core.limits import (
+    COORDINATE_ERROR_MAX,
     COORDINATE_S_MAX,
     LABEL_BYTES_MAX,
     LABELS_MAX,
     RECORD_BYTES_MAX,
-    TEXT_BYTES_MAX,
 )
-from dhtos.core.schema import Attribute, Schema, Value, is_number, is_printable
+from dhtos.core.pool import Pool
+from dhtos.core.schema import Schema
+from dhtos.core.value import Value, is_printable, is_whole
 from dhtos.errors import MalformedMessage, UsageError, ValueTooLarge
 
 IDENTITY_BYTES = 32
 SIGNATURE_BYTES_MAX = 64
 SEQ_MAX = 2**62
 HOST_BYTES_MAX = 64
-COORDINATE_PARTS_MAX = 10
+_COORDINATE_UNIT = 100_000  # parts are kept in units of 10 us, the grain of `Coordinate.to_wire`
+_PART_BYTES = 3
 
 Slots = tuple[Value | None, ...]
 Labels = tuple[tuple[str, str], ...]
+
+_RECORD_FIELDS = 12
+_DELTA_FIELDS = 5
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -51,8 +56,13 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     rev: int
     seq: int
     dynamic: Slots
-    coordinate: tuple[float, ...] | None
+    packed: bytes | None  # the coordinate, 3 bytes a part
     signature: bytes = b""
+
+    @property
+    def coordinate(self) -> tuple[float, ...] | None:
+        """`(*position, height, error)` in seconds, as `Coordinate.to_wire`."""
+        return unpack_coordinate(self.packed)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -72,19 +82,29 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
         }
         return {name: value for name, value in named.items() if value is not None}
 
-    def updated(
-        self, seq: int, dynamic: Slots, coordinate: tuple[float, ...] | None
-    ) -> "Record":
-        """The next version with the same static part."""
-        assert seq > self.seq
-        return msgspec.structs.replace(
-            self, seq=seq, dynamic=dynamic, coordinate=coordinate, signature=b""
-        )
+    def updated(self, seq: int, dynamic: Slots, coordinate: tuple[float, ...] | None) -> "Record":
+        """The next version with the same static part, not signed yet."""
+        return self._next(seq, dynamic, pack_coordinate(coordinate))
+
+    def delta(self, schema: Schema) -> "Delta":
+        """All that a holder of the static part needs to have this version."""
+        return Delta(self.key(schema), self.rev, self.seq, self.dynamic, self.packed)
 
     def apply(self, delta: "Delta") -> "Record":
-        """The version that a delta makes of this one; the caller has compared `rev`."""
+        """The version that a delta makes of this one; the caller has compared `rev` and `seq`.
+
+        Raises MalformedMessage if that version is larger than a record may be.
+        """
         assert delta.rev == self.rev
-        return self.updated(delta.seq, delta.dynamic, delta.coordinate)
+        record = self._next(delta.seq, delta.dynamic, delta.packed)
+        if record_size(record) > RECORD_BYTES_MAX:
+            raise _bad(f"has at most {RECORD_BYTES_MAX} bytes")
+        return record
+
+    def _next(self, seq: int, dynamic: Slots, packed: bytes | None) -> "Record":
+        assert seq > self.seq
+        assert len(dynamic) == len(self.dynamic)
+        return msgspec.structs.replace(self, seq=seq, dynamic=dynamic, packed=packed, signature=b"")
 
 
 class Delta(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -94,7 +114,32 @@ class Delta(msgspec.Struct, array_like=True, frozen=True, gc=False):
     rev: int
     seq: int
     dynamic: Slots
-    coordinate: tuple[float, ...] | None
+    packed: bytes | None
+
+    @property
+    def coordinate(self) -> tuple[float, ...] | None:
+        """`(*position, height, error)` in seconds, as `Coordinate.to_wire`."""
+        return unpack_coordinate(self.packed)
+
+
+def pack_coordinate(parts: Sequence[float] | None) -> bytes | None:
+    """3 bytes a part, to the grain of `Coordinate.to_wire`, from which nothing is lost."""
+    if parts is None:
+        return None
+    units = [round(part * _COORDINATE_UNIT) for part in parts]
+    return b"".join([unit.to_bytes(_PART_BYTES, signed=True) for unit in units])
+
+
+def unpack_coordinate(packed: bytes | None) -> tuple[float, ...] | None:
+    """The inverse of `pack_coordinate`."""
+    if packed is None:
+        return None
+    return tuple([unit / _COORDINATE_UNIT for unit in _units(packed)])
+
+
+def _units(packed: bytes) -> list[int]:
+    starts = range(0, len(packed), _PART_BYTES)
+    return [int.from_bytes(packed[at : at + _PART_BYTES], signed=True) for at in starts]
 
 
 def make_record(
@@ -114,18 +159,21 @@ def make_record(
     Raises ValueTooLarge when it would not fit in a datagram.
     """
     checked = {name: schema.check(name, value) for name, value in attributes.items()}
+    share = schema.pool.share
+    assert len(node_id) == ID_BYTES
+    assert len(identity) in (0, IDENTITY_BYTES)
     record = Record(
         node_id=node_id,
         identity=identity,
-        host=intern(endpoint[0]),
+        host=share(endpoint[0]),
         port=endpoint[1],
         schema_tag=schema.tag,
-        static=tuple(checked.get(a.name) for a in schema.static),
-        labels=checked_labels(labels),
+        static=share(tuple(checked.get(a.name) for a in schema.static)),
+        labels=share(checked_labels(labels)),
         rev=seq if rev is None else rev,
         seq=seq,
         dynamic=tuple(checked.get(a.name) for a in schema.dynamic),
-        coordinate=coordinate,
+        packed=pack_coordinate(coordinate),
     )
     size = record_size(record)
     if size > RECORD_BYTES_MAX:
@@ -145,62 +193,66 @@ def checked_labels(labels: Mapping[str, str]) -> Labels:
     if len(labels) > LABELS_MAX:
         raise UsageError(f"a record has at most {LABELS_MAX} labels, got {len(labels)}")
     for name, value in labels.items():
-        if not _is_label(name) or not _is_label(value):
+        if not name or not _is_label(name) or not _is_label(value):
             raise UsageError(
-                f"a label is two texts of 1..{LABEL_BYTES_MAX} printable bytes, "
+                f"a label is a name and a text of at most {LABEL_BYTES_MAX} printable bytes each, "
                 f"got {name!r}={value!r}"
             )
-    return tuple(sorted((intern(name), intern(value)) for name, value in labels.items()))
+    return tuple(sorted(labels.items()))
 
 
-# --- from the wire --------------------------------------------------------------------------------
+# --- from the wire ------------------------------------------------------------------------------
 
 
 def check_record(schema: Schema, wire: object) -> Record:
     """Parse a record from its decoded wire form; raises MalformedMessage for anything odd."""
-    if type(wire) is not list or len(wire) < 12:
-        raise _bad("has 12 fields")
+    if type(wire) is not list or len(wire) < _RECORD_FIELDS:
+        raise _bad(f"has {_RECORD_FIELDS} fields")
     node_id, identity, host, port, tag, static, labels, rev, seq, dynamic, coordinate, signature = (
-        wire[:12]
+        wire[:_RECORD_FIELDS]
     )
     if type(node_id) is not bytes or len(node_id) != ID_BYTES:
         raise _bad("carries a node id of 20 bytes")
     if type(identity) is not bytes or len(identity) not in (0, IDENTITY_BYTES):
         raise _bad("carries a public key of 32 bytes, or none")
-    if type(host) is not str or not is_printable(host, HOST_BYTES_MAX) or not host:
+    if type(host) is not str or not host or not is_printable(host, HOST_BYTES_MAX):
         raise _bad("carries a host")
     if type(port) is not int or not 0 < port < 65536:
         raise _bad("carries a port 1..65535")
-    if tag != schema.tag or type(tag) is not int:
+    if type(tag) is not int or tag != schema.tag:
         raise _bad("is of another schema")
     if type(signature) is not bytes or len(signature) > SIGNATURE_BYTES_MAX:
-        raise _bad("carries a signature of at most 64 bytes")
+        raise _bad(f"carries a signature of at most {SIGNATURE_BYTES_MAX} bytes")
     _check_versions(rev, seq)
-    return Record(
-        node_id,
-        identity,
-        intern(host),
-        port,
-        tag,
-        _check_slots(schema.static, static),
-        _check_labels(labels),
-        rev,
+    pool = schema.pool
+    record = Record(
+        pool.share(node_id),
+        pool.share(identity),
+        pool.share(host),
+        pool.share(port),
+        schema.tag,
+        _check_static(schema, static),
+        _check_labels(labels, pool),
+        seq if rev == seq else rev,
         seq,
-        _check_slots(schema.dynamic, dynamic),
+        tuple(_check_slots(schema.dynamic_tests, dynamic)),
         _check_coordinate(coordinate),
         signature,
     )
+    if record_size(record) > RECORD_BYTES_MAX:
+        raise _bad(f"has at most {RECORD_BYTES_MAX} bytes")
+    return record
 
 
 def check_delta(schema: Schema, wire: object) -> Delta:
     """Parse a delta from its decoded wire form; raises MalformedMessage for anything odd."""
-    if type(wire) is not list or len(wire) < 5:
-        raise _bad("delta has 5 fields")
-    key, rev, seq, dynamic, coordinate = wire[:5]
+    if type(wire) is not list or len(wire) < _DELTA_FIELDS:
+        raise _bad(f"delta has {_DELTA_FIELDS} fields")
+    key, rev, seq, dynamic, coordinate = wire[:_DELTA_FIELDS]
     if type(key) is not bytes or len(key) != ID_BYTES:
         raise _bad("delta carries a key of 20 bytes")
     _check_versions(rev, seq)
-    slots = _check_slots(schema.dynamic, dynamic)
+    slots = tuple(_check_slots(schema.dynamic_tests, dynamic))
     return Delta(key, rev, seq, slots, _check_coordinate(coordinate))
 
 
@@ -213,52 +265,61 @@ def _check_versions(rev: object, seq: object) -> None:
         raise _bad("carries versions 0 <= rev <= seq")
 
 
-def _check_slots(attributes: Sequence[Attribute], wire: object) -> Slots:
-    if type(wire) is not list or len(wire) != len(attributes):
+def _check_static(schema: Schema, wire: object) -> Slots:
+    values = _check_slots(schema.static_tests, wire)
+    share = schema.pool.share
+    for slot, value in enumerate(values):
+        kind = type(value)
+        if kind is str or kind is int:
+            values[slot] = share(value)  # type: ignore[type-var]  # a str or an int
+        elif kind is float and is_whole(value):  # type: ignore[arg-type]  # a float
+            # The pool takes 2 and 2.0 for the same; `Attribute.check` never makes the latter.
+            raise _bad("has whole numbers as integers")
+    return share(tuple(values))
+
+
+def _check_slots(tests: Sequence[Callable[[object], bool]], wire: object) -> list[Value | None]:
+    """Values that fit their attributes, in the list that came from the wire."""
+    if type(wire) is not list or len(wire) != len(tests):
         raise _bad("has one value for each attribute")
-    values: list[Value | None] = []
-    for attribute, value in zip(attributes, wire, strict=True):
-        if value is None:
-            values.append(None)
-            continue
-        kind = attribute.kind
-        if kind == "number":
-            if not is_number(value):
-                raise _bad(f"has a number for {attribute.name}")
-        elif kind == "text":
-            if type(value) is not str or not value or not is_printable(value, TEXT_BYTES_MAX):
-                raise _bad(f"has a text for {attribute.name}")
-            value = intern(value)
-        elif type(value) is not bool:
-            raise _bad(f"has true or false for {attribute.name}")
-        values.append(value)
-    return tuple(values)
+    for test, value in zip(tests, wire, strict=True):
+        if value is not None and not test(value):
+            raise _bad("has values of the kinds that its schema declares")
+    return wire
 
 
-def _check_labels(wire: object) -> Labels:
+def _check_labels(wire: object, pool: Pool) -> Labels:
     if type(wire) is not list or len(wire) > LABELS_MAX:
         raise _bad("has a bounded list of labels")
     labels = []
     for pair in wire:
         if type(pair) is not list or len(pair) != 2 or not all(map(_is_label, pair)):
             raise _bad("has labels of two texts")
-        labels.append((intern(pair[0]), intern(pair[1])))
-    if any(a[0] >= b[0] for a, b in zip(labels, labels[1:], strict=False)):
-        raise _bad("has labels in order, each once")
-    return tuple(labels)
+        labels.append((pair[0], pair[1]))
+    names = [name for name, _ in labels]
+    if any(a >= b for a, b in pairwise(["", *names])):
+        raise _bad("has labels with names, in order, each once")
+    return pool.share(tuple(labels))
 
 
-def _check_coordinate(wire: Any) -> tuple[float, ...] | None:
+def _check_coordinate(wire: object) -> bytes | None:
+    """Packed or as a list of numbers; either way within the bounds of a `Coordinate`."""
     if wire is None:
         return None
-    if type(wire) is not list or not 3 <= len(wire) <= COORDINATE_PARTS_MAX:
-        raise _bad("has a coordinate of a few numbers, or none")
-    if not all(type(p) in (float, int) and abs(p) <= COORDINATE_S_MAX for p in wire):
+    if type(wire) is list:
+        if not all(type(p) in (float, int) and abs(p) <= COORDINATE_S_MAX for p in wire):
+            raise _bad("has a coordinate of small numbers")
+        wire = pack_coordinate(wire)
+    if type(wire) is not bytes or len(wire) != _PART_BYTES * (DIMENSIONS + 2):
+        raise _bad(f"has a coordinate of {DIMENSIONS + 2} parts, or none")
+    *position, height, error = _units(wire)
+    reach = COORDINATE_S_MAX * _COORDINATE_UNIT
+    if not all(-reach <= part <= reach for part in position) or not 0 <= height <= reach:
         raise _bad("has a coordinate within bounds")
-    if any(math.isnan(p) for p in wire) or wire[-2] < 0 or wire[-1] < 0:
-        raise _bad("has a coordinate of real numbers")
-    return tuple(float(p) for p in wire)
+    if not 0 < error <= COORDINATE_ERROR_MAX * _COORDINATE_UNIT:
+        raise _bad("has a coordinate with an error within bounds")
+    return wire
 
 
 def _is_label(text: object) -> bool:
-    return type(text) is str and bool(text) and is_printable(text, LABEL_BYTES_MAX)
+    return type(text) is str and is_printable(text, LABEL_BYTES_MAX)

@@ -9,15 +9,16 @@ are put together (`curve`).
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from hashlib import blake2b
 from keyword import iskeyword
-from typing import Literal, TypeGuard
+from typing import Literal
 
 from dhtos.core.limits import ATTRIBUTES_MAX, KEYED_ATTRIBUTES_MAX, TEXT_BYTES_MAX
+from dhtos.core.pool import Pool
 from dhtos.core.scale import (
     MISSING,
     POSITION_BITS,
@@ -30,16 +31,15 @@ from dhtos.core.scale import (
     Log2p1,
     Scale,
 )
+from dhtos.core.value import NUMBER_MAX, Value, is_number, is_printable, is_whole, value_test
 from dhtos.errors import ConfigError, UsageError
 
-Value = int | float | str | bool
 Kind = Literal["number", "text", "bool"]
 Role = Literal["static", "dynamic"]
 
 KEY_ATTRIBUTE_BITS_MAX = 96
 """The bits of a key that attributes share (`Z` in `dhtos.core.curve`)."""
 SCHEMA_VERSION_MAX = 3
-NUMBER_MAX = 2**63 - 1
 UNITS = ("", "B", "s", "%", "Hz", "/h")
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -49,18 +49,6 @@ _SCALES_OF: dict[str, tuple[type, ...]] = {
     "text": (Codes, Hashed),
     "bool": (Flag,),
 }
-
-
-def is_printable(text: str, bytes_max: int) -> bool:
-    """Whether a text may be shown on a terminal and fits its limit."""
-    return text.isprintable() and len(text) <= bytes_max and len(text.encode()) <= bytes_max
-
-
-def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a value is a finite number that the wire can carry; a bool is not a number."""
-    if type(value) is int:
-        return -NUMBER_MAX <= value <= NUMBER_MAX
-    return type(value) is float and math.isfinite(value)
 
 
 def scale_ends(scale: Scale) -> tuple[float, ...]:
@@ -181,7 +169,7 @@ class Attribute:
             raise UsageError(f"{self.name} is a finite number{unit}, got {value!r}")
         if value < 0 and not isinstance(self.scale, Linear):
             raise UsageError(f"{self.name} is a number >= 0, got {value!r}")
-        if type(value) is float and value.is_integer() and abs(value) <= NUMBER_MAX:
+        if type(value) is float and is_whole(value):
             return int(value)
         return value
 
@@ -279,6 +267,26 @@ class Schema:
             a.name: slot for part in (self.static, self.dynamic) for slot, a in enumerate(part)
         }
         return tuple(places[a.name] for a in self.attributes)
+
+    @cached_property
+    def key_slots(self) -> tuple[int, ...]:
+        """The place of each keyed attribute in `Record.static`, in key order."""
+        return tuple(self.slots[self.index(name)] for name in self.key_order)
+
+    @cached_property
+    def static_tests(self) -> tuple[Callable[[object], bool], ...]:
+        """Per place in `Record.static`: whether a value from the wire fits."""
+        return tuple(value_test(a.scale) for a in self.static)
+
+    @cached_property
+    def dynamic_tests(self) -> tuple[Callable[[object], bool], ...]:
+        """Per place in `Record.dynamic`: whether a value from the wire fits."""
+        return tuple(value_test(a.scale) for a in self.dynamic)
+
+    @cached_property
+    def pool(self) -> Pool:
+        """What records of this schema say alike, kept once however many nodes hold it."""
+        return Pool()
 
     @cached_property
     def key_bits(self) -> tuple[int, ...]:
