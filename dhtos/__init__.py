@@ -1,6 +1,44 @@
-"""dhtos: no server; ask by range and by milliseconds; get machines that said yes."""
+"""dhtos: no server; ask by range and by milliseconds; get machines that have said yes."""
 
 from dhtos import errors
+from dhtos.core.coverage import Coverage
+from dhtos.core.hit import Hit
 from dhtos.core.ids import NodeId
+from dhtos.core.schema import Attribute, Schema, default_schema
+from dhtos.errors import DhtosError
+from dhtos.node.config import Config
+from dhtos.node.find import Count, Find
+from dhtos.node.node import Node
+from dhtos.protocol.put import PutResult
+from dhtos.protocol.store import StoredValue
+from dhtos.protocol.walk import FindResult
+from dhtos.query import GB, MB, TB, F, GiB, KiB, MiB, TiB, kB, ms, us
 
-__all__ = ["NodeId", "errors"]
+__all__ = [
+    "Config",
+    "Node",
+    "F",
+    "Count",
+    "Coverage",
+    "Find",
+    "FindResult",
+    "Hit",
+    "NodeId",
+    "PutResult",
+    "StoredValue",
+    "Attribute",
+    "Schema",
+    "default_schema",
+    "GB",
+    "GiB",
+    "KiB",
+    "MB",
+    "MiB",
+    "TB",
+    "TiB",
+    "kB",
+    "ms",
+    "us",
+    "DhtosError",
+    "errors",
+]

@@ -74,6 +74,7 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._waiters: dict[Operation[Any], list[asyncio.Future[None]]] = {}
+        self._conditions: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         socket.attach(loop, self._on_readable)
         self._rearm(self.clock())
 
@@ -91,6 +92,23 @@ class Driver:
             raise
         return operation.result()
 
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return once `condition` holds; it is looked at after every step of the engine.
+
+        Raises Closed when the driver is closed first.
+        """
+        self.flush()
+        if condition():
+            return
+        future: asyncio.Future[None] = self._loop.create_future()
+        entry = (condition, future)
+        self._conditions.append(entry)
+        try:
+            await future
+        finally:
+            if entry in self._conditions:
+                self._conditions.remove(entry)
+
     def stream(self, operation: Operation[Any]) -> "Stream[Any]":
         """The operation's items as they come, as an iterator that is a context manager."""
         self.flush()
@@ -102,6 +120,11 @@ class Driver:
             operation.cancel(self.clock())
         if not self.closed:
             self.flush()
+
+    def abandon(self, operation: Operation[Any]) -> None:
+        """Cancel soon, from whatever thread."""
+        if not self.closed and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.cancel, operation)
 
     def flush(self) -> None:
         """Send and dispatch what a verb just called on the engine has left."""
@@ -121,6 +144,9 @@ class Driver:
         for operation in list(self._waiters):
             operation.cancel(now)
         self._dispatch()
+        for _, future in self._conditions:
+            if not future.done():
+                future.set_exception(Closed("the node was closed"))
         self.socket.send_all(self.engine.outbox())
         self.socket.close()
         assert not self._waiters
@@ -192,6 +218,10 @@ class Driver:
                 case _:
                     if self._on_event is not None:
                         self._on_event(event)
+        if self._conditions:
+            for condition, future in self._conditions:
+                if not future.done() and condition():
+                    future.set_result(None)
 
     def _rearm(self, now: float) -> None:
         deadline = self.engine.next_deadline()
@@ -229,6 +259,12 @@ class Stream(Generic[T]):
         except asyncio.CancelledError:
             await self.aclose()
             raise
+
+    def __del__(self) -> None:
+        # Whoever breaks out of a loop without closing wants no more items. The collector may
+        # run in any thread, so the loop itself does the work.
+        if not self.operation.done:
+            self._driver.abandon(self.operation)
 
     async def aclose(self) -> None:
         """Cancel what is left of the operation; may be called again."""

@@ -62,6 +62,10 @@ class UdpSocket:
         """Datagrams that wait for the kernel to take more."""
         return len(self._queue)
 
+    def reachable(self, host: str, port: int) -> Endpoint | None:
+        """The endpoint in the form this socket uses, or None if it cannot send there."""
+        return None if self._sendable((host, port)) is None else (host, port)
+
     def attach(self, loop: asyncio.AbstractEventLoop, on_readable: Callable[[], None]) -> None:
         """Call `on_readable` on `loop` whenever datagrams wait."""
         assert self._loop is None
