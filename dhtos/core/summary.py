@@ -7,6 +7,7 @@ bin never looks empty. A summary prunes and ranks; it was true when it was made.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import add
 
 from dhtos.core.record import Record
 from dhtos.core.scale import POSITION_BITS, POSITION_MAX
@@ -17,18 +18,23 @@ BIN_COUNT = 16
 _BIN_SHIFT = POSITION_BITS - 4
 _ATTRIBUTE_BYTES = BIN_COUNT // 2 + 4
 _COUNT_MAX = 2**32 - 1
+_NO_BINS = bytes(BIN_COUNT // 2)
+_NO_BOUNDS = (POSITION_MAX, 0)
 
 Bins = tuple[int, ...]
 
-_CODE = [0] + [min(count.bit_length() + (count & (count - 1) != 0), 15) for count in range(1, 2**14)]
-"""0 is none, c stands for up to 2**(c-1) records."""
+_MANY = 15
+"""A bin's code: 0 is none, c up to 2**(c-1) records, 15 more than that or not known."""
+_CODES = (0, *(count.bit_length() + (count & (count - 1) != 0) for count in range(1, 2**13 + 1)))
+_LEVELS = (0, *(1 << code - 1 for code in range(1, _MANY)))
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
     """Figures of a set of records, one entry per attribute of the schema.
 
-    `lows[i] > highs[i]` where no record has attribute i.
+    `bins[i]` are upper bounds, exact until they have been on the wire. `lows[i] > highs[i]` where
+    no record has attribute i.
     """
 
     count: int
@@ -47,7 +53,7 @@ class Summary:
             else:
                 values = [r.dynamic[slot] for r in everyone]
             counts = [0] * BIN_COUNT
-            low, high = POSITION_MAX, 0
+            low, high = _NO_BOUNDS
             tally: dict[Value, int] = {}
             for held in values:
                 if held is not None:
@@ -67,10 +73,7 @@ class Summary:
         assert len(self.bins) == len(other.bins)
         return Summary(
             self.count + other.count,
-            tuple(
-                tuple(a + b for a, b in zip(x, y, strict=True))
-                for x, y in zip(self.bins, other.bins, strict=True)
-            ),
+            tuple([tuple(map(add, x, y)) for x, y in zip(self.bins, other.bins, strict=True)]),
             tuple(map(min, self.lows, other.lows)),
             tuple(map(max, self.highs, other.highs)),
         )
@@ -80,22 +83,40 @@ class Summary:
         assert len(self.bins) == len(schema.attributes)
         parts = [min(self.count, _COUNT_MAX).to_bytes(4)]
         for bins, low, high in zip(self.bins, self.lows, self.highs, strict=True):
-            codes = [_CODE[min(count, len(_CODE) - 1)] for count in bins]
-            packed = bytes(a << 4 | b for a, b in zip(codes[::2], codes[1::2], strict=True))
+            codes = [_CODES[n] if n < len(_CODES) else _MANY for n in bins]
+            packed = bytes([a << 4 | b for a, b in zip(codes[::2], codes[1::2], strict=True)])
             parts.append(packed + low.to_bytes(2) + high.to_bytes(2))
         return b"".join(parts)
 
     @classmethod
     def from_bytes(cls, data: bytes, schema: Schema) -> "Summary":
-        """Parse `to_bytes`; raises MalformedMessage for another length."""
+        """Parse `to_bytes`; raises MalformedMessage for another length or for contradictions."""
         if len(data) != 4 + _ATTRIBUTE_BYTES * len(schema.attributes):
             raise MalformedMessage("a summary has 4 + 12 bytes an attribute")
-        bins, lows, highs = [], [], []
+        count = int.from_bytes(data[:4])
+        levels = [min(level, count) for level in _LEVELS] + [count]
+        all_bins, lows, highs = [], [], []
         for start in range(4, len(data), _ATTRIBUTE_BYTES):
             packed = data[start : start + BIN_COUNT // 2]
-            codes = [code for byte in packed for code in (byte >> 4, byte & 15)]
-            bins.append(tuple(1 << code >> 1 for code in codes))
             tail = data[start + BIN_COUNT // 2 : start + _ATTRIBUTE_BYTES]
-            lows.append(int.from_bytes(tail[:2]))
-            highs.append(int.from_bytes(tail[2:]))
-        return cls(int.from_bytes(data[:4]), tuple(bins), tuple(lows), tuple(highs))
+            low, high = int.from_bytes(tail[:2]), int.from_bytes(tail[2:])
+            _check_bounds(packed, low, high)
+            if count == 0 and packed != _NO_BINS:
+                raise MalformedMessage("a summary of no records has empty bins")
+            all_bins.append(tuple([levels[c] for byte in packed for c in (byte >> 4, byte & 15)]))
+            lows.append(low)
+            highs.append(high)
+        return cls(count, tuple(all_bins), tuple(lows), tuple(highs))
+
+
+def _check_bounds(packed: bytes, low: int, high: int) -> None:
+    """Raise MalformedMessage unless the bounds lie in the outermost inhabited bins."""
+    if packed == _NO_BINS:
+        consistent = (low, high) == _NO_BOUNDS
+    else:
+        digits = packed.hex()
+        first = BIN_COUNT - len(digits.lstrip("0"))
+        last = len(digits.rstrip("0")) - 1
+        consistent = 0 < low <= high and low >> _BIN_SHIFT == first and high >> _BIN_SHIFT == last
+    if not consistent:
+        raise MalformedMessage("a summary has bounds that lie in its inhabited bins")
