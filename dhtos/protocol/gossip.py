@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from dhtos.core.coordinate import Coordinate
 from dhtos.core.contact import Contact
 from dhtos.core.group import BIN_COUNT_MAX, Member, State, bin_count, differing_bins
-from dhtos.core.ids import Endpoint, Prefix, common_prefix_bits
+from dhtos.core.ids import Endpoint, Prefix
 from dhtos.core.limits import (
     GOSSIP_TICK_S,
     INDIRECT_PROBES,
@@ -40,6 +40,7 @@ from dhtos.protocol.hubwire import (
     as_key,
     as_list,
     as_news,
+    as_prefix,
     bad,
     delta_rumour,
     pack,
@@ -93,7 +94,8 @@ class Gossip:
             self._whole.add(key)
         self.rumours.add(key, min(len(self.hub.group).bit_length() + 1, 6))
         if eager:
-            self._push([key], RUMOUR_HOPS_MAX, self.partners(EAGER_FANOUT), now)
+            hops = min((len(self.hub.group).bit_length() + 1) // 2, RUMOUR_HOPS_MAX)  # log4 G
+            self._push([key], max(hops - 1, 0), self.partners(EAGER_FANOUT), now)
 
     def _tell(self, key: bytes, now: float, *, whole: bool = False) -> list[Any] | None:
         """The words for the newest that is known of a key."""
@@ -212,10 +214,10 @@ class Gossip:
         self._fetch(source, now)
         reply = self._state(now)
         if args[7] and hub.settled:
-            prefix = Prefix.of(hub.key, max(depth, hub.group.depth))
-            if prefix.holds(key) and hub.group.view_hash(prefix) != view:
+            shared = _shared(hub.group.prefix, Prefix.of(key, depth))
+            if shared is not None and hub.group.view_hash(shared) != view:
                 count = bin_count(len(hub.group))
-                reply += [prefix.length, hub.group.bins(prefix, count)]
+                reply += [shared.to_wire(), hub.group.bins(shared, count)]
         return reply
 
     def on_reply(self, call: Call, value: Any, _trailer: list[Any] | None, now: float) -> None:
@@ -249,16 +251,16 @@ class Gossip:
 
     # --- repair -------------------------------------------------------------------------------
 
-    def _repair(self, endpoint: Endpoint, depth: Any, vector: Any, now: float) -> None:
+    def _repair(self, endpoint: Endpoint, shared: Any, vector: Any, now: float) -> None:
+        """Compare version vectors over the part of the space that both sides hold."""
         hub = self.hub
-        depth = as_int(depth, 0, 160)
+        prefix = as_prefix(shared)
         theirs = as_bytes(vector, 2 * BIN_COUNT_MAX)
         count = len(theirs) // 2
         if count < 1 or count & (count - 1) or len(theirs) % 2:
             raise bad("a version vector has a power of two of bins")
-        if depth < hub.group.depth:
-            raise bad("a version vector over more than the common prefix")
-        prefix = Prefix.of(hub.key, depth)
+        if not hub.group.prefix.covers(prefix):
+            return  # we have split since
         differing = differing_bins(hub.group.bins(prefix, count), theirs)
         if not differing:
             return
@@ -267,7 +269,7 @@ class Gossip:
         self.core.calls.send(
             endpoint,
             "dh_sync",
-            [hub.number, hub.key, depth, count, sorted(differing), versions],
+            [hub.number, prefix.to_wire(), count, sorted(differing), versions],
             self,
             now,
         )
@@ -276,11 +278,10 @@ class Gossip:
         self, args: list[Any], _source: Endpoint, _trailer: list[Any] | None, now: float
     ) -> Any:
         hub = self.hub
-        number, key, depth, count, bins, versions = unpack(
+        number, prefix, count, bins, versions = unpack(
             args,
             lambda v: v,
-            as_key,
-            lambda v: as_int(v, 0, 160),
+            as_prefix,
             lambda v: as_int(v, 1, BIN_COUNT_MAX),
             lambda v: as_list(v, BIN_COUNT_MAX),
             lambda v: as_list(v, 256),
@@ -288,9 +289,8 @@ class Gossip:
         if not hub.serves(number) or count & (count - 1):
             return NO_REPLY
         theirs = {as_key(k): as_int(s, 0, 2**62) for k, s in map(_as_pair, versions)}
-        prefix = Prefix.of(hub.key, max(depth, hub.group.depth))
-        if not prefix.holds(key):
-            return NO_REPLY
+        if not hub.group.prefix.covers(prefix):
+            return [[], [], 0]  # we have split since
         wanted_bins = {as_int(b, 0, count - 1) for b in bins}
         news: list[list[Any] | None] = []
         wants = []
@@ -303,7 +303,7 @@ class Gossip:
         for their_key in theirs:
             if their_key in hub.group.tombstones:
                 news.append(self._tell(their_key, now))
-            elif hub.group.prefix.holds(their_key):
+            elif prefix.holds(their_key):
                 wants.append(their_key)
         packed, _ = pack([n for n in news if n is not None], _ROOM - 24 * len(wants[:20]))
         return [packed, wants[:20], int(len(packed) < len(news))]
@@ -325,6 +325,12 @@ class Gossip:
             keys = list(self._wanted)[:64]
             self._wanted.clear()
             self.core.calls.send(endpoint, "dh_fetch", [self.hub.number, keys], self, now)
+
+    def introduce(self, contact: Contact, now: float) -> None:
+        """Somebody told of a node that should be a member: ask it for its record."""
+        if contact.id not in self.hub.group.members and self.hub.lacks(contact.id, 0):
+            args = [self.hub.number, [contact.id]]
+            self.core.calls.send(contact.endpoint, "dh_fetch", args, self, now)
 
     def _on_fetch(
         self, args: list[Any], _source: Endpoint, _trailer: list[Any] | None, now: float
@@ -505,6 +511,13 @@ def _bits_bytes(bits: int) -> bytes:
 def _as_bits(value: object) -> int:
     """Inhabited buckets as a bit set, in 20 bytes."""
     return int.from_bytes(as_bytes(value, 20))
+
+
+def _shared(one: Prefix, other: Prefix) -> Prefix | None:
+    """What two groups both hold: the narrower of nested prefixes."""
+    if one.covers(other):
+        return other
+    return one if other.covers(one) else None
 
 
 def _as_pair(value: object) -> list[Any]:

@@ -59,6 +59,7 @@ _EXPIRE_S = 10.0
 _OWN_SUMMARY_S = 10.0  # the summary of the own group is made anew at most this often
 _ASK_BITS_S = 5.0
 _ENTRIES_MAX = 160
+_NEIGHBOURS = 4
 
 
 class Hub:
@@ -320,7 +321,7 @@ class Hub:
 
     def take_summary(self, value: Any, endpoint: Endpoint, now: float) -> None:
         """Learn what a node told about subtrees: its own side of the fork, and shared ones."""
-        part, count, key, _, bits, entries = unpack(
+        part, count, key, _, bits, entries, neighbours = unpack(
             as_list(value, 8),
             lambda v: as_int(v, 0, _ENTRIES_MAX),
             lambda v: as_int(v, 1, _ENTRIES_MAX + 1),
@@ -328,6 +329,7 @@ class Hub:
             lambda v: as_int(v, 0, 160),
             lambda v: as_bytes(v, 20),
             lambda v: as_list(v, 8),
+            lambda v: as_list(v, HUB_BUCKET_CONTACTS_MAX),
         )
         if part >= count or key == self.key:
             raise bad("a summary part out of range")
@@ -336,6 +338,9 @@ class Hub:
             self.buckets.heard(Contact(key, endpoint), now, now)
         for entry in entries:
             self._take_entry(as_list(entry, 8), fork, now)
+        if self.settled:
+            for told in neighbours:
+                self.gossip.introduce(as_contact(told), now)
         missing = int.from_bytes(bits) & ((1 << min(fork, self.group.depth)) - 1)
         missing &= ~self.buckets.bits(fork)
         wanted = [i for i in range(fork) if missing >> i & 1 and self._may_ask_bit(i, now)][:4]
@@ -383,7 +388,12 @@ class Hub:
         bits = self.buckets.bits(self.group.depth)
         head = [self.key, self.group.depth, bits.to_bytes((bits.bit_length() + 7) // 8)]
         count = max(len(entries), 1)
-        return Parts([i, count, *head, entries[i : i + 1]] for i in range(count))
+        # Whom we know on the asker's side: two that started there at once may not have met.
+        near = self.buckets.choose(fork, self.core.rng, _NEIGHBOURS)
+        side = [c.to_wire() for c in near if c.id != key]
+        return Parts(
+            [i, count, *head, entries[i : i + 1], side if i == 0 else []] for i in range(count)
+        )
 
     def _own_side(self, fork: int, now: float) -> list[Any]:
         """Our subtree below the fork with the asker, as an entry of the asker's bucket."""

@@ -22,11 +22,12 @@ The lookup ends when all of the front has ANSWERED and nobody closer than its en
 never ends without any answer while a call is open; its own deadline ends it whatever its peers
 do. Calls still open at the end run on, so that the routing table learns who failed.
 
-A value lookup also ends with values. The first answer with a value stops the asking, and the
-calls already in flight get one chance to show a newer one: the lookup ends when they are done or
-late, when a majority of alpha tells the same, or when as much time has passed as the first value
-took (at least VALUE_PATIENCE_S). Waiting for one value only would let one stale holder win;
-waiting for all would let one dead peer decide how long a `get` takes.
+A value lookup also ends with values. It opens with a majority of alpha and goes on with alpha: a
+get whose holders are known costs two calls instead of three. The first answer with a value stops
+the asking, and the calls in flight get one chance to show a newer one: the lookup ends when they
+are done or late, when a majority of alpha tells the same, or when as much time has passed as the
+first value took (at least VALUE_PATIENCE_S). Waiting for one value only would let one stale
+holder win; waiting for all would let one dead peer decide how long a `get` takes.
 
 Replies are checked here: one malformed peer is a failed candidate, not a failed lookup. Every
 endpoint is asked at most once, and at most LOOKUP_PEERS_MAX are remembered.
@@ -131,8 +132,9 @@ class Lookup:
 
     __slots__ = (
         "_alpha", "_args", "_asked", "_candidates", "_core", "_deadline", "_distances",
-        "_endpoints", "_finish", "_leader", "_own_id", "_patience", "_quiet", "_slowest", "_target",
-        "_voices", "_watcher", "done", "k", "local", "name", "open", "started", "target",
+        "_endpoints", "_finish", "_leader", "_majority", "_own_id", "_patience", "_quiet",
+        "_slowest", "_target", "_voices", "_watcher", "_width", "done", "k", "local", "name",
+        "open", "started", "target",
     )  # fmt: skip
 
     def __init__(
@@ -160,6 +162,8 @@ class Lookup:
         self._finish = finish
         self._watcher = watcher
         self._alpha = alpha
+        self._majority = alpha // 2 + 1
+        self._width = self._majority if value else alpha
         self._args = [own_id, target]
         self._asked = 0  # candidates in state ASKED
         self._slowest = 0.0  # round trip of the slowest answer so far
@@ -238,6 +242,7 @@ class Lookup:
                 wait = max(now - self.started, VALUE_PATIENCE_S)
                 self._patience = self._core.timers.at(now + wait, self._end)
         else:
+            self._width = self._alpha
             self._learn(found)
         self._step(now)
 
@@ -269,6 +274,7 @@ class Lookup:
         """Count a silent candidate as late, and as left behind after `grace`."""
         if candidate.state is _ASKED:
             self._asked -= 1
+            self._width = self._alpha
             candidate.state = _LATE
             if candidate.timer is not None:
                 candidate.timer.cancel()
@@ -348,14 +354,14 @@ class Lookup:
             return
         leader = self._leader
         if leader is not None:
-            if not self._asked or leader.count > self._alpha // 2:
+            if not self._asked or leader.count >= self._majority:
                 self._end(now)
         elif self._ask_front(now):
             self._end(now)
 
     def _ask_front(self, now: float) -> bool:
         """Ask what the front still needs; True when there is nothing left to wait for."""
-        room = (self.k if self._quiet >= _QUIET_REPLIES else self._alpha) - self._asked
+        room = (self.k if self._quiet >= _QUIET_REPLIES else self._width) - self._asked
         front = 0
         late = answered = False
         complete = True

@@ -93,7 +93,8 @@ def parse(datagram: bytes) -> Request | Response:
     name, args = payload
     if type(name) is not str or not _is_name(name) or type(args) is not list:
         raise MalformedMessage("a request is [name, [argument...]]")
-    _check_plain(args, NESTING_MAX - 1)
+    if not _SCALARS.issuperset(map(type, args)):
+        _check_plain(args, NESTING_MAX - 1)
     return Request(msg_id, name, args, trailer)
 
 
@@ -170,10 +171,10 @@ def _check_plain(value: object, depth: int = NESTING_MAX) -> None:
     recursion is nil.
     """
     level: list[object] = [value]
-    if type(value) is list:
-        if _SCALARS.issuperset(map(type, value)):
-            return  # nearly every message, so worth a line
-        level, depth = value, depth - 1
+    if type(value) is dict:  # the reply that carries a value: worth a shorter way
+        if _TEXT_ONLY.issuperset(map(type, value)):
+            if _SCALARS.issuperset(map(type, value.values())):
+                return
     while True:
         kinds = set(map(type, level))
         if not kinds <= _PLAIN:
