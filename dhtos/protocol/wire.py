@@ -171,10 +171,12 @@ def _check_plain(value: object, depth: int = NESTING_MAX) -> None:
     recursion is nil.
     """
     level: list[object] = [value]
-    if type(value) is dict:  # the reply that carries a value: worth a shorter way
-        if _TEXT_ONLY.issuperset(map(type, value)):
-            if _SCALARS.issuperset(map(type, value.values())):
-                return
+    if (
+        type(value) is dict  # the reply that carries a value: worth a shorter way
+        and _TEXT_ONLY.issuperset(map(type, value))
+        and _SCALARS.issuperset(map(type, value.values()))
+    ):
+        return
     while True:
         kinds = set(map(type, level))
         if not kinds <= _PLAIN:

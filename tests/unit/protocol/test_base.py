@@ -713,14 +713,14 @@ class TestUpkeep:
         assert net.sent == []
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_thirty_percent_die_at_once(seed):
     """Every value with a living holder is found, fast; every put finds living holders."""
-    net = Net(50, seed=seed)
-    keys = [digest(f"key {n}") for n in range(40)]
+    net = Net(30, seed=seed)
+    keys = [digest(f"key {n}") for n in range(20)]
     for n, key in enumerate(keys):
         net.put(net.nodes[net.endpoints[n]], key, n, seq=1)
-    net.dead = set(net.rng.sample(net.endpoints, 15))
+    net.dead = set(net.rng.sample(net.endpoints, 9))
     alive = [endpoint for endpoint in net.endpoints if endpoint not in net.dead]
     get_s, put_s = [], []
     for n, key in enumerate(keys):
