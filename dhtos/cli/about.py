@@ -1,12 +1,13 @@
 """What runs here: the version and the kernels."""
 
-from importlib.metadata import PackageNotFoundError, version
-
 from dhtos import kernels
 
 
 def own_version() -> str:
     """The installed version; a bare checkout has none."""
+    # What reads metadata also reads e-mail and zip files: a daemon can do without.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("dhtos")
     except PackageNotFoundError:

@@ -7,8 +7,9 @@ from typing import Any
 from dhtos.cli.demo_catalogue import Catalogue
 from dhtos.cli.demo_queries import Query
 from dhtos.cli.screen import Column, Screen
-from dhtos.cli.wording import coverage_as_json, coverage_text, milliseconds
+from dhtos.cli.wording import coverage_text, milliseconds
 from dhtos.core.coverage import Coverage
+from dhtos.node.plain import coverage_to_plain
 
 BROKEN_SHOWN_MAX = 5
 UNMAPPED_SHOWN_MAX = 6
@@ -42,7 +43,7 @@ class Answer:
             "calls": coverage.asked if coverage else 0,
             "round_trips": coverage.rtt if coverage else 0,
             "ms": round(self.seconds * 1000, 3),
-            "coverage": coverage_as_json(coverage) if coverage else None,
+            "coverage": coverage_to_plain(coverage) if coverage else None,
             "refusal": self.refusal or None,
             "faults": list(self.faults),
         }
@@ -98,8 +99,8 @@ def show_catalogue(screen: Screen, report: Report) -> None:
     catalogue = report.catalogue
     used = ", ".join(c if c == a else f"{c} as {a}" for c, a in catalogue.columns.items())
     screen.say(
-        f"{report.nodes} real nodes on this machine, none of them a server. Each advertises one of\n"
-        f"the {len(catalogue.machines):,} machines in {catalogue.source} ({used}).\n"
+        f"{report.nodes} real nodes on this machine, none of them a server. Each advertises one\n"
+        f"of the {len(catalogue.machines):,} machines in {catalogue.source} ({used}).\n"
         f"How busy a machine is and what it costs is drawn from seed {report.seed}. A node holds\n"
         f"the records of at most {report.group_size} machines and knows where to ask for the rest."
     )
@@ -179,7 +180,7 @@ def _row(screen: Screen, answer: Answer, *, after: bool) -> list[str]:
     if coverage is None:
         return [question, *("" for _ in counts), "", "", "", "refused", right]
     cost = [str(coverage.asked), str(coverage.rtt), milliseconds(answer.seconds)]
-    return [question, *counts, *cost, coverage_text(coverage), right]
+    return [question, *counts, *cost, coverage_text(coverage_to_plain(coverage)), right]
 
 
 def _question(screen: Screen, answer: Answer) -> str:

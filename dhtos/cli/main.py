@@ -35,9 +35,9 @@ def _config() -> click.Command:
 
 def _asking(name: str) -> Loader:
     def load() -> click.Command:
-        from dhtos.cli import commands_ask
+        import dhtos.cli.commands_ask as commands
 
-        command: click.Command = getattr(commands_ask, name)
+        command: click.Command = getattr(commands, name)
         return command
 
     return load

@@ -54,6 +54,49 @@ _OPTIONS = (
 )
 
 
+_ASK_OPTIONS = (
+    click.option(
+        "--seed",
+        "seeds",
+        multiple=True,
+        metavar="HOST:PORT",
+        help="Ask through this member, without a node of our own.",
+    ),
+    click.option(
+        "--control",
+        "control_path",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="The Unix socket of the node to ask.  [default: the one that runs here]",
+    ),
+    click.option(
+        "--state-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Ask the node that keeps its state there.",
+    ),
+    click.option(
+        "--config",
+        "config_file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="The settings file of the node to ask.",
+    ),
+)
+
+
+def ask_options(function: F) -> F:
+    """The options that say whom to ask."""
+    for option in reversed(_ASK_OPTIONS):
+        function = option(function)
+    return function
+
+
+def ask_config(options: Mapping[str, Any]) -> tuple[Config, bool]:
+    """The settings of an asking command, and whether it brings its own client (`--seed`).
+
+    Seeds of a file or of the environment are those of the daemon: they make no client.
+    """
+    return effective_config(options), bool(options.get("seeds"))
+
+
 def node_options(function: F) -> F:
     """The options that say what a node is."""
     for option in reversed(_OPTIONS):

@@ -1,9 +1,9 @@
 """Values as people read them: 32GiB rather than 34359738368, 12.3 ms rather than 0.0123."""
 
 import re
-from dataclasses import asdict
+from collections.abc import Mapping
+from typing import Any
 
-from dhtos.core.coverage import Coverage
 from dhtos.core.schema import Attribute, Schema, Value
 from dhtos.errors import UsageError
 from dhtos.query.units import UNITS, in_base, nearest, words
@@ -66,19 +66,22 @@ def percent(share: float) -> str:
     return f"{min(share * 100, 99.9):.3g}%"
 
 
-def coverage_text(coverage: Coverage) -> str:
+def plural(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    >>> plural(1, "call"), plural(2, "call")
+    ('1 call', '2 calls')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def coverage_text(coverage: Mapping[str, Any]) -> str:
     """What an answer says about its own completeness, in a word or two."""
-    if coverage.complete:
+    if coverage["complete"]:
         return "complete"
-    if coverage.limited:
+    if coverage["limited"]:
         return "limit met"
-    return f"{percent(min(coverage.fraction, 0.999))}, gaps"
-
-
-def coverage_as_json(coverage: Coverage) -> dict[str, object]:
-    """A coverage with its prefixes as bit strings."""
-    failed = [str(prefix) for prefix in coverage.failed_prefixes]
-    return asdict(coverage) | {"failed_prefixes": failed}
+    return f"{percent(min(coverage['fraction'], 0.999))}, gaps"
 
 
 def read_value(attribute: Attribute, text: str) -> Value:

@@ -1,0 +1,175 @@
+"""Whom the asking commands ask: the daemon of this machine, or the fleet through a seed.
+
+Both are one `Asker`: plain values in, plain values out, in the form of `dhtos.node.plain`, so
+that a command cannot tell them apart. A daemon is asked over its control socket; with `--seed` a
+light client joins for the length of one question and serves nobody.
+"""
+
+import socket
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from dhtos.errors import ConfigError, Unreachable, UsageError
+from dhtos.node.config import Config
+from dhtos.node.control import ControlClient, default_control_path
+
+Plain = dict[str, Any]
+Stored = str | bytes | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What `find` asks."""
+
+    query: str
+    limit: int = 0
+    order_by: str | None = None
+    descending: bool = False
+    strict: bool = False
+    cursor: str | None = None
+
+
+class Asker(Protocol):
+    """Somebody who answers for the fleet."""
+
+    async def find(self, question: Question, on_hit: Callable[[Plain], None]) -> Plain:
+        """Tell every hit as it comes; returns matches, coverage and cursor."""
+        ...
+
+    async def count(self, query: str, *, strict: bool) -> Plain:
+        """How many machines match: count and coverage."""
+        ...
+
+    async def members(self) -> list[Plain]:
+        """The machines that the node itself knows."""
+        ...
+
+    async def put(self, key: str, value: Stored, ttl_s: float | None) -> Plain:
+        """Store a value: stored_on, wanted, seq."""
+        ...
+
+    async def get(self, key: str) -> Plain:
+        """The newest value: value, seq, expires_s."""
+        ...
+
+    async def status(self) -> Plain:
+        """What the node is and how it fares."""
+        ...
+
+
+class DaemonAsker:
+    """Asks the node that runs on this machine."""
+
+    def __init__(self, client: ControlClient) -> None:
+        self._client = client
+
+    async def find(self, question: Question, on_hit: Callable[[Plain], None]) -> Plain:
+        """Tell every hit as it comes."""
+        answer = self._client.ask(
+            "find",
+            query=question.query,
+            limit=question.limit,
+            order_by=question.order_by,
+            descending=question.descending,
+            strict=question.strict,
+            cursor=question.cursor,
+        )
+        async for hit in answer:
+            on_hit(hit)
+        return answer.end
+
+    async def count(self, query: str, *, strict: bool) -> Plain:
+        """How many machines match."""
+        return await self._client.call("count", query=query, strict=strict)
+
+    async def members(self) -> list[Plain]:
+        """The members of the node's group."""
+        return [member async for member in self._client.ask("members")]
+
+    async def put(self, key: str, value: Stored, ttl_s: float | None) -> Plain:
+        """Store a value."""
+        if isinstance(value, bytes):
+            text = b64encode(value).decode()
+            return await self._client.call("put", key=key, base64=text, ttl_s=ttl_s)
+        return await self._client.call("put", key=key, value=value, ttl_s=ttl_s)
+
+    async def get(self, key: str) -> Plain:
+        """The newest value."""
+        found = await self._client.call("get", key=key)
+        if "base64" in found:
+            found["value"] = b64decode(found.pop("base64"))
+        return found
+
+    async def status(self) -> Plain:
+        """What the node is and how it fares."""
+        return await self._client.call("status")
+
+
+@asynccontextmanager
+async def asker(config: Config, *, seeded: bool) -> AsyncIterator[Asker]:
+    """Whoever answers: a light client if seeds were given, else the daemon of this machine.
+
+    Raises Unreachable where no daemon runs, NoPeers when no seed answers.
+    """
+    if not seeded:
+        async with ControlClient(control_path(config)) as client:
+            yield DaemonAsker(client)
+        return
+    from dhtos.cli.asking_client import ClientAsker
+    from dhtos.node.node import Node
+
+    light = config.merged({"client": True, "port": 0, "sample": False, "state_dir": None})
+    async with Node(light) as node:
+        yield ClientAsker(node)
+
+
+def control_path(config: Config) -> Path:
+    """The socket of the daemon that is meant: the one that was named, or the only one there is.
+
+    Raises Unreachable where none runs, ConfigError where one must be chosen.
+    """
+    if config.control_path is not None:
+        return config.control_path
+    path = default_control_path(config.state_dir, config.port)
+    if config.state_dir is not None or _answers(path):
+        return path
+    sockets = sorted(path.parent.glob("[0-9]*.sock")) if path.parent.is_dir() else []
+    running = list(filter(_answers, sockets))
+    if len(running) > 1:
+        shown = ", ".join(map(str, running[:4]))
+        raise ConfigError(f"several nodes run on this machine; choose one with --control: {shown}")
+    if not running:
+        raise Unreachable(
+            "no node runs on this machine; start one with dhtos-node run, "
+            "or ask through a member of the fleet: --seed HOST:PORT"
+        )
+    return running[0]
+
+
+def _answers(path: Path) -> bool:
+    """Whether a living node listens there; a killed one leaves its socket behind."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+
+def read_cursor(text: str | None) -> bytes | None:
+    """The cursor of an earlier answer; raises UsageError for anything else.
+
+    >>> read_cursor("YWJj")
+    b'abc'
+    """
+    if text is None:
+        return None
+    try:
+        return b64decode(text, validate=True)
+    except ValueError as error:
+        raise UsageError(f"{text[:20]!r} is no cursor; use the one an answer ended with") from error

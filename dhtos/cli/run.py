@@ -1,0 +1,126 @@
+"""The `run` command: the daemon. Imports nothing that draws; says one line when it is ready."""
+
+import asyncio
+import json
+import signal
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dhtos.cli.about import kernels_in_use, own_version
+from dhtos.cli.loop import run_loop
+from dhtos.cli.settings import effective_config, node_options
+from dhtos.errors import NoPeers
+from dhtos.node.config import Config
+from dhtos.node.control import default_control_path
+
+if TYPE_CHECKING:
+    from dhtos.node.node import Node
+
+READY_S = 10.0  # a node that still joins after this time is announced anyway
+RETRY_S = 2.0
+RETRY_S_MAX = 30.0
+
+
+@click.command()
+@node_options
+@click.option("--wait", is_flag=True, help="Keep trying while no seed answers.")
+@click.option("--json", "as_json", is_flag=True, help="The ready line as JSON.")
+def run(*, wait: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click passes them
+    """Run a node on this machine until SIGTERM or SIGINT.
+
+    The first node of a fleet needs no seed; every other one joins through any member. The node
+    measures this machine and advertises it, answers for others, and takes questions from the
+    other commands on this machine.
+    """
+    config = effective_config(options).merged({"control": True}, where="command line")
+    run_loop(serve(config, wait=wait, as_json=as_json))
+
+
+async def serve(config: Config, *, wait: bool = False, as_json: bool = False) -> None:
+    """Start, announce, wait for a signal, leave with a goodbye."""
+    from dhtos.node.node import Node
+
+    leaving = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, leaving.set)
+    loop.set_exception_handler(_report)
+    delay_s = RETRY_S
+    while not leaving.is_set():
+        node = Node(config)
+        try:
+            started = await _start(node, leaving)
+        except NoPeers as error:
+            if not wait:
+                raise
+            _say(f"warning: {error}; asking again in {delay_s:.0f} s")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay_s):
+                    await leaving.wait()
+            delay_s = min(2 * delay_s, RETRY_S_MAX)
+            continue
+        try:
+            if started:
+                _announce(node, as_json=as_json)
+                await leaving.wait()
+        finally:
+            await node.aclose()
+        return
+
+
+async def _start(node: "Node", leaving: asyncio.Event) -> bool:
+    """Start the node and wait for its place; False when a signal came first."""
+    starting = asyncio.ensure_future(_settle(node))
+    signalled = asyncio.ensure_future(leaving.wait())
+    try:
+        await asyncio.wait({starting, signalled}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            return False
+        starting.result()
+        return True
+    finally:
+        for task in (starting, signalled):
+            task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await task
+
+
+async def _settle(node: "Node") -> None:
+    await node.start()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(READY_S):
+            await node.joined()
+
+
+def _announce(node: "Node", *, as_json: bool) -> None:
+    for warning in node.warnings:
+        _say(f"warning: {warning}")
+    config = node.config
+    path = config.control_path or default_control_path(config.state_dir, node.port)
+    facts = {
+        "id": str(node.id),
+        "endpoint": node.endpoint,
+        "control": str(path),
+        "kernels": kernels_in_use(),
+    }
+    if as_json:
+        line = json.dumps({"ready": True, **facts, "version": own_version()})
+    else:
+        line = "ready " + " ".join(f"{name}={value}" for name, value in facts.items())
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _report(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A fault in the background is one line in the log; the node goes on."""
+    error = context.get("exception")
+    detail = f": {type(error).__name__}: {error}" if error is not None else ""
+    _say(f"warning: {context.get('message', 'a fault')}{detail}")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
