@@ -267,6 +267,27 @@ class TestBetter:
         assert await first.get("k") == "new"
         await stop([first, second])
 
+    async def test_a_clock_that_is_behind_still_sets(self):
+        servers = await swarm(ours.Server, 3)
+        driver, overlay = servers[0]._driver, servers[0]._overlay
+        ahead = int(time.time() * 1000) + 3_600_000
+        await driver.wait(overlay.put(digest("k"), "ahead", driver.clock(), seq=ahead))
+        assert await servers[1].set("k", "last") is True
+        assert await servers[2].get("k") == "last"
+        await stop(servers)
+
+    async def test_who_is_no_node_is_none(self):
+        server, _ = await listening(ours.Server)
+        other, address = await listening(ours.Server)
+        assert server.bootstrappable_neighbors() == []
+        assert ours.Server().bootstrappable_neighbors() == []
+        other._overlay.core._handlers["ping"] = lambda *_: "hello"
+        assert await server.bootstrap_node(address) is None
+        other.stop()
+        assert await server.bootstrap_node(address) is None
+        assert await server.bootstrap([address]) == []
+        server.stop()
+
     async def test_state_is_json_and_a_pickle_is_refused(self, tmp_path):
         servers = await swarm(ours.Server, 2)
         path = tmp_path / "state"

@@ -501,6 +501,25 @@ class TestPutAndGet:
                 assert len(node.core.calls) == 0
         swarm.pass_time(1.0)
 
+    def test_cancel_while_storing(self, swarm):
+        node = swarm.nodes[swarm.endpoints[8]]
+        operation = node.put(digest("cancelled"), "v", swarm.now)
+        begun = len(swarm.sent)
+        swarm.flush()
+        while not any(b"store" in datagram for datagram, _, _ in swarm.sent[begun:]):
+            swarm.step()
+        assert len(node.core.calls) > 0
+        operation.cancel(swarm.now)
+        assert len(node.core.calls) == 0
+        swarm.pass_time(1.0)
+
+    def test_a_life_shorter_than_the_lookup(self):
+        net = Net(4)
+        node = net.nodes[net.endpoints[0]]
+        with pytest.raises(LookupExpired):
+            net.put(node, digest("k"), "v", ttl_s=1e-6)
+        assert net.holders(digest("k")) == []
+
     def test_find_contacts(self, swarm):
         node = swarm.nodes[swarm.endpoints[4]]
         target = digest("target")
@@ -571,22 +590,28 @@ class TestPutAndGet:
 
 
 class TestSpread:
-    def test_holders_that_are_behind_are_repaired(self):
-        net = Net(5)
+    def test_our_own_copy_and_older_holders_follow_the_best(self):
+        net = Net(3)
         key = digest("k")
-        nodes = list(net.nodes.values())
-        for number, node in enumerate(nodes[1:]):
-            node.keep(key, Held("old", 1, 1000.0), net.now)
-            if number == 1:
-                node.keep(key, Held("new", 2, 1000.0), net.now)
-        nodes[0].keep(key, Held("old", 1, 1000.0), net.now)
-        for _ in range(6):
-            net.get(nodes[0], key)
-            net.pass_time(0.1)
-        assert nodes[0].store.get(key, net.now) is not None
-        values = [node.store.get(key, net.now).value for node in nodes]
-        if "new" in values[:1]:
-            assert values.count("new") >= 3
+        asker, behind, ahead = net.nodes.values()
+        asker.keep(key, Held("oldest", 1, net.now + 100.0), net.now)
+        behind.keep(key, Held("older", 2, net.now + 100.0), net.now)
+        ahead.keep(key, Held("new", 3, net.now + 100.0), net.now)
+        assert net.get(asker, key).value == "new"
+        net.pass_time(0.1)
+        for node in net.nodes.values():
+            held = node.store.get(key, net.now)
+            assert (held.value, held.seq) == ("new", 3)
+            assert held.expires <= net.now + 100.0
+
+    def test_what_is_about_to_expire_is_not_spread(self):
+        net = Net(3)
+        key = digest("k")
+        asker, _, ahead = net.nodes.values()
+        ahead.keep(key, Held("v", 3, net.now + CALL_DEADLINE_S / 2), net.now)
+        assert net.get(asker, key).value == "v"
+        net.pass_time(0.1)
+        assert net.holders(key) == [ahead]
 
     def test_a_closer_node_without_the_value_is_sent_a_copy(self):
         net = Net(8, k=4)
@@ -634,6 +659,18 @@ class TestHandoff:
         net.pass_time(9.0)
         assert len(newcomer.store) == 300
         assert node.core.counters["handoffs"] == 300
+
+    def test_a_large_store_is_looked_through_in_steps(self):
+        net = Net(3, k=2)
+        node, newcomer = net.nodes[net.endpoints[0]], net.add(k=2)
+        near = [contact.id for contact in node.contacts()]
+        for n in range(900):
+            node.store.put(near[n % 2][:10] + n.to_bytes(10), n, net.now)
+        node.answered(Contact(newcomer.id, net.where(newcomer)), net.now)
+        net.pass_time(0.05)
+        assert node._handoff._timer is not None
+        net.pass_time(2.0)
+        assert node._handoff._timer is None
 
     def test_the_queue_is_bounded(self):
         node = Net().add()

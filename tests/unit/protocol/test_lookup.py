@@ -153,6 +153,13 @@ class TestWalk:
         bench.reply(200, many)
         assert bench.core.counters["requests_out"] == 2
 
+    def test_a_known_id_elsewhere_is_not_asked(self):
+        bench = Bench()
+        bench.start(5, 6)
+        bench.reply(5, [[contact(6).id, "10.9.9.9", 7400]])
+        bench.reply(6, [])
+        assert bench.finished
+
     def test_contacts_are_bounded(self):
         bench = Bench(k=64)
         bench.start(1000)
@@ -408,6 +415,14 @@ class TestValues:
         bench.reply(3, {"value": "mine", "s": 1})
         bench.wait(1.0)
         assert bench.lookup.best.value == "mine"
+
+    def test_one_value_under_two_numbers_is_one_voice(self):
+        bench = Bench(alpha=3, value=True)
+        bench.start(1, 2)
+        bench.reply(1, {"value": "v", "s": 4})
+        bench.reply(2, {"value": "v", "s": 6})
+        assert bench.finished
+        assert bench.lookup.best.seq == 6
 
     def test_patience_is_short(self):
         bench = Bench(alpha=3, value=True)

@@ -153,6 +153,13 @@ class TestBounds:
         assert store.put(key(1), b"v" * 1500, 0.0, seq=1) is NO_ROOM
         assert store.put(key(1), b"v" * 500, 0.0, seq=1) is HELD
 
+    def test_one_key_set_again_and_again_does_not_grow(self, store):
+        for number in range(1, 1000):
+            store.put(KEY, number, 0.0, seq=number, ttl_s=1000.0 - number / 10)
+        assert len(store._expiries) < 150
+        assert store.get(KEY, 1.0).value == 999
+        store.check()
+
     def test_the_limits_are_sane(self):
         assert VALUES_PER_SOURCE_MAX <= limits.VALUES_MAX
         assert limits.VALUES_MAX * 300 < limits.VALUES_BYTES_MAX
