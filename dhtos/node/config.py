@@ -99,6 +99,8 @@ class Config:
                 schema.check(name, value)
         except UsageError as error:
             raise ConfigError(f"advertise: {error}") from error
+        for label, text in self.labels.items():
+            _text(f"labels: {label}", text)
         try:
             checked_labels(self.labels)
         except UsageError as error:

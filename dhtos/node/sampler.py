@@ -155,7 +155,8 @@ def _moved(before: float, after: float, full: float) -> bool:
 
 def _full_scale(schema: Schema, name: str, sample: Mapping[str, Value]) -> float:
     """What 100 % of a dynamic attribute is: the total it is a part of, or the declared range."""
-    whole = sample.get("cores" if name == "load1" else name.removesuffix("_free"))
+    total = "cores" if name == "load1" else name.removesuffix("_free")
+    whole = sample.get(total) if total != name else None
     if is_number(whole) and whole > 0:
         return whole
     ends = scale_ends(schema.attribute(name).scale)
