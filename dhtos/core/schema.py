@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from hashlib import blake2b
 from keyword import iskeyword
-from typing import Literal
+from typing import Literal, assert_never
 
 from dhtos.core.limits import ATTRIBUTES_MAX, KEYED_ATTRIBUTES_MAX, TEXT_BYTES_MAX
 from dhtos.core.pool import Pool
@@ -162,6 +162,8 @@ class Attribute:
                 if type(value) is not bool:
                     raise UsageError(f"{self.name} is true or false, got {value!r}")
                 return value
+            case _:
+                assert_never(self.kind)
 
     def _check_number(self, value: object) -> Value:
         if not is_number(value):

@@ -16,7 +16,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, cast
+from typing import Any, assert_never, cast
 
 from dhtos.core.scale import Codes, Flag, Hashed, Linear, Log2, Log2p1, Scale
 from dhtos.core.schema import Attribute, Kind, Role, Schema
@@ -168,6 +168,8 @@ def _scale_text(scale: Scale) -> str:
             return '{type = "hashed"}'
         case Flag():
             return '{type = "flag"}'
+        case _:
+            assert_never(scale)
 
 
 def _text(text: str) -> str:
