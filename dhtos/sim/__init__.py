@@ -13,9 +13,11 @@ from dhtos.sim.cluster import Cluster
 from dhtos.sim.engines import base_truth, bootstrap, closest_nodes, engines
 from dhtos.sim.failure import SimulationError
 from dhtos.sim.faults import Crash, Fault, FaultPlan, Partition, Pause, Storm
+from dhtos.sim.loop import VirtualLoop, run
 from dhtos.sim.matrix import LatencyMatrix
 from dhtos.sim.network import CLEAR, Network, Weather
 from dhtos.sim.node import NodeState, SimEngine, SimNode, SimOperation
+from dhtos.sim.socket import SimSocket, sockets
 from dhtos.sim.testing import EchoEngine
 from dhtos.sim.trace import Trace
 from dhtos.sim.traffic import Traffic
@@ -26,5 +28,6 @@ __all__ = [
     "Clock", "Network", "Weather", "CLEAR", "LatencyMatrix",
     "Fault", "FaultPlan", "Crash", "Pause", "Partition", "Storm",
     "Checker", "EngineInvariants", "BoundedOutbox", "BoundedDatagrams", "RepliesAnswerRequests",
+    "run", "VirtualLoop", "sockets", "SimSocket",
     "standard", "Trace", "Traffic", "EchoEngine",
 ]  # fmt: skip

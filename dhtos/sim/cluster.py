@@ -116,19 +116,38 @@ class Cluster(Generic[E]):
         if first + count > NODES_MAX:
             raise UsageError(f"a cluster has at most {NODES_MAX} nodes, asked for {first + count}")
         for index in range(first, first + count):
-            rng = self.stream(f"node/{index}/0")
-            node: SimNode[E] = SimNode(
-                index,
-                ids[index - first] if ids is not None else random_id(self._ids),
-                endpoint_of(index),
-                rng=rng,
-                offset_s=rng.uniform(0.0, OFFSET_MAX_S),
-                place=index % self.network.places,
-            )
-            self.network.attach(node)
-            self.nodes.append(node)
-            self._boot(node)
+            node_id = ids[index - first] if ids is not None else random_id(self._ids)
+            self._boot(self._place(node_id, endpoint_of(index)))
         return self.nodes[first:]
+
+    def add_guest(self, engine: E, host: str | None, port: int) -> SimNode[E]:
+        """Plug in an engine that somebody else owns; no host: the next address, no port: PORT."""
+        endpoint = host or endpoint_of(len(self.nodes))[0], port or PORT
+        guest = self._place(random_id(self._ids), endpoint)
+        guest.boot(engine)
+        return guest
+
+    def remove_guest(self, guest: SimNode[E]) -> None:
+        """Unplug it for good; its address is free again."""
+        self.network.detach(guest)
+        if guest.state is not NodeState.DOWN:
+            guest.stop()
+
+    def _place(self, node_id: bytes, endpoint: Endpoint) -> SimNode[E]:
+        """A new machine on the network, not yet running."""
+        index = len(self.nodes)
+        rng = self.stream(f"node/{index}/0")
+        node: SimNode[E] = SimNode(
+            index,
+            node_id,
+            endpoint,
+            rng=rng,
+            offset_s=rng.uniform(0.0, OFFSET_MAX_S),
+            place=index % self.network.places,
+        )
+        self.network.attach(node)
+        self.nodes.append(node)
+        return node
 
     def up(self) -> list[SimNode[E]]:
         """The nodes that run."""
@@ -257,6 +276,10 @@ class Cluster(Generic[E]):
         until = self.clock.now + seconds
         self._guarded_run(until, None)
         self.clock.advance(until)
+
+    def step(self, until: float = inf) -> bool:
+        """Live through the next moment unless it is after `until`; says whether there was one."""
+        return self._guarded_run(until, lambda: True)
 
     def run_until(
         self, predicate: Callable[[], bool], limit_s: float, what: str = "the predicate holds"

@@ -136,6 +136,11 @@ class Network(Generic[E]):
         assert node.place < self.places
         self._nodes[node.endpoint] = node
 
+    def detach(self, node: SimNode[E]) -> None:
+        """Free the address of a node; what is under way to it is lost."""
+        assert self._nodes[node.endpoint] is node
+        del self._nodes[node.endpoint]
+
     def at(self, endpoint: Endpoint) -> SimNode[E] | None:
         """The node at an address."""
         return self._nodes.get(endpoint)

@@ -410,6 +410,33 @@ def test_run_until_stops_at_the_moment():
     cluster.run_until(lambda: True, 0.0)
 
 
+def test_step_lives_one_moment():
+    cluster = _cluster(delay=0.1)
+    _hello(cluster, 0, 1)
+    assert not cluster.step(0.05)
+    assert cluster.step(0.15)
+    assert cluster.now == 0.1
+    assert cluster.step()
+    assert not cluster.step()
+
+
+def test_a_guest_brings_its_own_engine_and_may_leave():
+    cluster = _cluster(delay=0.1)
+    guest = cluster.add_guest(AskingEngine(), None, 0)
+    assert guest.endpoint == endpoint_of(2)
+    _hello(cluster, guest, 1)
+    cluster.run_for(0.15)
+    cluster.remove_guest(guest)
+    cluster.run_for(1.0)
+    assert guest.engine.received == 0
+    assert cluster.network.fates["node down"] == 1
+    again = cluster.add_guest(AskingEngine(), *guest.endpoint)
+    cluster.crash([again])
+    cluster.remove_guest(again)
+    assert cluster.network.at(again.endpoint) is None
+    cluster.check()
+
+
 def test_run_until_fails_at_its_limit():
     cluster = _cluster()
     with pytest.raises(SimulationError, match="that pigs fly; it did not come"):
