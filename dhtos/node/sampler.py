@@ -49,7 +49,7 @@ class Sampler:
         self, disk_path: Path | None = None, probes: Mapping[str, Probe] | None = None
     ) -> None:
         self.counters: Counter[str] = Counter()
-        self._disk_path = str(disk_path or Path.cwd())
+        self._disk_path = str(disk_path or ".")
         self._cpu_times: tuple[float, float] | None = None
         self._static: dict[str, Value] | None = None
         self._static_probes: dict[str, Probe] = {
