@@ -82,6 +82,10 @@ class ControlServer:
                 await self._converse(reader, writer)
         except OSError:
             return  # The client went away; there is nobody to tell.
+        except asyncio.CancelledError:
+            # Streams of Python 3.11 report a cancelled handler as a fault; ours is closing.
+            if self._server is not None:
+                raise
         finally:
             self._clients.discard(task)
             writer.close()

@@ -1,0 +1,382 @@
+"""The command line as users meet it: real processes, real sockets, real signals."""
+
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+READY_S = 20.0
+GONE_S = 30.0
+
+
+@dataclass
+class Daemon:
+    """A `dhtos-node run` that has said that it is ready."""
+
+    process: subprocess.Popen[str]
+    facts: dict[str, str]
+
+    @property
+    def endpoint(self) -> str:
+        return self.facts["endpoint"]
+
+    @property
+    def control(self) -> str:
+        return self.facts["control"]
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(READY_S)
+
+
+class Shell:
+    """A place of its own: sockets, state and environment apart from everything else here."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("DHTOS_")
+        } | {"XDG_RUNTIME_DIR": str(home), "NO_COLOR": "1"}
+        self.daemons: list[Daemon] = []
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "dhtos.cli.main", *arguments]
+
+    def run(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end and compare its exit code."""
+        done = subprocess.run(
+            self.command(*arguments),
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == code, (arguments, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        return done
+
+    def refused(self, *arguments: str, code: int = 2) -> tuple[str, str]:
+        """The error and the hint of a command that fails with two lines and nothing else."""
+        done = self.run(*arguments, code=code)
+        lines = done.stderr.splitlines()
+        assert len(lines) == 2, done.stderr
+        assert lines[0].startswith("error: ")
+        assert lines[1].startswith("hint: ")
+        assert done.stdout == ""
+        return lines[0].removeprefix("error: "), lines[1].removeprefix("hint: ")
+
+    def spawn(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*arguments),
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def daemon(self, *arguments: str) -> Daemon:
+        """Start a node on a free port of the loopback and wait until it is ready."""
+        process = self.spawn("run", "--host", "127.0.0.1", "--port", "0", *arguments)
+        assert process.stdout is not None
+        line = read_line(process.stdout, READY_S)
+        daemon = Daemon(process, {})
+        self.daemons.append(daemon)
+        words = line.split()
+        assert words[:1] == ["ready"], (
+            line,
+            daemon.stop(),
+            process.stderr and process.stderr.read(),
+        )
+        daemon.facts = dict(word.split("=", 1) for word in words[1:])
+        return daemon
+
+    def close(self) -> None:
+        for daemon in self.daemons:
+            daemon.stop(signal.SIGKILL)
+            for stream in (daemon.process.stdout, daemon.process.stderr):
+                if stream is not None:
+                    stream.close()
+
+
+def read_line(stream: object, within_s: float) -> str:
+    """The next line of a pipe, or what there is of it when time is up."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)  # type: ignore[arg-type]
+        return stream.readline() if selector.select(within_s) else ""  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def shell() -> Iterator[Shell]:
+    # The path of a Unix socket has about a hundred characters: pytest's own folders are too deep.
+    with tempfile.TemporaryDirectory(prefix="dhtos") as home:
+        place = Shell(Path(home))
+        try:
+            yield place
+        finally:
+            place.close()
+
+
+@contextmanager
+def taken_port() -> Iterator[int]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+def ids(output: str) -> set[str]:
+    return {json.loads(line)["id"] for line in output.splitlines()}
+
+
+# --- two terminals ------------------------------------------------------------------------------
+
+
+def test_two_nodes_find_each_other_and_a_killed_one_is_soon_gone(shell: Shell) -> None:
+    first = shell.daemon()
+    second = shell.daemon("--seed", first.endpoint, "--set", "price=0.08", "--label", "team=video")
+    both = {first.facts["id"], second.facts["id"]}
+    found = shell.run("find", "cores >= 1", "--control", second.control, "--json").stdout
+    assert ids(found) == both
+    hits = {hit["id"]: hit for hit in map(json.loads, found.splitlines())}
+    sample = hits[second.facts["id"]]
+    assert sample["endpoint"] == second.endpoint
+    assert sample["labels"] == {"team": "video"}
+    assert sample["attributes"]["price"] == 0.08
+    assert {"cores", "mem", "mem_free", "cpu_free", "arch", "os"} <= set(sample["attributes"])
+
+    second.stop(signal.SIGKILL)
+    deadline = time.monotonic() + GONE_S
+    while ids(shell.run("find", "cores >= 1", "--control", first.control, "--json").stdout) == both:
+        assert time.monotonic() < deadline, "a killed node is still shown"
+
+
+def test_a_node_that_is_asked_to_stop_says_goodbye(shell: Shell) -> None:
+    first = shell.daemon()
+    second = shell.daemon("--seed", first.endpoint)
+    assert Path(second.control).exists()
+    assert second.stop() == 0
+    assert not Path(second.control).exists()
+    assert ids(shell.run("find", "--control", first.control, "--json").stdout) == {
+        first.facts["id"]
+    }
+    assert first.stop(signal.SIGINT) == 0
+
+
+def test_a_light_client_asks_through_a_seed_and_leaves_no_trace(shell: Shell) -> None:
+    first = shell.daemon("--set", "site=lab")
+    seed = ("--seed", first.endpoint)
+    assert ids(shell.run("find", 'site == "lab"', "--json", *seed).stdout) == {first.facts["id"]}
+    assert shell.run("count", *seed).stdout == "1\n"
+    assert json.loads(shell.run("members", "--json", *seed).stdout)[0]["id"] == first.facts["id"]
+    assert json.loads(shell.run("status", "--json", *seed).stdout)["client"] is True
+    assert shell.run("put", "k", "v", *seed).stdout.startswith("stored on 1 node, version ")
+    assert shell.run("get", "k", *seed).stdout == "v\n"
+    assert shell.run("count", "--control", first.control).stdout == "1\n"
+
+
+def test_values_go_in_and_come_out_in_their_types(shell: Shell, tmp_path: Path) -> None:
+    node = shell.daemon()
+    here = ("--control", node.control)
+    for kind, text, value in [
+        ("str", "äöü", "äöü"),
+        ("int", "-8", -8),
+        ("float", "0.5", 0.5),
+        ("bool", "true", True),
+    ]:
+        shell.run("put", *here, "--type", kind, "--", kind, text)
+        assert json.loads(shell.run("get", kind, "--json", *here).stdout)["value"] == value
+        assert shell.run("get", kind, *here).stdout == f"{text}\n"
+    path = tmp_path / "blob"
+    path.write_bytes(b"\x00\xffblob")
+    shell.run("put", "blob", "--file", str(path), "--ttl", "60", *here)
+    stored = json.loads(shell.run("get", "blob", "--json", *here).stdout)
+    assert stored["base64"] == "AP9ibG9i"
+    assert 0 < stored["expires_s"] <= 60
+    message, hint = shell.refused("get", "nothing", *here, code=3)
+    assert "'nothing'" in message
+    assert hint
+
+
+def test_the_only_node_of_a_machine_is_found_without_a_word(shell: Shell) -> None:
+    message, hint = shell.refused("find", "cores >= 1")
+    assert message == "no node runs on this machine"
+    assert "--seed HOST:PORT" in hint
+    node = shell.daemon("--no-sample", "--set", "cores=4", "--set", "mem=32GiB")
+    table = shell.run("find", "cores >= 1", "--columns", "cores,mem").stdout.splitlines()
+    assert table[0].split() == ["id", "endpoint", "cores", "mem", "age", "rtt", "ms"]
+    assert table[1].split()[:4] == [node.facts["id"], node.endpoint, "4", "32GiB"]
+    status = shell.run("status").stdout
+    assert "kernels" in status
+    assert node.endpoint in status
+    other = shell.daemon("--seed", node.endpoint)
+    _, hint = shell.refused("count")
+    assert other.control in hint
+    other.stop(signal.SIGKILL)
+    assert shell.run("count").returncode == 0
+
+
+# --- pages, limits, order -----------------------------------------------------------------------
+
+
+def test_pages_orders_and_limits(shell: Shell) -> None:
+    first = shell.daemon("--no-sample", "--set", "price=0.3", "--set", "cores=8")
+    for price in ("0.1", "0.2"):
+        shell.daemon("--no-sample", "--set", f"price={price}", "--seed", first.endpoint)
+    here = ("--control", first.control, "--json")
+
+    def prices(*arguments: str) -> list[float]:
+        output = shell.run("find", "price > 0", *arguments, *here).stdout
+        return [json.loads(line)["attributes"]["price"] for line in output.splitlines()]
+
+    assert sorted(prices()) == [0.1, 0.2, 0.3]
+    assert prices("--order-by", "price") == [0.1, 0.2, 0.3]
+    assert prices("--order-by", "-price", "--limit", "2") == [0.3, 0.2]
+    page = shell.run(
+        "find", "price > 0", "--limit", "2", "--order-by", "price", "--coverage", *here
+    )
+    end = json.loads(page.stdout.splitlines()[-1])
+    assert end["matches"] == 3
+    assert end["coverage"]["complete"]
+    assert prices("--order-by", "price", "--cursor", end["cursor"]) == [0.3]
+    assert prices("--require-complete") != []
+    message, _ = shell.refused("find", "price > 5", *here[:2], code=3)
+    assert "price > 5" in message
+    message, hint = shell.refused("find", "prise > 5", *here[:2])
+    assert message == "unknown attribute 'prise' at column 1"
+    assert "price" in hint
+    message, _ = shell.refused("find", "--cursor", "?", *here[:2])
+    assert "cursor" in message
+
+
+# --- what goes wrong ----------------------------------------------------------------------------
+
+
+def test_a_busy_port_is_one_line_and_a_hint(shell: Shell) -> None:
+    with taken_port() as port:
+        message, hint = shell.refused("run", "--host", "127.0.0.1", "--port", str(port))
+    assert str(port) in message
+    assert "--port" in hint
+
+
+def test_a_silent_seed_is_one_line_and_a_hint(shell: Shell) -> None:
+    with taken_port() as port:
+        message, _ = shell.refused("run", "--port", "0", "--seed", f"127.0.0.1:{port}")
+        assert str(port) in message
+        message, _ = shell.refused("find", "cores >= 1", "--seed", f"127.0.0.1:{port}")
+        assert str(port) in message
+
+
+def test_a_node_that_waits_for_its_seed_joins_when_the_seed_comes(shell: Shell) -> None:
+    with taken_port() as port:
+        pass
+    process = shell.spawn(
+        "run", "--host", "127.0.0.1", "--port", "0", "--wait", "--seed", f"127.0.0.1:{port}"
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    shell.daemons.append(Daemon(process, {}))
+    assert read_line(process.stderr, READY_S).startswith("warning: ")
+    seed = shell.daemon("--port", str(port))
+    assert read_line(process.stdout, READY_S).startswith("ready ")
+    assert shell.run("count", "--control", seed.control).stdout == "2\n"
+    assert shell.daemons[0].stop() == 0
+
+
+def test_a_node_that_still_waits_can_be_stopped(shell: Shell) -> None:
+    with taken_port() as port:
+        process = shell.spawn("run", "--port", "0", "--wait", "--seed", f"127.0.0.1:{port}")
+        daemon = Daemon(process, {})
+        shell.daemons.append(daemon)
+        assert process.stderr is not None
+        assert read_line(process.stderr, READY_S).startswith("warning: ")
+        assert daemon.stop() == 0
+
+
+def test_an_identity_survives_and_corrupt_state_is_set_aside(shell: Shell) -> None:
+    state = shell.home / "state"
+    there = ("--state-dir", str(state))
+    first = shell.daemon(*there)
+    assert first.control == str(state / "control.sock")
+    assert shell.run("count", *there).stdout == "1\n"
+    assert first.stop() == 0
+    (state / "contacts.json").write_text("{broken")
+    second = shell.daemon(*there)
+    assert second.facts["id"] == first.facts["id"]
+    assert second.process.stderr is not None
+    assert "contacts.json" in read_line(second.process.stderr, READY_S)
+    assert (state / "contacts.json.corrupt-1").read_text() == "{broken"
+    message, _ = shell.refused("run", "--port", "0", *there)
+    assert "used by another node" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--port", "70000"), "port must be"),
+        (("--host", "example.org"), "host must be a numeric address"),
+        (("--seed", "nowhere"), "seed"),
+        (("--set", "prise=3"), "unknown attribute 'prise'"),
+        (("--set", "price=cheap"), "price is a finite number"),
+        (("--label", "team"), "--label takes key=value"),
+        (("--group-size", "1"), "group_size must be"),
+        (("--config", "missing.toml"), "missing.toml"),
+        (("--colour",), "no such option --colour"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_starts(
+    shell: Shell, arguments: tuple[str, ...], says: str
+) -> None:
+    message, hint = shell.refused("run", *arguments)
+    assert says in message
+    assert hint
+
+
+def test_a_bad_key_in_a_file_is_named(shell: Shell) -> None:
+    file = shell.home / "node.toml"
+    file.write_text("prot = 7400\n")
+    message, hint = shell.refused("run", "--config", str(file))
+    assert "'prot'" in message
+    assert "did you mean 'port'?" in hint
+
+
+def test_a_reader_that_leaves_early_is_no_error(shell: Shell) -> None:
+    with subprocess.Popen(
+        shell.command("config", "--schema"),
+        env=shell.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        process.wait(READY_S)
+
+
+def test_a_daemon_carries_nothing_that_draws(shell: Shell) -> None:
+    program = (
+        "import sys, dhtos.cli.main, dhtos.cli.run, dhtos.node.node, dhtos.node.control_server;"
+        "print([name for name in ('rich', 'importlib.metadata', 'email', 'multiprocessing')"
+        " if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=shell.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"

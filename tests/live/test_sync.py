@@ -1,0 +1,161 @@
+"""The node without asyncio: the same answers, from any thread, and nothing left behind."""
+
+import inspect
+import threading
+
+import pytest
+
+import dhtos
+import dhtos.sync
+from dhtos.errors import Closed, ConfigError, KeyNotFound, PredicateError, UsageError
+
+
+def config(*seeds, **settings):
+    settings = {"host": "127.0.0.1", "port": 0, "sample": False, **settings}
+    return dhtos.Config(seeds=[node.endpoint for node in seeds], **settings)
+
+
+@pytest.fixture
+def pair():
+    with (
+        dhtos.sync.Node(config(advertise={"cores": 2})) as first,
+        dhtos.sync.Node(config(first, advertise={"cores": 4})) as second,
+    ):
+        second.joined()
+        while first.count() != 2:
+            continue
+        yield first, second
+
+
+def dhtos_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "dhtos"]
+
+
+def test_the_methods_are_those_of_the_node():
+    """By design `aclose` is `close`, and the parts of the running node stay inside."""
+    inside = {"aclose", "engine", "driver", "advert", "predicate"}
+    names = {name for name in vars(dhtos.Node) if not name.startswith("_")} - inside
+    assert {name for name in vars(dhtos.sync.Node) if not name.startswith("_")} == names | {"close"}
+    for name in names:
+        own, other = getattr(dhtos.sync.Node, name), getattr(dhtos.Node, name)
+        if inspect.isfunction(own):
+            assert inspect.signature(own).parameters == inspect.signature(other).parameters, name
+    given = inspect.signature(dhtos.sync.Node).parameters
+    assert given == inspect.signature(dhtos.Node).parameters
+
+
+def test_the_answers_are_the_same(pair):
+    first, second = pair
+    result = first.find_all("cores >= 1", order_by="cores")
+    assert [hit["cores"] for hit in result.hits] == [2, 4]
+    assert result.coverage.complete
+    assert first.count("cores > 2") == 1
+    assert [hit.id for hit in first.find("cores == 4")] == [second.id]
+    assert len(first.members()) == 2
+    assert first.stats()["group_members"] == 2
+    assert first.put("key", b"value").stored_on == 2
+    assert second.get("key").value == b"value"
+    second.advertise(price=0.5)
+    second.label({"team": "video"})
+    assert second.attributes == {"cores": 4, "price": 0.5}
+    assert second.labels == {"team": "video"}
+    assert second.warnings == ()
+    assert second.endpoint == f"127.0.0.1:{second.port}"
+
+
+def test_find_is_an_iterator_and_a_context_manager(pair):
+    first, _ = pair
+    with first.find("cores >= 1") as finding:
+        next(finding)
+    assert list(finding) == []
+    whole = first.find("cores >= 1")
+    with pytest.raises(UsageError, match="has not ended"):
+        _ = whole.result
+    assert len(list(whole)) == 2
+    assert whole.result.coverage.complete
+
+
+def test_errors_are_raised_in_the_caller(pair):
+    first, _ = pair
+    with pytest.raises(PredicateError) as caught:
+        first.find("coers >= 1")
+    assert caught.value.hint == "cores"
+    with pytest.raises(KeyNotFound):
+        first.get("nothing")
+    with pytest.raises(UsageError):
+        first.advertise(prise=1)
+
+
+def test_many_threads_may_ask(pair):
+    first, _ = pair
+    counts = []
+    threads = [threading.Thread(target=lambda: counts.append(first.count())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counts == [2] * 8
+
+
+def test_closing_frees_whoever_waits():
+    node = dhtos.sync.Node(config())
+    node.start()
+    node._node.engine.hub.settled = False
+    outcome = []
+
+    def ask():
+        try:
+            node.find_all()
+        except Closed as error:
+            outcome.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    while not node._node.driver._conditions:
+        continue
+    node.close()
+    asking.join(5)
+    assert len(outcome) == 1
+    node.close()
+    with pytest.raises(Closed):
+        node.count()
+    assert dhtos_threads() == []
+
+
+def test_a_failed_start_leaves_no_thread():
+    with (
+        dhtos.sync.Node(config()) as node,
+        pytest.raises(ConfigError, match="is in use"),
+        dhtos.sync.Node(config(port=node.port)),
+    ):
+        pytest.fail("the port is taken")
+    assert dhtos_threads() == []
+
+
+def test_a_node_runs_between_start_and_close():
+    node = dhtos.sync.Node(config())
+    with pytest.raises(Closed):
+        node.count()
+    node.close()
+    with node:
+        with pytest.raises(Closed, match="starts once"):
+            node.start()
+        assert node.count() == 1
+
+
+def test_an_interrupted_caller_cancels_its_work(monkeypatch):
+    with dhtos.sync.Node(config()) as node:
+        node._node.engine.hub.settled = False
+        real = dhtos.sync.Future.result
+
+        def interrupted(self, *args):
+            while not node._node.driver._conditions:
+                continue
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(dhtos.sync.Future, "result", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            node.count()
+        monkeypatch.setattr(dhtos.sync.Future, "result", real)
+        while node._node.driver._conditions:
+            continue
