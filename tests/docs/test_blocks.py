@@ -13,9 +13,11 @@ import dataclasses
 import doctest
 import os
 import re
+import signal
 import subprocess
 import sys
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,19 +137,26 @@ def test_python_blocks_run(path: Path, shell: dict[str, str], tmp_path: Path) ->
 @pytest.mark.parametrize("path", pages_with("console"))
 def test_console_sessions_run(path: Path, shell: dict[str, str], tmp_path: Path) -> None:
     session = steps(blocks(path, "console"))
-    lines = ["trap 'kill $(jobs -p) 2>/dev/null' EXIT"]
+    lines = ["trap 'kill $(jobs -p); wait' EXIT"]
     for n, step in enumerate(session):
         lines += [f"exec >out{n} 2>&1", step.command, f"echo $? >code{n}"]
+        if step.command.endswith("&") and step.output:
+            lines.append(f"while kill -0 $! && ! [ -s out{n} ]; do sleep 0.05; done 2>/dev/null")
     script = tmp_path / "session.sh"
     script.write_text("\n".join(lines) + "\n")
-    subprocess.run(
+    shell_process = subprocess.Popen(
         ["bash", str(script)],
         cwd=tmp_path,
         env=shell,
         stdin=subprocess.DEVNULL,
-        timeout=RUN_DEADLINE_S,
-        check=False,
+        start_new_session=True,
     )
+    try:
+        shell_process.wait(RUN_DEADLINE_S)
+    finally:
+        with suppress(ProcessLookupError):  # what the session left running goes with it
+            os.killpg(shell_process.pid, signal.SIGKILL)
+        shell_process.wait()
     for n, step in enumerate(session):
         shown = (tmp_path / f"out{n}").read_text()
         code = (tmp_path / f"code{n}").read_text().strip()
