@@ -18,6 +18,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "direc
 exclude_patterns = ["_build", "changelog.d"]
 nitpicky = False
 
+smartquotes = False  # options are shown as they are typed
+
 html_theme = "furo"
 html_title = "dhtos"
 html_copy_source = False
@@ -26,6 +28,7 @@ myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autoclass_content = "class"

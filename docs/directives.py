@@ -59,7 +59,9 @@ def quantity(name: str, expression: str) -> str:
     """A constant as a reader wants it: grouped digits, and its unit where the name has one."""
     value = getattr(limits, name)
     text = f"{value:,}" if isinstance(value, int) else f"{value:,g}"
-    if name.endswith("_S") or "_S_" in name:
+    if "_PER_S_" in name:
+        text += " /s"
+    elif name.endswith("_S") or "_S_" in name:
         text += " s"
     elif "BYTES" in name or name.endswith("_TEXT_MAX"):
         text += " B"
@@ -132,10 +134,7 @@ def command_lines(command: click.Command, path: str) -> Iterator[str]:
         yield from table(("option", "meaning"), ((f"`{name}`", text) for name, text in rows))
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
-            try:
-                child = command.get_command(context, name)
-            except ImportError:
-                continue
+            child = command.get_command(context, name)
             if child is not None and not child.hidden:
                 yield from command_lines(child, f"{path} {name}")
 
