@@ -26,13 +26,16 @@ from dhtos.cli.failure import WrongAnswer
 from dhtos.cli.loop import run_loop
 from dhtos.cli.screen import Screen
 from dhtos.core.ids import ID_BYTES
+from dhtos.core.limits import SUMMARY_INTERVAL_S
 from dhtos.core.schema import Schema, default_schema
 from dhtos.errors import DhtosError, PredicateError
 from dhtos.protocol.engine import EngineConfig
 
 GATEWAYS = 16
 KILLED_SHARE = 0.3
-SETTLE_S = 30.0
+SETTLE_S = 38.0
+SPREAD_S = SUMMARY_INTERVAL_S
+STEADY = 8
 LOOK_S = 0.25
 
 
@@ -113,17 +116,25 @@ class Demo:
         return asker
 
     async def _settle(self, asker: DemoNode) -> None:
-        """Wait until the groups know their members: until one question counts everybody."""
+        """Wait until the fleet knows itself: members their group, groups what the others hold.
+
+        Each question goes to another node, so a row of them that count everybody says that the
+        members agree. What groups tell each other about their content is made anew at intervals;
+        the first that were made while all were joining must have been replaced.
+        """
         count = self.options.nodes
-        deadline = time.monotonic() + SETTLE_S
-        with self.screen.progress("let groups settle", count) as progress:
-            while True:
+        began = time.monotonic()
+        steady = 0
+        split = False
+        with self.screen.progress("let the groups settle", count) as progress:
+            while time.monotonic() - began < SETTLE_S:
                 result = await asker.ask("true", count_only=True)
+                split = split or result.coverage.asked > 1
+                steady = steady + 1 if result.matches == count else 0
                 progress(result.matches)
-                if result.matches >= count and result.coverage.complete:
+                spread = not split or time.monotonic() - began > SPREAD_S
+                if steady >= STEADY and spread:
                     return
-                if time.monotonic() > deadline:
-                    break
                 await asyncio.sleep(LOOK_S)
         self.screen.warn(f"warning: after {SETTLE_S:.0f} s one question counts {result.matches}")
 

@@ -127,9 +127,10 @@ def _explain_click(error: click.ClickException) -> Failure:
     message = error.format_message().rstrip(".")
     command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else ""
     hint = f"{command} --help shows how" if command else _HELP
-    if isinstance(error, click.NoSuchOption) and error.possibilities:
+    if isinstance(error, click.NoSuchOption):
         message = f"no such option {error.option_name}"
-        hint = f"did you mean {' or '.join(sorted(error.possibilities))}?"
+        if error.possibilities:
+            hint = f"did you mean {' or '.join(error.possibilities)}?"
     else:
         message, advice = _split(message)
         hint = advice or hint

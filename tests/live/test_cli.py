@@ -188,6 +188,7 @@ def test_a_light_client_asks_through_a_seed_and_leaves_no_trace(shell: Shell) ->
 
 def test_values_go_in_and_come_out_in_their_types(shell: Shell, tmp_path: Path) -> None:
     node = shell.daemon()
+    shell.daemon("--seed", node.endpoint)
     here = ("--control", node.control)
     for kind, text, value in [
         ("str", "äöü", "äöü"),
