@@ -5,7 +5,6 @@ same everywhere: `seeds` in TOML, `DHTOS_SEEDS` in the environment, `seeds=` in 
 """
 
 import math
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -249,6 +248,8 @@ def _mapping(key: str, value: object) -> Mapping[str, Any]:
 
 
 def _read_toml(path: Path) -> dict[str, object]:
+    import tomllib
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -207,19 +207,19 @@ class Node:
         if self._closed:
             return
         self._closed = True
-        if self._control is not None:
-            await self._control.aclose()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._state is not None:
-            try:
-                await self._save_state()
-            finally:
-                await asyncio.to_thread(self._state.close)
-        if self._driver is not None:
-            self.engine.hub.leave(self._driver.clock())
-            await self._driver.aclose()
+        try:
+            if self._control is not None:
+                await self._control.aclose()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._save_state()
+        finally:
+            if self._driver is not None:
+                self.engine.hub.leave(self._driver.clock())
+                await self._driver.aclose()
+            if self._state is not None:
+                self._state.close()
 
     async def __aenter__(self) -> Self:
         await self.start()

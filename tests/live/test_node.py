@@ -371,6 +371,24 @@ def test_cancelling_any_call_leaves_nothing(run, call):
     run(main)
 
 
+def test_a_close_that_is_cancelled_still_frees_everything(run, tmp_path):
+    async def main():
+        async with dhtos.Node(config()) as first:
+            node = dhtos.Node(config(first, state_dir=tmp_path))
+            await node.start()
+            await node.joined()
+            closing = asyncio.ensure_future(node.aclose())
+            await asyncio.sleep(0)
+            closing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+            assert node._driver.socket.closed
+            async with dhtos.Node(config(state_dir=tmp_path)):
+                pass
+
+    run(main)
+
+
 def test_cancelling_the_start_leaves_nothing(run, tmp_path):
     async def main():
         silent = UdpSocket("127.0.0.1", 0)
