@@ -9,9 +9,9 @@ from dhtos.errors import DhtosError
 from dhtos.node.config import Config
 from dhtos.node.find import Count, Find
 from dhtos.node.node import Node
+from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.put import PutResult
 from dhtos.protocol.store import StoredValue
-from dhtos.protocol.walk import FindResult
 from dhtos.query import GB, MB, TB, F, GiB, KiB, MiB, TiB, kB, ms, us
 
 __all__ = [

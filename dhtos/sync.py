@@ -27,9 +27,9 @@ from dhtos.node.find import Count
 from dhtos.node.find import Find as AsyncFind
 from dhtos.node.node import Query
 from dhtos.node.sampler import Sampler
+from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.put import PutResult
 from dhtos.protocol.store import StoredValue
-from dhtos.protocol.walk import FindResult
 from dhtos.transport.udp import UdpSocket
 
 T = TypeVar("T")

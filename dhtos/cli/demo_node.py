@@ -14,7 +14,7 @@ from dhtos.core.record import make_record
 from dhtos.core.schema import Schema, Value
 from dhtos.errors import NoPeers
 from dhtos.protocol.engine import Engine, EngineConfig
-from dhtos.protocol.walk import FindResult
+from dhtos.protocol.frontier import FindResult
 from dhtos.query import parse
 from dhtos.transport.driver import Driver
 from dhtos.transport.udp import UdpSocket

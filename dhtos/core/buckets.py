@@ -10,11 +10,10 @@ All members of a group share their buckets' subtrees, and a contact in bucket j 
 has heard for `RECORD_TTL_S` is forgotten, however often it is repeated.
 """
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from dhtos.core.contact import Contact
-from dhtos.core.ids import Endpoint, Prefix, common_prefix_bits
+from dhtos.core.ids import Prefix, common_prefix_bits
 from dhtos.core.limits import HUB_BUCKET_CONTACTS_MAX, RECORD_TTL_S
 from dhtos.core.summary import Summary
 
@@ -68,8 +67,8 @@ class Buckets:
         """The bucket, if its subtree is known to be inhabited."""
         return self._buckets.get(index)
 
-    def items(self) -> Iterable[tuple[int, Bucket]]:
-        """Inhabited buckets, widest subtree first."""
+    def inhabited(self) -> list[tuple[int, Bucket]]:
+        """Every bucket, widest subtree first."""
         return sorted(self._buckets.items())
 
     def bits(self, depth: int) -> int:

@@ -81,7 +81,7 @@ class Group:
         self.members: SortedDict[bytes, Member] = SortedDict()
         self.tombstones: dict[bytes, Tombstone] = {}
         self.hash = 0
-        self.version = 0  # grows with every change of membership or content
+        self.version = 0  # grows with every change of membership or of a static part
 
     @property
     def depth(self) -> int:
@@ -112,12 +112,14 @@ class Group:
             if len(self.members) > 2 * GROUP_SIZE_MAX:
                 return False
             self.members[key] = Member(key, record, born)
-            self._changed(version_hash(key, record.seq))
+            self.hash ^= version_hash(key, record.seq)
+            self.version += 1
             return True
         held = member.record
         if record.seq < held.seq or (record.seq == held.seq and not _wins_tie(record, held)):
             return False
-        self._changed(version_hash(key, held.seq) ^ version_hash(key, record.seq))
+        self.hash ^= version_hash(key, held.seq) ^ version_hash(key, record.seq)
+        self.version += record.rev != held.rev
         member.record = record
         member.born = born
         member.state = State.ALIVE
@@ -213,10 +215,7 @@ class Group:
 
     def _drop(self, key: bytes) -> None:
         member = self.members.pop(key)
-        self._changed(version_hash(key, member.record.seq))
-
-    def _changed(self, difference: int) -> None:
-        self.hash ^= difference
+        self.hash ^= version_hash(key, member.record.seq)
         self.version += 1
 
     def check(self) -> None:

@@ -122,9 +122,8 @@ class Prefix:
 
     def covers(self, other: "Prefix") -> bool:
         """Whether `other` is this subtree or lies inside it."""
-        return (
-            other.length >= self.length and other.value >> (other.length - self.length) == self.value
-        )
+        deeper = other.length - self.length
+        return deeper >= 0 and other.value >> deeper == self.value
 
     def child(self, bit: int) -> "Prefix":
         """The half of the subtree whose next bit is `bit`."""

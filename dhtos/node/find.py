@@ -7,8 +7,8 @@ from typing import Self
 from dhtos.core.coverage import Coverage
 from dhtos.core.hit import Hit
 from dhtos.errors import UsageError
+from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.operation import Operation
-from dhtos.protocol.walk import FindResult
 from dhtos.transport.driver import Driver, Stream
 
 

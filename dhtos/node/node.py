@@ -29,11 +29,11 @@ from dhtos.node.find import Count, Find
 from dhtos.node.sampler import Sampler, is_news
 from dhtos.node.state import SEQ_RESERVE, Identity, StateDir
 from dhtos.protocol.engine import Engine
+from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.operation import Operation
 from dhtos.protocol.peers import Capability
 from dhtos.protocol.put import PutResult
 from dhtos.protocol.store import StoredValue
-from dhtos.protocol.walk import FindResult
 from dhtos.query import Expr, parse
 from dhtos.transport.driver import Driver
 from dhtos.transport.udp import UdpSocket

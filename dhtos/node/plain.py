@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dhtos.core.coverage import Coverage
 from dhtos.core.hit import Hit
 from dhtos.kernels import COMPILED
-from dhtos.protocol.walk import FindResult
+from dhtos.protocol.frontier import FindResult
 
 if TYPE_CHECKING:
     from dhtos.node.node import Node

@@ -27,8 +27,8 @@ from dhtos.core.limits import HUB_BUCKET_CONTACTS_MAX, REPLY_BYTES_MAX, WALK_HIT
 from dhtos.core.predicate import Predicate
 from dhtos.core.record import Record
 from dhtos.core.schema import Schema
-from dhtos.protocol.rpc import NO_REPLY, Parts
 from dhtos.protocol.hubwire import as_bytes, as_int, as_key, as_prefix, bad, unpack
+from dhtos.protocol.rpc import NO_REPLY, Parts
 
 if TYPE_CHECKING:
     from dhtos.protocol.hub import Hub
@@ -119,7 +119,7 @@ def answer(hub: "Hub", prefix: Prefix, question: Question, after: list[Any] | No
     own = group.prefix
     if prefix.covers(own):
         covers = own
-        indexes = [i for i, _ in hub.buckets.items() if i >= prefix.length]
+        indexes = [i for i, _ in hub.buckets.inhabited() if i >= prefix.length]
     elif own.covers(prefix):
         covers = prefix
         indexes = []

@@ -72,9 +72,7 @@ class Engine:
             client=self.config.client,
         )
         self._hub = (
-            None
-            if schema is None
-            else Hub(self.core, schema, group_size=self.config.group_size)
+            None if schema is None else Hub(self.core, schema, group_size=self.config.group_size)
         )
 
     @property

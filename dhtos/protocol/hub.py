@@ -21,45 +21,34 @@ from dhtos.core.contact import Contact
 from dhtos.core.coordinate import Coordinate, predict, update
 from dhtos.core.group import Group, Member, State
 from dhtos.core.hit import Hit
-from dhtos.core.ids import Endpoint, Prefix, common_prefix_bits, random_id
+from dhtos.core.ids import Endpoint, Prefix, random_id
 from dhtos.core.limits import (
     GROUP_SIZE,
     HEARTBEAT_S,
     HUB_BUCKET_CONTACTS_MAX,
-    SUMMARY_INTERVAL_S,
 )
 from dhtos.core.predicate import EVERYTHING, Predicate
 from dhtos.core.record import Record
 from dhtos.core.schema import Schema
 from dhtos.core.summary import Summary
+from dhtos.errors import Unreachable
 from dhtos.protocol.answer import Answering, Order, Question
 from dhtos.protocol.calls import Call
-from dhtos.protocol.rpc import NO_REPLY, Core, Parts
+from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.gossip import Gossip
 from dhtos.protocol.hubwire import (
-    as_age,
-    as_bytes,
-    as_contact,
-    as_int,
-    as_key,
-    as_list,
-    bad,
     state_rumour,
-    unpack,
 )
 from dhtos.protocol.join import Join
-from dhtos.errors import Unreachable
 from dhtos.protocol.operation import MemberGone, Operation
-from dhtos.protocol.walk import FindResult, Walk
+from dhtos.protocol.rpc import Core
+from dhtos.protocol.summaries import Summaries
+from dhtos.protocol.walk import Walk
 
 UPKEEP_S = 2.0
 RESEED_S = 60.0
 RETRY_JOIN_S = 5.0
 _EXPIRE_S = 10.0
-_OWN_SUMMARY_S = 10.0  # the summary of the own group is made anew at most this often
-_ASK_BITS_S = 5.0
-_ENTRIES_MAX = 160
-_NEIGHBOURS = 4
 
 
 class Hub:
@@ -86,12 +75,10 @@ class Hub:
         self._merge: Walk | None = None
         self._join: Operation[int] | None = None
         self._pending: list[tuple[Operation[Any], Callable[[float], None]]] = []
-        self._own_summary: tuple[int, float, Summary] | None = None
-        self._bits_asked: dict[int, float] = {}
         self._expired = self._reseeded = -inf
         self.answering = Answering(self)
         self.gossip = Gossip(self)
-        core.register("dh_summary", self._on_summary)
+        self.summaries = Summaries(self)
 
     # --- the own record ---------------------------------------------------------------------------
 
@@ -144,7 +131,7 @@ class Hub:
         words = [state_rumour(self.key, self.own.seq + 1, State.LEFT, 0.0)]
         for endpoint in self.gossip.partners(8):
             self.core.calls.notify(endpoint, "dh_push", [self.number, 1, words])
-        for index, _ in self.buckets.items():
+        for index, _ in self.buckets.inhabited():
             for contact in self.buckets.choose(index, self.core.rng, 2):
                 self.core.calls.notify(contact.endpoint, "dh_push", [self.number, 0, words])
 
@@ -163,9 +150,7 @@ class Hub:
     ) -> Operation[FindResult]:
         """Ask the whole hub; hits stream into the operation as they come."""
         wire = msgspec.msgpack.encode(predicate.to_wire())
-        question = Question(
-            wire, predicate.bind(self.schema), limit, order, strict, count_only
-        )
+        question = Question(wire, predicate.bind(self.schema), limit, order, strict, count_only)
         return Walk(self, question, now, cursor=cursor).operation
 
     def match_all(self) -> Question:
@@ -203,9 +188,7 @@ class Hub:
         self.when_finished(operation, lambda at: self._retry_join(operation, gateways, at))
         return operation
 
-    def _retry_join(
-        self, operation: Operation[int], gateways: list[Endpoint], now: float
-    ) -> None:
+    def _retry_join(self, operation: Operation[int], gateways: list[Endpoint], now: float) -> None:
         """A node without a place tries on until it has one; cancelling ends that."""
         if self.settled or self.closed or not isinstance(operation.error, Unreachable):
             return
@@ -228,7 +211,7 @@ class Hub:
         self.settled = True
         self._narrow(now)
         self.gossip.spread(self.key, now, eager=True, whole=True)
-        for index, _ in self.buckets.items():
+        for index, _ in self.buckets.inhabited():
             chosen = self.buckets.choose(index, self.core.rng, 2)
             self.gossip.push_own([contact.endpoint for contact in chosen], now)
         self._reseeded = now
@@ -269,170 +252,11 @@ class Hub:
         if self.settled and not self.group.prefix.holds(contact.id):
             self.buckets.heard(contact, heard, now, proven=proven)
 
-    def measured(self, call: Call, remote: Coordinate, _now: float) -> None:
+    def measured(self, call: Call, remote: Coordinate) -> None:
         """A round trip to a member was timed."""
         rtt_s = call.peer.srtt
         if rtt_s > 0:
             self.coordinate = update(self.coordinate, remote, rtt_s, self.core.rng)
-
-    def compare_buckets(self, key: bytes, depth: int, bits: int, now: float) -> None:
-        """Ask a member about inhabited subtrees that we believe to be empty."""
-        member = self.group.members.get(key)
-        if member is None or not self.settled:
-            return
-        shared = min(depth, self.group.depth, common_prefix_bits(self.key, key))
-        missing = bits & ((1 << shared) - 1) & ~self.buckets.bits(shared)
-        wanted = [i for i in range(shared) if missing >> i & 1 and self._may_ask_bit(i, now)][:4]
-        if wanted:
-            self._ask_summary(member.record.endpoint, wanted, now)
-
-    def _may_ask_bit(self, index: int, now: float) -> bool:
-        if now - self._bits_asked.get(index, -inf) < _ASK_BITS_S:
-            return False
-        self._bits_asked[index] = now
-        return True
-
-    # --- summaries --------------------------------------------------------------------------------
-
-    def _ask_summary(self, endpoint: Endpoint, indexes: list[int], now: float) -> None:
-        cookie = self.core.cookies.get(endpoint, b"")
-        args = [self.number, cookie, self.key, indexes]
-        self.core.calls.send(endpoint, "dh_summary", args, self, now, tag=set(), stream=True)
-
-    def on_reply(self, call: Call, value: Any, _trailer: list[Any] | None, now: float) -> None:
-        """One datagram of a summary answer."""
-        part = as_list(value, 8)
-        call.tag.add(as_int(part[0] if part else None, 0, _ENTRIES_MAX))
-        self.take_summary(value, call.endpoint, now)
-        if len(call.tag) >= part[1]:
-            self.core.calls.cancel(call)
-
-    def on_late(self, call: Call, now: float) -> None:
-        """The retransmission is out; a summary is not urgent."""
-
-    def on_failure(self, call: Call, now: float) -> None:
-        """A contact is gone; the next upkeep asks another."""
-        if call.answered:
-            return
-        for _, bucket in self.buckets.items():
-            for key, known in list(bucket.contacts.items()):
-                if known.contact.endpoint == call.endpoint:
-                    self.buckets.forget(key)
-
-    def take_summary(self, value: Any, endpoint: Endpoint, now: float) -> None:
-        """Learn what a node told about subtrees: its own side of the fork, and shared ones."""
-        part, count, key, _, bits, entries, neighbours = unpack(
-            as_list(value, 8),
-            lambda v: as_int(v, 0, _ENTRIES_MAX),
-            lambda v: as_int(v, 1, _ENTRIES_MAX + 1),
-            as_key,
-            lambda v: as_int(v, 0, 160),
-            lambda v: as_bytes(v, 20),
-            lambda v: as_list(v, 8),
-            lambda v: as_list(v, HUB_BUCKET_CONTACTS_MAX),
-        )
-        if part >= count or key == self.key:
-            raise bad("a summary part out of range")
-        fork = common_prefix_bits(self.key, key)
-        if not self.group.prefix.holds(key):
-            self.buckets.heard(Contact(key, endpoint), now, now)
-        for entry in entries:
-            self._take_entry(as_list(entry, 8), fork, now)
-        if self.settled:
-            for told in neighbours:
-                self.gossip.introduce(as_contact(told), now)
-        missing = int.from_bytes(bits) & ((1 << min(fork, self.group.depth)) - 1)
-        missing &= ~self.buckets.bits(fork)
-        wanted = [i for i in range(fork) if missing >> i & 1 and self._may_ask_bit(i, now)][:4]
-        if wanted and self.settled:
-            self._ask_summary(endpoint, wanted, now)
-
-    def _take_entry(self, entry: list[Any], fork: int, now: float) -> None:
-        index, summary, age, hearsay = unpack(
-            entry,
-            lambda v: as_int(v, 0, fork),
-            lambda v: v,
-            as_age,
-            lambda v: as_list(v, 2 * HUB_BUCKET_CONTACTS_MAX),
-        )
-        if index >= self.group.depth:
-            return
-        prefix = self.buckets.prefix(index)
-        for told in hearsay:
-            contact = as_contact(told)
-            heard = now - as_age(told[3] if len(told) > 3 else 0)
-            if prefix.holds(contact.id):
-                self.buckets.heard(contact, heard, now)
-        if summary is not None:
-            parsed = Summary.from_bytes(as_bytes(summary, 2000), self.schema)
-            self.buckets.summarise(index, parsed, now - age)
-
-    def _on_summary(
-        self, args: list[Any], source: Endpoint, _trailer: list[Any] | None, now: float
-    ) -> Any:
-        number, cookie, key, indexes = unpack(
-            args, lambda v: v, lambda v: as_bytes(v, 8), as_key, lambda v: as_list(v, 8)
-        )
-        if not self.serves(number) or not self.settled or key == self.key:
-            return NO_REPLY
-        fork = common_prefix_bits(self.key, key)
-        wanted = {as_int(index, -1, 160) for index in indexes}
-        entries = []
-        if not self.group.prefix.holds(key) and (not wanted or wanted & {-1, fork}):
-            entries.append(self._own_side(fork, now))
-        for index, _ in self.buckets.items():
-            if index < fork and wanted & {-1, index}:
-                entries.append(self._bucket_entry(index, now))
-        if not self.core.proven(source, cookie):
-            entries = entries[:1]
-        bits = self.buckets.bits(self.group.depth)
-        head = [self.key, self.group.depth, bits.to_bytes((bits.bit_length() + 7) // 8)]
-        count = max(len(entries), 1)
-        # Whom we know on the asker's side: two that started there at once may not have met.
-        near = self.buckets.choose(fork, self.core.rng, _NEIGHBOURS)
-        side = [c.to_wire() for c in near if c.id != key]
-        return Parts(
-            [i, count, *head, entries[i : i + 1], side if i == 0 else []] for i in range(count)
-        )
-
-    def _own_side(self, fork: int, now: float) -> list[Any]:
-        """Our subtree below the fork with the asker, as an entry of the asker's bucket."""
-        summary = self._group_summary(now)
-        age = 0.0
-        members = [m for m in self.group.members.values() if m.state is State.ALIVE]
-        rng = self.core.rng
-        told = [
-            [m.key, *m.record.endpoint, now - m.born]
-            for m in (members if len(members) <= 5 else rng.sample(members, 5))
-        ]
-        for index, bucket in self.buckets.items():
-            if index > fork:
-                if bucket.summary is not None:
-                    summary = summary.merge(bucket.summary)
-                    age = max(age, now - bucket.summary_born)
-                told += [
-                    [*c.to_wire(), now - bucket.contacts[c.id].heard]
-                    for c in self.buckets.choose(index, rng, 1)
-                ]
-        return [fork, summary.to_bytes(self.schema), age, told[:HUB_BUCKET_CONTACTS_MAX]]
-
-    def _bucket_entry(self, index: int, now: float) -> list[Any]:
-        bucket = self.buckets.get(index)
-        assert bucket is not None
-        told = [[*k.contact.to_wire(), now - k.heard] for k in bucket.contacts.values()]
-        if bucket.summary is None:
-            return [index, None, 0.0, told]
-        return [index, bucket.summary.to_bytes(self.schema), now - bucket.summary_born, told]
-
-    def _group_summary(self, now: float) -> Summary:
-        held = self._own_summary
-        if held is not None and (
-            held[0] == self.group.version or now - held[1] < _OWN_SUMMARY_S
-        ):
-            return held[2]
-        summary = Summary.of(self.schema, [m.record for m in self.group.members.values()])
-        self._own_summary = (self.group.version, now, summary)
-        return summary
 
     # --- upkeep -----------------------------------------------------------------------------------
 
@@ -452,7 +276,7 @@ class Hub:
         if self.settled:
             self._narrow(now)
             self._widen(now)
-            self._pull(now)
+            self.summaries.pull(now)
         if now - self._reseeded > RESEED_S and (self._join is None or self._join.done):
             self._reseeded = now
             self._reseed(now)
@@ -490,31 +314,16 @@ class Hub:
         walk, self._merge = self._merge, None
         assert walk is not None
         index = self.group.depth - 1
-        if walk.operation.error is not None or index < 0 or walk.prefix != self.buckets.prefix(index):
+        if walk.operation.error is not None or not walk.operation.result().coverage.complete:
             return
-        if not walk.operation.result().coverage.complete:
-            return
+        if index < 0 or walk.prefix != self.buckets.prefix(index):
+            return  # the group has changed its depth meanwhile
         if len(walk.found) + len(self.group) > self.group_size:
             return
         self.group.widen()
         self.buckets.absorb(index)
         for key, (record, born, _) in walk.found.items():
             self.group.put(key, record, born, now)
-
-    def _pull(self, now: float) -> None:
-        """Ask one contact of the subtree whose summary is oldest."""
-        due = [
-            (bucket.pulled, index)
-            for index, bucket in self.buckets.items()
-            if now - bucket.pulled > SUMMARY_INTERVAL_S * 0.9
-        ]
-        if due:
-            _, index = min(due)
-            bucket = self.buckets.get(index)
-            assert bucket is not None
-            bucket.pulled = now
-            for contact in self.buckets.choose(index, self.core.rng, 1):
-                self._ask_summary(contact.endpoint, [], now)
 
     def _reseed(self, now: float) -> None:
         """Ask a gateway whether the hub it sees knows us: heals partitions and lost starts."""
@@ -545,7 +354,7 @@ class Hub:
         return {
             "group_members": len(self.group),
             "group_depth": self.group.depth,
-            "buckets": len(list(self.buckets.items())),
+            "buckets": len(list(self.buckets.inhabited())),
             "rumours": len(self.gossip.rumours),
             "settled": float(self.settled),
         }

@@ -1,6 +1,7 @@
 """What hub nodes say to each other, as plain lists, and the checks on what comes back.
 
-    rumour   = [0, age, record] | [1, age, key, rev, seq, dynamic, coordinate] | [2, age, key, seq, state]
+    rumour   = [0, age, record] | [1, age, delta...] | [2, age, key, seq, state]
+    delta    = key, rev, seq, dynamic values, coordinate
     contact  = [key, host, port]          hearsay = [key, host, port, age]
     item     = [prefix, count, estimate, bound | nil, [contact...]]
     hit      = [age, record]
@@ -96,9 +97,8 @@ def as_prefix(value: object) -> Prefix:
 
 def as_endpoint(host: object, port: object) -> Endpoint:
     """Where to send."""
-    if type(host) is str and 0 < len(host) <= _HOST_BYTES_MAX and type(port) is int:
-        if 0 < port < 65536:
-            return (host, port)
+    if type(host) is str and 0 < len(host) <= _HOST_BYTES_MAX:
+        return (host, as_int(port, 1, 65535))
     raise bad("an endpoint is a host and a port 1..65535")
 
 
@@ -124,7 +124,7 @@ def record_rumour(record: Record, age: float) -> list[Any]:
 
 def delta_rumour(key: bytes, record: Record, age: float) -> list[Any]:
     """A rumour that carries what changes: a receiver with the static part applies it."""
-    return [1, age, key, record.rev, record.seq, record.dynamic, record.coordinate]
+    return [1, age, key, record.rev, record.seq, record.dynamic, record.packed]
 
 
 def state_rumour(key: bytes, seq: int, state: State, age: float) -> list[Any]:

@@ -18,10 +18,11 @@ from dhtos.core.ids import ID_BITS, Endpoint, Prefix, common_prefix_bits
 from dhtos.core.limits import OPERATION_DEADLINE_S
 from dhtos.errors import MalformedMessage, NoPeers
 from dhtos.protocol.calls import Call
+from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.hubwire import as_bytes, as_contact, as_int, as_key, as_list, as_prefix, bad
 from dhtos.protocol.operation import Operation
 from dhtos.protocol.timers import Timer
-from dhtos.protocol.walk import FindResult, Walk
+from dhtos.protocol.walk import Walk
 
 if TYPE_CHECKING:
     from dhtos.protocol.hub import Hub
@@ -116,7 +117,7 @@ class Join:
             if call.name == "dh_range":
                 self._located(call, value, now)
             else:
-                self.hub.take_summary(value, call.endpoint, now)
+                self.hub.summaries.take(value, call.endpoint, now)
                 part = as_list(value, 8)
                 call.tag.add(part[0])
                 if len(call.tag) >= part[1]:
@@ -162,7 +163,7 @@ class Join:
         self._candidates = nearer + self._candidates
         self._locate(now)
 
-    # --- COPY, BUCKETS, ANNOUNCE --------------------------------------------------------------------
+    # --- COPY, BUCKETS, ANNOUNCE ------------------------------------------------------------------
 
     def _copy(self, now: float) -> None:
         assert self._nearest is not None
@@ -195,14 +196,10 @@ class Join:
         assert self._nearest is not None
         endpoint = self._nearest[1].endpoint
         args = [self.hub.number, self.core.cookies.get(endpoint, b""), self.key, [-1]]
-        call = self.core.calls.send(
-            endpoint, "dh_summary", args, self, now, tag=set(), stream=True
-        )
+        call = self.core.calls.send(endpoint, "dh_summary", args, self, now, tag=set(), stream=True)
         self._open.add(call)
 
     def _done(self, now: float) -> None:
         self._timer.cancel()
         self.hub.settle(now)
         self.operation.finish(len(self.hub.group))
-
-

@@ -9,44 +9,53 @@ from typing import Any
 
 from dhtos.core.limits import RUMOURS_PER_MESSAGE_MAX, RUMOURS_QUEUED_MAX
 
+Tell = Callable[[bytes, bool], list[Any] | None]
+"""`tell(key, whole)` makes the words for a key, or None if nothing is known of it any more."""
+
+_WHOLE_BYTES = 350  # rough sizes of the words, for the budget of a message
+_SHORT_BYTES = 75
+
 
 class Rumours:
-    """Keys whose news spread, with how often each is still to be told."""
+    """Keys whose news spread: how often each is still to be told, and whether in full."""
 
     __slots__ = ("_left",)
 
     def __init__(self) -> None:
-        self._left: dict[bytes, int] = {}
+        self._left: dict[bytes, tuple[int, bool]] = {}
 
-    def add(self, key: bytes, times: int) -> None:
+    def add(self, key: bytes, times: int, *, whole: bool = False) -> None:
         """Tell of `key` so many times; a later add starts the count anew."""
         self._left.pop(key, None)
         if len(self._left) >= RUMOURS_QUEUED_MAX:
             del self._left[next(iter(self._left))]
-        self._left[key] = times
+        self._left[key] = (times, whole)
 
-    def take(self, tell: Callable[[bytes], list[Any] | None], room: int) -> Iterator[list[Any]]:
-        """Up to a message's worth of words; a key `tell` knows nothing of is dropped.
+    def tire(self, key: bytes) -> None:
+        """Somebody told us what we tell: it is known widely, so tell it once less."""
+        entry = self._left.get(key)
+        if entry is not None:
+            if entry[0] > 1:
+                self._left[key] = (entry[0] - 1, entry[1])
+            else:
+                del self._left[key]
 
-        `room` is a budget in bytes, by a rough size of the words.
-        """
+    def take(self, tell: Tell, room: int) -> Iterator[list[Any]]:
+        """Up to a message's worth of words, within a budget of about `room` bytes."""
         left = self._left
         for key in list(left)[:RUMOURS_PER_MESSAGE_MAX]:
-            words = tell(key)
+            times, whole = left[key]
+            words = tell(key, whole)
             if words is None:
                 del left[key]
                 continue
-            room -= _FULL_BYTES if words[0] == 0 else _SHORT_BYTES
+            room -= _WHOLE_BYTES if words[0] == 0 else _SHORT_BYTES
             if room < 0:
                 return
-            times = left.pop(key) - 1
-            if times > 0:
-                left[key] = times
+            del left[key]
+            if times > 1:
+                left[key] = (times - 1, whole)
             yield words
 
     def __len__(self) -> int:
         return len(self._left)
-
-
-_FULL_BYTES = 350
-_SHORT_BYTES = 75

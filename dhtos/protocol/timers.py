@@ -16,18 +16,20 @@ _COMPACT_AT = 4096  # below this many entries a sweep costs more than it frees
 class Timer:
     """One pending callback; `cancel()` is idempotent and safe inside the callback."""
 
-    __slots__ = ("_timers", "callback", "when")
+    __slots__ = ("_timers", "callback", "queued", "when")
 
     def __init__(self, timers: "Timers", when: float, callback: Callback) -> None:
         self._timers = timers
         self.when = when
         self.callback: Callback | None = callback
+        self.queued = True
 
     def cancel(self) -> None:
         """Forget the callback."""
         if self.callback is not None:
             self.callback = None
-            self._timers.cancelled()
+            if self.queued:
+                self._timers.cancelled()
 
 
 class Timers:
@@ -59,28 +61,25 @@ class Timers:
         """When the next live timer is due; infinity when there is none."""
         heap = self._heap
         while heap and heap[0][2].callback is None:
-            heappop(heap)
+            heappop(heap)[2].queued = False
             self._cancelled -= 1
         return heap[0][0] if heap else inf
 
     def run(self, now: float) -> None:
         """Fire what is due, in order; timers set while running fire in a later `run`."""
         heap = self._heap
-        last = self._number
-        postponed = []
+        due = []
         while heap and heap[0][0] <= now:
-            entry = heappop(heap)
-            timer = entry[2]
+            timer = heappop(heap)[2]
+            timer.queued = False
             if timer.callback is None:
                 self._cancelled -= 1
-            elif entry[1] > last:
-                postponed.append(entry)
             else:
-                callback, timer.callback = timer.callback, None
+                due.append(timer)
+        for timer in due:
+            callback, timer.callback = timer.callback, None
+            if callback is not None:  # an earlier one of this run may have cancelled it
                 callback(now)
-                heap = self._heap
-        for entry in postponed:
-            heappush(heap, entry)
 
     def __len__(self) -> int:
         return len(self._heap) - self._cancelled

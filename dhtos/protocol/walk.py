@@ -16,37 +16,27 @@ top-k), when nothing is left, or at its deadline. What was never answered is rep
 hidden: see `Coverage`.
 """
 
-from dataclasses import dataclass
-from math import inf, isnan
+from math import inf
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from dhtos.core.contact import Contact
 from dhtos.core.coverage import Coverage
 from dhtos.core.hit import Hit
 from dhtos.core.ids import Endpoint, Prefix
-from dhtos.core.limits import (
-    CURSOR_BYTES_MAX,
-    OPERATION_DEADLINE_S,
-    WALK_ALPHA,
-    WALK_FRONTIER_MAX,
-    WALK_HITS_MAX,
-)
-from dhtos.core.record import Record, check_record
-from dhtos.errors import MalformedMessage, NoPeers, UsageError
-from dhtos.protocol.answer import PARTS_MAX, Question, answer, as_after, sort_key
+from dhtos.core.limits import OPERATION_DEADLINE_S, WALK_ALPHA, WALK_FRONTIER_MAX, WALK_HITS_MAX
+from dhtos.core.record import Record
+from dhtos.errors import MalformedMessage, NoPeers
+from dhtos.protocol.answer import PARTS_MAX, Item, Question, answer, as_after, sort_key
 from dhtos.protocol.calls import Call
-from dhtos.protocol.hubwire import (
-    as_age,
-    as_bytes,
-    as_contact,
-    as_int,
-    as_key,
-    as_list,
-    as_prefix,
-    bad,
+from dhtos.protocol.frontier import (
+    FindResult,
+    WalkItem,
+    read_cursor,
+    read_hit,
+    read_item,
+    write_cursor,
 )
+from dhtos.protocol.hubwire import as_bytes, as_int, as_key, as_list, as_prefix, bad
 
 if TYPE_CHECKING:
     from dhtos.protocol.hub import Hub
@@ -54,47 +44,6 @@ if TYPE_CHECKING:
 _DETOURS_MAX = 2  # times a subtree without living contacts is asked about elsewhere
 _HOPS_MAX = 24  # times an item may be handed to nearer contacts
 _YIELD_MARGIN = 1.5  # expected yield in flight, over what is missing, at which no more is asked
-
-
-@dataclass(frozen=True, slots=True)
-class FindResult:
-    """The end of a range query: the hits, what they cover, and where to continue.
-
-    `matches` counts all matches in the answered subtrees, also those beyond the limit.
-    """
-
-    hits: tuple[Hit, ...]
-    coverage: Coverage
-    matches: int
-    cursor: bytes | None
-
-
-class WalkItem:
-    """One subtree of the frontier."""
-
-    __slots__ = (
-        "after", "asked", "bound", "contacts", "count", "detours", "estimate", "hops", "open",
-        "parts", "prefix", "round",
-    )  # fmt: skip
-
-    def __init__(self, prefix: Prefix, contacts: list[Contact], round_: int) -> None:
-        self.prefix = prefix
-        self.contacts = contacts
-        self.round = round_
-        self.count = 1
-        self.estimate = 1.0
-        self.bound = -inf
-        self.after: list[Any] | None = None
-        self.asked: set[Endpoint] = set()
-        self.open: list[Call] = []
-        self.parts: dict[Call, dict[int, list[Any]]] = {}
-        self.detours = 0
-        self.hops = 0
-
-    @property
-    def weight(self) -> float:
-        """Matches that may be missed if the item is never answered: never nothing."""
-        return max(self.estimate, 1.0)
 
 
 class Walk:
@@ -138,7 +87,7 @@ class Walk:
     ) -> None:
         items = [WalkItem(prefix, contacts or [], 0)]
         if cursor is not None:
-            items = self._read_cursor(cursor)
+            items, self._after = read_cursor(cursor, self.question.order)
         for item in items:
             if contacts is None and self.hub.settled:
                 self._answer_locally(item, now)
@@ -159,7 +108,7 @@ class Walk:
             self._waiting.append(item)
             return
         for inner in found.items:
-            self._add(inner.prefix, inner.contacts, 0, inner.count, inner.estimate, inner.bound)
+            self._add(inner, 0)
         hits = [(m.key, m.record, m.born) for m in found.hits]
         if self._settle(item, found.covers[0], found.matches, hits, now) and found.more:
             last = found.hits[-1]
@@ -204,12 +153,19 @@ class Walk:
             pruned=self._pruned,
         )
         everything = hits if hits is not None else [hit for _, _, hit in self.found.values()]
-        cursor = self._write_cursor(left + self._failed + self._resume, everything)
+        cursor = write_cursor(left + self._failed + self._resume, self._last_place())
         self._active, self._waiting = [], []
         self.operation.finish(FindResult(tuple(everything), coverage, self.matches, cursor))
 
     def _place(self, key: bytes) -> list[Any]:
         return sort_key(key, self.found[key][0], self.hub.schema, self.question.order)
+
+    def _last_place(self) -> list[Any] | None:
+        """Where the next page of an ordered query begins, if there may be one."""
+        limit = self.question.limit
+        if self.question.order is None or not 0 < limit <= len(self.found):
+            return None
+        return sorted(self._place(key) for key in self.found)[limit - 1]
 
     def _ordered_hits(self) -> list[Hit]:
         best = sorted(self.found, key=self._place)[: self.question.limit or None]
@@ -217,26 +173,18 @@ class Walk:
 
     # --- the frontier -----------------------------------------------------------------------------
 
-    def _add(
-        self,
-        prefix: Prefix,
-        contacts: list[Contact],
-        round_: int,
-        count: int,
-        estimate: float,
-        bound: float | None,
-    ) -> None:
-        if self._is_resolved(prefix) or not self.question.bound.intersects(prefix):
+    def _add(self, told: Item, round_: int) -> None:
+        """A subtree that somebody says is to be asked."""
+        if self._is_resolved(told.prefix) or not self.question.bound.intersects(told.prefix):
             return
+        item = WalkItem(told.prefix, told.contacts, round_)
+        item.estimate = told.estimate
+        item.bound = -inf if told.bound is None else told.bound
         if len(self._waiting) >= WALK_FRONTIER_MAX:
             self.core.counters["frontier_overflows"] += 1
-            self._failed.append(WalkItem(prefix, [], round_))
-            return
-        item = WalkItem(prefix, contacts, round_)
-        item.count = count
-        item.estimate = estimate
-        item.bound = -inf if bound is None else bound
-        self._waiting.append(item)
+            self._failed.append(item)
+        else:
+            self._waiting.append(item)
 
     def _is_resolved(self, prefix: Prefix) -> bool:
         lengths = {p.length for p in self._resolved if p.length <= prefix.length}
@@ -398,8 +346,9 @@ class Walk:
         matches = as_int(fields[4], 0, WALK_HITS_MAX)
         after = as_after(fields[5], self.question.order)
         pruned = as_int(fields[6], 0, WALK_FRONTIER_MAX)
-        items = [self._read_item(i) for part in parts for i in as_list(part[3], 256)]
-        hits = [self._read_hit(h, now) for part in parts for h in as_list(part[4], 4096)]
+        items = [read_item(i) for part in parts for i in as_list(part[3], 256)]
+        schema = self.hub.schema
+        hits = [read_hit(h, schema, now) for part in parts for h in as_list(part[4], 4096)]
         self._drop_calls(item)
         self._answered.append(contact.endpoint)
         if not covers:
@@ -407,9 +356,9 @@ class Walk:
             return
         self._round = max(self._round, item.round + 1)
         self._pruned += pruned
-        for prefix, count, estimate, bound, contacts in items:
-            if item.prefix.covers(prefix) and prefix.length > item.prefix.length:
-                self._add(prefix, contacts, item.round + 1, count, estimate, bound)
+        for told in items:
+            if item.prefix.covers(told.prefix) and told.prefix.length > item.prefix.length:
+                self._add(told, item.round + 1)
         self._active.remove(item)
         kept = [
             hit
@@ -442,9 +391,9 @@ class Walk:
         worst = sorted(self._place(key) for key in self.found)[limit - 1]
         return bool(after < worst)
 
-    def _take_hints(self, item: WalkItem, items: list[Any], now: float) -> None:
+    def _take_hints(self, item: WalkItem, items: list[Item], now: float) -> None:
         """The contact covers nothing of the item: it may know who does."""
-        nearer = [c for entry in items for c in entry[4] if c.endpoint not in item.asked]
+        nearer = [c for told in items for c in told.contacts if c.endpoint not in item.asked]
         self._round = max(self._round, item.round + 1)
         item.round += 1
         item.hops += 1
@@ -486,68 +435,3 @@ class Walk:
                 fresh.append(hit)
         self.operation.push(fresh)
         return whole
-
-    def _read_item(self, value: Any) -> tuple[Prefix, int, float, float | None, list[Contact]]:
-        fields = as_list(value, 8)
-        if len(fields) < 5:
-            raise bad("a frontier item has 5 fields")
-        estimate, bound = fields[2], fields[3]
-        if type(estimate) is not float or not 0 <= estimate < inf:
-            raise bad("an estimate is a number")
-        if bound is not None and (type(bound) is not float or isnan(bound)):
-            raise bad("a bound is a number")
-        return (
-            as_prefix(fields[0]),
-            as_int(fields[1], 0, 2**32),
-            estimate,
-            bound,
-            [as_contact(contact) for contact in as_list(fields[4], 16)],
-        )
-
-    def _read_hit(self, value: Any, now: float) -> tuple[bytes, Record, float]:
-        fields = as_list(value, 4)
-        if len(fields) < 2:
-            raise bad("a hit is [age, record]")
-        record = check_record(self.hub.schema, fields[1])
-        return record.key(self.hub.schema), record, now - as_age(fields[0])
-
-    # --- cursors ----------------------------------------------------------------------------------
-
-    def _write_cursor(self, left: list[WalkItem], hits: list[Hit]) -> bytes | None:
-        """Where to continue: the unanswered subtrees, or the place behind the last ordered hit."""
-        if self.question.order is not None:
-            if not self.question.limit or len(hits) < self.question.limit:
-                return None
-            places = sorted(self._place(key) for key in self.found)
-            body: list[Any] = [2, places[self.question.limit - 1]]
-        else:
-            if not left:
-                return None
-            body = [
-                1,
-                [
-                    [i.prefix.to_wire(), i.after, [c.to_wire() for c in i.contacts[:3]]]
-                    for i in left
-                ],
-            ]
-        cursor = msgspec.msgpack.encode(body)
-        return cursor if len(cursor) <= CURSOR_BYTES_MAX else None
-
-    def _read_cursor(self, cursor: bytes) -> list[WalkItem]:
-        try:
-            body = as_list(msgspec.msgpack.decode(as_bytes(cursor, CURSOR_BYTES_MAX)), 2)
-            if body[0] == 2 and self.question.order is not None:
-                self._after = as_after(body[1], self.question.order)
-                return [WalkItem(Prefix(0, 0), [], 0)]
-            if body[0] == 1 and self.question.order is None:
-                return [self._read_cursor_item(entry) for entry in as_list(body[1], 8192)]
-        except (MalformedMessage, msgspec.DecodeError, ValueError, IndexError) as error:
-            raise UsageError("the cursor is not one that a query returned") from error
-        raise UsageError("the cursor belongs to a query with another order")
-
-    def _read_cursor_item(self, entry: Any) -> WalkItem:
-        prefix, after, contacts = as_list(entry, 3)
-        item = WalkItem(as_prefix(prefix), [as_contact(c) for c in as_list(contacts, 8)], 0)
-        item.after = as_after(after, self.question.order)
-        return item
-

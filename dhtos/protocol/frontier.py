@@ -1,0 +1,142 @@
+"""The parts of a walk: its items, its result, its cursor, and the parsers of answers.
+
+cursor = [1, [[prefix, after, [contact...]]...]]   what was not answered, and where a page ended
+       | [2, after]                                ordered: the place of the last hit given out
+"""
+
+from dataclasses import dataclass
+from math import inf, isnan
+from typing import Any
+
+import msgspec
+
+from dhtos.core.contact import Contact
+from dhtos.core.coverage import Coverage
+from dhtos.core.hit import Hit
+from dhtos.core.ids import Endpoint, Prefix
+from dhtos.core.limits import CURSOR_BYTES_MAX
+from dhtos.core.record import Record, check_record
+from dhtos.core.schema import Schema
+from dhtos.errors import MalformedMessage, UsageError
+from dhtos.protocol.answer import Item, Order, as_after
+from dhtos.protocol.calls import Call
+from dhtos.protocol.hubwire import (
+    as_age,
+    as_bytes,
+    as_contact,
+    as_int,
+    as_list,
+    as_prefix,
+    bad,
+)
+
+_CURSOR_CONTACTS = 3
+_CURSOR_ITEMS_MAX = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class FindResult:
+    """The end of a range query: the hits, what they cover, and where to continue.
+
+    `matches` counts all matches in the answered subtrees, also those beyond the limit.
+    """
+
+    hits: tuple[Hit, ...]
+    coverage: Coverage
+    matches: int
+    cursor: bytes | None
+
+
+class WalkItem:
+    """One subtree of the frontier."""
+
+    __slots__ = (
+        "after", "asked", "bound", "contacts", "detours", "estimate", "hops", "open",
+        "parts", "prefix", "round",
+    )  # fmt: skip
+
+    def __init__(self, prefix: Prefix, contacts: list[Contact], round_: int) -> None:
+        self.prefix = prefix
+        self.contacts = contacts
+        self.round = round_
+        self.estimate = 1.0
+        self.bound = -inf
+        self.after: list[Any] | None = None
+        self.asked: set[Endpoint] = set()
+        self.open: list[Call] = []
+        self.parts: dict[Call, dict[int, list[Any]]] = {}
+        self.detours = 0
+        self.hops = 0
+
+    @property
+    def weight(self) -> float:
+        """Matches that may be missed if the item is never answered: never nothing."""
+        return max(self.estimate, 1.0)
+
+
+def read_item(value: Any) -> Item:
+    """A frontier item of an answer."""
+    fields = as_list(value, 8)
+    if len(fields) < 5:
+        raise bad("a frontier item has 5 fields")
+    estimate, bound = fields[2], fields[3]
+    if type(estimate) is not float or not 0 <= estimate < inf:
+        raise bad("an estimate is a number")
+    if bound is not None and (type(bound) is not float or isnan(bound)):
+        raise bad("a bound is a number")
+    return Item(
+        as_prefix(fields[0]),
+        as_int(fields[1], 0, 2**32),
+        estimate,
+        bound,
+        [as_contact(contact) for contact in as_list(fields[4], 16)],
+    )
+
+
+def read_hit(value: Any, schema: Schema, now: float) -> tuple[bytes, Record, float]:
+    """A hit of an answer: its key, derived from its record, the record, when it was made."""
+    fields = as_list(value, 4)
+    if len(fields) < 2:
+        raise bad("a hit is [age, record]")
+    record = check_record(schema, fields[1])
+    return record.key(schema), record, now - as_age(fields[0])
+
+
+def write_cursor(left: list[WalkItem], last: list[Any] | None) -> bytes | None:
+    """Where to continue: behind `last` in an ordered query, else with what is `left`."""
+    if last is not None:
+        body: list[Any] = [2, last]
+    elif left:
+        body = [1, [[i.prefix.to_wire(), i.after, _told(i)] for i in left]]
+    else:
+        return None
+    cursor = msgspec.msgpack.encode(body)
+    return cursor if len(cursor) <= CURSOR_BYTES_MAX else None
+
+
+def _told(item: WalkItem) -> list[Any]:
+    return [contact.to_wire() for contact in item.contacts[:_CURSOR_CONTACTS]]
+
+
+def read_cursor(cursor: bytes, order: Order | None) -> tuple[list[WalkItem], list[Any] | None]:
+    """The items to begin with, and the place behind which an ordered query continues.
+
+    Raises UsageError for anything that `write_cursor` did not make for such an order.
+    """
+    try:
+        body = as_list(msgspec.msgpack.decode(as_bytes(cursor, CURSOR_BYTES_MAX)), 2)
+        if body[0] == 2 and order is not None:
+            return [WalkItem(Prefix(0, 0), [], 0)], as_after(body[1], order)
+        if body[0] == 1 and order is None:
+            entries = as_list(body[1], _CURSOR_ITEMS_MAX)
+            return [_read_entry(entry) for entry in entries], None
+    except (MalformedMessage, msgspec.DecodeError, ValueError, IndexError, RecursionError) as error:
+        raise UsageError("the cursor is not one that a query returned") from error
+    raise UsageError("the cursor belongs to a query with another order")
+
+
+def _read_entry(entry: Any) -> WalkItem:
+    prefix, after, contacts = as_list(entry, 3)
+    item = WalkItem(as_prefix(prefix), [as_contact(c) for c in as_list(contacts, 8)], 0)
+    item.after = as_after(after, None)
+    return item

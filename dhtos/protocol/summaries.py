@@ -1,0 +1,233 @@
+"""What nodes tell each other about the subtrees they are not in.
+
+    dh_summary  args   [hub, cookie, key of the asker, [bucket index...]]
+                reply  parts [index, part count, key, depth, bits, [entry...], neighbours]
+                entry  [bucket index, summary | nil, age, hearsay...]
+
+Two nodes fork at the first bit in which their keys differ. Beyond the fork each tells of its own
+side, which is one bucket of the other: what lives there (its group and its deeper buckets) and
+whom to ask. Above the fork their buckets are the same subtrees, so either may pass on what it
+knows of them; `bits` says which are inhabited at all, so news of a first inhabitant spreads with
+every exchange. `neighbours` are nodes on the asker's own side: two that started there at once
+meet in this way.
+
+Every bucket is asked about once in SUMMARY_INTERVAL_S, the one asked longest ago first.
+"""
+
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from dhtos.core.contact import Contact
+from dhtos.core.group import State
+from dhtos.core.ids import Endpoint, common_prefix_bits
+from dhtos.core.limits import HUB_BUCKET_CONTACTS_MAX, SUMMARY_INTERVAL_S
+from dhtos.core.summary import Summary
+from dhtos.protocol.calls import Call
+from dhtos.protocol.hubwire import (
+    as_age,
+    as_bytes,
+    as_contact,
+    as_int,
+    as_key,
+    as_list,
+    bad,
+    unpack,
+)
+from dhtos.protocol.rpc import NO_REPLY, Parts
+
+if TYPE_CHECKING:
+    from dhtos.protocol.hub import Hub
+
+_OWN_SUMMARY_S = 30.0  # how long a summary may miss what only changed dynamically
+_ASK_BITS_S = 5.0  # between two questions about one bucket that others say is inhabited
+_ENTRIES_MAX = 160
+_NEIGHBOURS = 4
+
+
+class Summaries:
+    """Both sides of `dh_summary` for one hub node."""
+
+    def __init__(self, hub: "Hub") -> None:
+        self.hub = hub
+        self.core = hub.core
+        self._own_summary: tuple[int, float, Summary] | None = None
+        self._bits_asked: dict[int, float] = {}
+        hub.core.register("dh_summary", self._on_summary)
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    def pull(self, now: float) -> None:
+        """Ask one contact of the subtree whose summary is oldest."""
+        due = [
+            (bucket.pulled, index)
+            for index, bucket in self.hub.buckets.inhabited()
+            if now - bucket.pulled > SUMMARY_INTERVAL_S * 0.9
+        ]
+        if due:
+            _, index = min(due)
+            bucket = self.hub.buckets.get(index)
+            assert bucket is not None
+            bucket.pulled = now
+            for contact in self.hub.buckets.choose(index, self.core.rng, 1):
+                self._ask(contact.endpoint, [], now)
+
+    def compare(self, key: bytes, depth: int, bits: int, now: float) -> None:
+        """A member told which subtrees it believes to be inhabited."""
+        member = self.hub.group.members.get(key)
+        if member is not None:
+            shared = min(depth, common_prefix_bits(self.hub.key, key))
+            self._ask_missing(member.record.endpoint, bits, shared, now)
+
+    def _ask_missing(self, endpoint: Endpoint, bits: int, shared: int, now: float) -> None:
+        """Ask about inhabited subtrees that we believe to be empty."""
+        hub = self.hub
+        if hub.settled:
+            shared = min(shared, hub.group.depth)
+            missing = bits & ((1 << shared) - 1) & ~hub.buckets.bits(shared)
+            inhabited = [i for i in range(shared) if missing >> i & 1 and self._may_ask_bit(i, now)]
+            if inhabited:
+                self._ask(endpoint, inhabited[:4], now)
+
+    def _may_ask_bit(self, index: int, now: float) -> bool:
+        if now - self._bits_asked.get(index, -inf) < _ASK_BITS_S:
+            return False
+        self._bits_asked[index] = now
+        return True
+
+    def _ask(self, endpoint: Endpoint, indexes: list[int], now: float) -> None:
+        cookie = self.core.cookies.get(endpoint, b"")
+        args = [self.hub.number, cookie, self.hub.key, indexes]
+        self.core.calls.send(endpoint, "dh_summary", args, self, now, tag=set(), stream=True)
+
+    def on_reply(self, call: Call, value: Any, _trailer: list[Any] | None, now: float) -> None:
+        """One datagram of a summary answer."""
+        part = as_list(value, 8)
+        call.tag.add(as_int(part[0] if part else None, 0, _ENTRIES_MAX))
+        self.take(value, call.endpoint, now)
+        if len(call.tag) >= part[1]:
+            self.core.calls.cancel(call)
+
+    def on_late(self, call: Call, now: float) -> None:
+        """The retransmission is out; a summary is not urgent."""
+
+    def on_failure(self, call: Call, now: float) -> None:
+        """A contact is gone; the next upkeep asks another."""
+        if call.answered:
+            return
+        for _, bucket in self.hub.buckets.inhabited():
+            for key, known in list(bucket.contacts.items()):
+                if known.contact.endpoint == call.endpoint:
+                    self.hub.buckets.forget(key)
+
+    def take(self, value: Any, endpoint: Endpoint, now: float) -> None:
+        """Learn what a node told about subtrees: its own side of the fork, and shared ones."""
+        part, count, key, _, bits, entries, neighbours = unpack(
+            as_list(value, 8),
+            lambda v: as_int(v, 0, _ENTRIES_MAX),
+            lambda v: as_int(v, 1, _ENTRIES_MAX + 1),
+            as_key,
+            lambda v: as_int(v, 0, 160),
+            lambda v: as_bytes(v, 20),
+            lambda v: as_list(v, 8),
+            lambda v: as_list(v, HUB_BUCKET_CONTACTS_MAX),
+        )
+        if part >= count or key == self.hub.key:
+            raise bad("a summary part out of range")
+        fork = common_prefix_bits(self.hub.key, key)
+        if not self.hub.group.prefix.holds(key):
+            self.hub.buckets.heard(Contact(key, endpoint), now, now)
+        for entry in entries:
+            self._take_entry(as_list(entry, 8), fork, now)
+        if self.hub.settled:
+            for told in neighbours:
+                self.hub.gossip.repair.introduce(as_contact(told), now)
+        self._ask_missing(endpoint, int.from_bytes(bits), fork, now)
+
+    def _take_entry(self, entry: list[Any], fork: int, now: float) -> None:
+        index, summary, age, hearsay = unpack(
+            entry,
+            lambda v: as_int(v, 0, fork),
+            lambda v: v,
+            as_age,
+            lambda v: as_list(v, 2 * HUB_BUCKET_CONTACTS_MAX),
+        )
+        if index >= self.hub.group.depth:
+            return
+        prefix = self.hub.buckets.prefix(index)
+        for told in hearsay:
+            contact = as_contact(told)
+            heard = now - as_age(told[3] if len(told) > 3 else 0)
+            if prefix.holds(contact.id):
+                self.hub.buckets.heard(contact, heard, now)
+        if summary is not None:
+            parsed = Summary.from_bytes(as_bytes(summary, 2000), self.hub.schema)
+            self.hub.buckets.summarise(index, parsed, now - age)
+
+    # --- answering --------------------------------------------------------------------------------
+
+    def _on_summary(
+        self, args: list[Any], source: Endpoint, _trailer: list[Any] | None, now: float
+    ) -> Any:
+        number, cookie, key, indexes = unpack(
+            args, lambda v: v, lambda v: as_bytes(v, 8), as_key, lambda v: as_list(v, 8)
+        )
+        if not self.hub.serves(number) or not self.hub.settled or key == self.hub.key:
+            return NO_REPLY
+        fork = common_prefix_bits(self.hub.key, key)
+        wanted = {as_int(index, -1, 160) for index in indexes}
+        entries = []
+        if not self.hub.group.prefix.holds(key) and (not wanted or wanted & {-1, fork}):
+            entries.append(self._own_side(fork, now))
+        for index, _ in self.hub.buckets.inhabited():
+            if index < fork and wanted & {-1, index}:
+                entries.append(self._bucket_entry(index, now))
+        if not self.core.proven(source, cookie):
+            entries = entries[:1]
+        bits = self.hub.buckets.bits(self.hub.group.depth)
+        head = [self.hub.key, self.hub.group.depth, bits.to_bytes((bits.bit_length() + 7) // 8)]
+        count = max(len(entries), 1)
+        # Whom we know on the asker's side: two that started there at once may not have met.
+        near = self.hub.buckets.choose(fork, self.core.rng, _NEIGHBOURS)
+        side = [c.to_wire() for c in near if c.id != key]
+        return Parts(
+            [i, count, *head, entries[i : i + 1], side if i == 0 else []] for i in range(count)
+        )
+
+    def _own_side(self, fork: int, now: float) -> list[Any]:
+        """Our subtree below the fork with the asker, as an entry of the asker's bucket."""
+        summary: Summary | None = self._group_summary(now)
+        age = 0.0
+        members = [m for m in self.hub.group.members.values() if m.state is State.ALIVE]
+        rng = self.core.rng
+        told = [
+            [m.key, *m.record.endpoint, now - m.born]
+            for m in (members if len(members) <= 5 else rng.sample(members, 5))
+        ]
+        for index, bucket in self.hub.buckets.inhabited():
+            if index > fork:
+                if summary is not None:  # without one of its parts the whole would be a lie
+                    summary = bucket.summary and summary.merge(bucket.summary)
+                    age = max(age, now - bucket.summary_born)
+                told += [
+                    [*c.to_wire(), now - bucket.contacts[c.id].heard]
+                    for c in self.hub.buckets.choose(index, rng, 1)
+                ]
+        packed = summary and summary.to_bytes(self.hub.schema)
+        return [fork, packed, age, told[:HUB_BUCKET_CONTACTS_MAX]]
+
+    def _bucket_entry(self, index: int, now: float) -> list[Any]:
+        bucket = self.hub.buckets.get(index)
+        assert bucket is not None
+        told = [[*k.contact.to_wire(), now - k.heard] for k in bucket.contacts.values()]
+        if bucket.summary is None:
+            return [index, None, 0.0, told]
+        return [index, bucket.summary.to_bytes(self.hub.schema), now - bucket.summary_born, told]
+
+    def _group_summary(self, now: float) -> Summary:
+        group = self.hub.group
+        held = self._own_summary
+        if held is not None and held[0] == group.version and now - held[1] < _OWN_SUMMARY_S:
+            return held[2]
+        summary = Summary.of(self.hub.schema, [m.record for m in group.members.values()])
+        self._own_summary = (group.version, now, summary)
+        return summary
