@@ -9,10 +9,12 @@ A file that cannot be read is set aside as `<name>.corrupt-<n>`, never overwritt
 `warnings`; the node starts without it. The identity is the exception: a new one would be another
 node, so a corrupt identity is a ConfigError that says what to do.
 
-Everything here blocks for the disk; callers on an event loop go through a thread.
+Everything here blocks for the disk; callers on an event loop go through a thread. A cancelled
+caller leaves its thread running, so writers take turns, and one that is late writes nothing.
 """
 
 import os
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -25,7 +27,7 @@ import msgspec
 from dhtos.core.contact import Contact
 from dhtos.core.ids import ID_BYTES
 from dhtos.core.limits import STORED_CONTACTS_MAX
-from dhtos.errors import ConfigError
+from dhtos.errors import Closed, ConfigError
 
 SECRET_BYTES = 32
 SEQ_RESERVE = 1024  # versions a node may publish between two writes of `seq.json`
@@ -81,12 +83,15 @@ class StateDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.warnings: list[str] = []
+        self._writing = threading.RLock()
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock: IO[bytes] | None = (path / "lock").open("ab")
         except OSError as error:
             raise ConfigError(f"state_dir {path} cannot be used: {error.strerror}") from error
         _take(self._lock, path)
+        for leftover in path.glob(".*.json.*"):
+            leftover.unlink()
 
     def identity(self) -> Identity:
         """The identity of this directory, made on the first run."""
@@ -128,9 +133,10 @@ class StateDir:
 
     def reserve_seq(self, least: int) -> int:
         """A version number no run has used, at least `least`; SEQ_RESERVE from it on are ours."""
-        stored = self._read("seq.json", _SeqFile)
-        seq = max(least, stored.seq if stored is not None and stored.seq > 0 else 1)
-        self._write("seq.json", _SeqFile(seq + SEQ_RESERVE))
+        with self._writing:
+            stored = self._read("seq.json", _SeqFile)
+            seq = max(least, stored.seq if stored is not None and stored.seq > 0 else 1)
+            self._write("seq.json", _SeqFile(seq + SEQ_RESERVE))
         return seq
 
     def close(self) -> None:
@@ -170,13 +176,15 @@ class StateDir:
         raise ConfigError(f"{self.path} holds {_CORRUPT_MAX} corrupt files: clean it up")
 
     def _write(self, name: str, content: msgspec.Struct) -> None:
-        assert self._lock is not None, "the state directory is closed"
-        write_atomically(self.path / name, msgspec.json.encode(content) + b"\n")
+        with self._writing:
+            if self._lock is None:
+                raise Closed(f"state_dir {self.path} is closed")
+            write_atomically(self.path / name, msgspec.json.encode(content) + b"\n")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file by its new content as a whole, readable only by its owner."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)

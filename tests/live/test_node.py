@@ -22,7 +22,8 @@ from dhtos.errors import (
     UsageError,
     ValueTooLarge,
 )
-from dhtos.node.address import learn
+from dhtos.node import node as module
+from dhtos.node.address import learn, stun
 from dhtos.node.sampler import Sampler
 from dhtos.transport.udp import UdpSocket
 
@@ -547,3 +548,59 @@ def test_a_daemon_is_small():
     rss_kib, heavy = told.stdout.split("\n")[:2]
     assert heavy == ""
     assert int(rss_kib) <= RSS_KIB_MAX
+
+
+def test_round_trips_may_be_asked_for(run):
+    async def main():
+        async with fleet(3) as nodes:
+            near = await nodes[0].find_all("rtt(self) < 5s")
+            assert near.coverage.complete
+            assert near.matches >= 2
+            to_other = await nodes[0].find_all(f"rtt('{nodes[1].id}') < 5s")
+            assert to_other.coverage.complete
+            with pytest.raises(PredicateError, match="coordinate of that node"):
+                nodes[0].find("rtt('" + "0" * 40 + "') < 5s")
+
+    run(main)
+
+
+def test_an_isolated_node_looks_for_its_seeds_again(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "UPKEEP_INTERVAL_S", 0.05)
+
+    async def main():
+        async with dhtos.Node(config()) as first:
+            kept = {"state_dir": tmp_path}
+            async with dhtos.Node(config(first, **kept)) as node:
+                await node.joined()
+                await eventually(lambda: (tmp_path / "contacts.json").exists())
+                for contact in node.engine.base.contacts():
+                    for _ in range(9):
+                        node.engine.base.routing.failed(contact.id, node.driver.clock())
+                assert len(node.engine.base.routing) == 0
+                await eventually(lambda: len(node.engine.base.routing) == 1)
+                assert node.engine.hub.gateways == [first.driver.socket.endpoint]
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "answer", [None, [], ["127.0.0.1"], ["name", 1], ["0.0.0.0", 7400], ["10.0.0.1", 0]]
+)
+def test_a_useless_stun_answer_is_no_address(run, answer):
+    async def main():
+        async with dhtos.Node(config()) as node, dhtos.Node(config()) as liar:
+            liar.engine.core._handlers["stun"] = lambda *_: answer
+            asking = stun(node.engine.core, liar.driver.socket.endpoint, node.driver.clock())
+            with pytest.raises(NoPeers, match="no usable address"):
+                await node.driver.wait(asking)
+            silent = UdpSocket("127.0.0.1", 0)
+            asking = stun(node.engine.core, silent.endpoint, node.driver.clock())
+            waiting = asyncio.ensure_future(node.driver.wait(asking))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert node.stats()["calls_open"] == 0
+            silent.close()
+
+    run(main)

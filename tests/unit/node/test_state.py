@@ -1,7 +1,7 @@
 """The state directory: identity, contacts and versions across runs, crashes and corruption."""
 
-import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 
 import msgspec
@@ -9,7 +9,7 @@ import pytest
 
 from dhtos.core.contact import Contact
 from dhtos.core.limits import STORED_CONTACTS_MAX
-from dhtos.errors import ConfigError
+from dhtos.errors import Closed, ConfigError
 from dhtos.node import state as module
 from dhtos.node.state import SEQ_RESERVE, Identity, StateDir, write_atomically
 
@@ -128,7 +128,7 @@ def test_closing_twice_is_fine_and_writing_after_it_is_not(tmp_path):
     state = StateDir(tmp_path)
     state.close()
     state.close()
-    with pytest.raises(AssertionError):
+    with pytest.raises(Closed):
         state.save_contacts([])
 
 
@@ -151,9 +151,21 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     assert path.read_bytes() == b"old"
 
 
-def test_a_leftover_of_a_crash_is_overwritten(tmp_path):
-    path = tmp_path / "seq.json"
-    (tmp_path / f".seq.json.{os.getpid()}").write_bytes(b"half a li")
-    write_atomically(path, b"whole")
-    assert path.read_bytes() == b"whole"
-    assert [p.name for p in tmp_path.iterdir()] == ["seq.json"]
+def test_leftovers_of_a_crash_are_removed(tmp_path):
+    (tmp_path / ".seq.json.1234.5678").write_bytes(b"half a li")
+    with StateDir(tmp_path) as state:
+        assert state.reserve_seq(1) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["lock", "seq.json"]
+
+
+def test_writers_in_many_threads_take_turns(tmp_path):
+    """A cancelled caller's thread writes on while the next one has begun."""
+    with StateDir(tmp_path) as state, ThreadPoolExecutor(8) as pool:
+        known = [contact(n) for n in range(50)]
+        saves = [pool.submit(state.save_contacts, known) for _ in range(40)]
+        reserved = [pool.submit(state.reserve_seq, 1) for _ in range(40)]
+        for save in saves:
+            save.result()
+        assert len({one.result() for one in reserved}) == 40
+        assert state.contacts() == known
+        assert state.warnings == []
