@@ -193,5 +193,5 @@ def _question(screen: Screen, answer: Answer) -> str:
         text += f"  (limit {query.limit})"
     if not screen.fancy:
         return f"{text}: {answer.refusal}" if answer.refusal else text
-    refusal = f"\n  {answer.refusal}" if answer.refusal else ""
-    return f"{query.title}\n  {text}{refusal}"
+    refusal = f"\n{answer.refusal}" if answer.refusal else ""
+    return f"{query.title}\n{text}{refusal}"

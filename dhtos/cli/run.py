@@ -47,7 +47,6 @@ async def serve(config: Config, *, wait: bool = False, as_json: bool = False) ->
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, leaving.set)
-    loop.set_exception_handler(_report)
     delay_s = RETRY_S
     while not leaving.is_set():
         node = Node(config)
@@ -82,10 +81,9 @@ async def _start(node: "Node", leaving: asyncio.Event) -> bool:
         starting.result()
         return True
     finally:
-        for task in (starting, signalled):
-            task.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await task
+        starting.cancel()
+        signalled.cancel()
+        await asyncio.gather(starting, signalled, return_exceptions=True)
 
 
 async def _settle(node: "Node") -> None:
@@ -112,13 +110,6 @@ def _announce(node: "Node", *, as_json: bool) -> None:
         line = "ready " + " ".join(f"{name}={value}" for name, value in facts.items())
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
-
-
-def _report(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """A fault in the background is one line in the log; the node goes on."""
-    error = context.get("exception")
-    detail = f": {type(error).__name__}: {error}" if error is not None else ""
-    _say(f"warning: {context.get('message', 'a fault')}{detail}")
 
 
 def _say(text: str) -> None:

@@ -7,10 +7,15 @@ reaches stdout: one document, or one line for each hit.
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_STYLES: Mapping[str, str] = {"yes": "green", "NO": "bold red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +99,37 @@ class Screen:
         from rich import box
         from rich.console import Console
         from rich.table import Table
-        from rich.text import Text
 
-        table = Table(
-            box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False
-        )
+        console = Console(file=self.out, highlight=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for column in columns:
-            table.add_column(column.name, justify="right" if column.right else "left")
+            table.add_column(
+                column.name,
+                justify="right" if column.right else "left",
+                no_wrap=column.name != columns[0].name,
+            )
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        Console(file=self.out, highlight=False).print(table)
+            table.add_row(*map(_cell, row))
+        if title:
+            console.print(title, style="bold", markup=False)
+        console.print(table)
 
     def _write(self, text: str) -> None:
         self.out.write(text + "\n")
         self.out.flush()
+
+
+def _cell(text: str) -> "RenderableType":
+    """A cell as rich draws it: a first line that stands out, the others indented below."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    first, *others = text.split("\n")
+    head = Text(first, style=_STYLES.get(first.partition(":")[0], "bold" if others else ""))
+    if not others:
+        return head
+    return Group(head, *(Padding(Text(line), (0, 0, 0, 2)) for line in others))
 
 
 def plain_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:

@@ -150,7 +150,7 @@ def test_a_file_without_one_good_row_names_the_first_bad_one() -> None:
 
 
 def test_a_cell_beyond_all_bounds_is_an_error_of_the_file() -> None:
-    with pytest.raises(ConfigError, match="x.csv line"):
+    with pytest.raises(ConfigError, match=r"x\.csv line"):
         catalogue("cores\n" + "9" * 200_000 + "\n")
 
 

@@ -1,20 +1,20 @@
 """Values as people write and read them."""
 
+from typing import Any
+
 import pytest
 
 from dhtos.cli.wording import (
     age_text,
-    coverage_as_json,
     coverage_text,
     milliseconds,
     percent,
+    plural,
     read_label,
     read_setting,
     read_value,
     value_text,
 )
-from dhtos.core.coverage import Coverage
-from dhtos.core.ids import Prefix
 from dhtos.core.scale import Flag
 from dhtos.core.schema import Attribute, Value, default_schema
 from dhtos.errors import UsageError
@@ -134,27 +134,13 @@ def test_only_a_whole_is_a_hundred_per_cent() -> None:
     assert percent(0.0) == "0%"
 
 
-def coverage(**changes: object) -> Coverage:
-    fields: dict[str, object] = {
-        "fraction": 1.0,
-        "complete": True,
-        "limited": False,
-        "failed_prefixes": (),
-        "max_age_s": 1.5,
-        "asked": 3,
-        "rtt": 2,
-    }
-    return Coverage(**(fields | changes))  # type: ignore[arg-type]
+def test_a_coverage_is_never_shown_better_than_it_is(plain: Any) -> None:
+    assert coverage_text(plain.COMPLETE) == "complete"
+    assert coverage_text(plain.LIMITED) == "limit met"
+    assert coverage_text(plain.GAPS) == "75%, gaps"
+    assert coverage_text(plain.GAPS | {"fraction": 1.0}) == "99.9%, gaps"
 
 
-def test_a_coverage_is_never_shown_better_than_it_is() -> None:
-    assert coverage_text(coverage()) == "complete"
-    assert coverage_text(coverage(complete=False, limited=True, fraction=0.3)) == "limit met"
-    assert coverage_text(coverage(complete=False, fraction=1.0)) == "99.9%, gaps"
-    assert coverage_text(coverage(complete=False, fraction=0.25)) == "25%, gaps"
-
-
-def test_a_coverage_for_programs_names_what_failed() -> None:
-    told = coverage_as_json(coverage(complete=False, failed_prefixes=(Prefix(5, 3),)))
-    assert told["failed_prefixes"] == ["101"]
-    assert told["asked"] == 3
+def test_one_is_not_many() -> None:
+    assert plural(0, "call") == "0 calls"
+    assert plural(1, "call") == "1 call"

@@ -1,0 +1,101 @@
+"""Stand-ins for the fleet behind the commands."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from dhtos.cli.asking import Plain, Question, Stored
+from dhtos.errors import DhtosError, KeyNotFound
+from dhtos.node.config import Config
+
+COMPLETE: Plain = {
+    "fraction": 1.0,
+    "complete": True,
+    "limited": False,
+    "failed_prefixes": [],
+    "max_age_s": 12.0,
+    "asked": 3,
+    "rtt": 2,
+    "pruned": 0,
+}
+GAPS: Plain = COMPLETE | {"complete": False, "fraction": 0.75, "failed_prefixes": ["01", "110"]}
+LIMITED: Plain = COMPLETE | {"complete": False, "limited": True, "fraction": 0.3}
+
+
+def machine(number: int, **attributes: Any) -> Plain:
+    """A machine in plain values."""
+    return {
+        "id": f"{number:040x}",
+        "endpoint": f"10.0.0.{number}:7400",
+        "seq": number,
+        "age_s": 1.5 * number,
+        "rtt_s": 0.001 * number,
+        "attributes": attributes,
+        "labels": {},
+    }
+
+
+class FakeAsker:
+    """Answers from what it was given, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.machines: list[Plain] = []
+        self.coverage = COMPLETE
+        self.cursor: str | None = None
+        self.values: dict[str, Stored] = {}
+        self.asked: list[tuple[Any, ...]] = []
+        self.error: DhtosError | None = None
+        self.configs: list[tuple[Config, bool]] = []
+
+    @asynccontextmanager
+    async def open(self, config: Config, *, seeded: bool) -> AsyncIterator["FakeAsker"]:
+        """In the place of `dhtos.cli.asking.asker`."""
+        self.configs.append((config, seeded))
+        yield self
+
+    def _ask(self, *question: Any) -> None:
+        self.asked.append(question)
+        if self.error is not None:
+            raise self.error
+
+    async def find(self, question: Question, on_hit: Callable[[Plain], None]) -> Plain:
+        self._ask("find", question)
+        for hit in self.machines:
+            on_hit(hit)
+        matches = len(self.machines)
+        return {"matches": matches, "coverage": self.coverage, "cursor": self.cursor}
+
+    async def count(self, query: str, *, strict: bool) -> Plain:
+        self._ask("count", query, strict)
+        return {"count": len(self.machines), "coverage": self.coverage}
+
+    async def members(self) -> list[Plain]:
+        self._ask("members")
+        return [m | {"state": "alive", "self": False} for m in self.machines]
+
+    async def put(self, key: str, value: Stored, ttl_s: float | None) -> Plain:
+        self._ask("put", key, value, ttl_s)
+        self.values[key] = value
+        return {"stored_on": 3, "wanted": 20, "seq": 7}
+
+    async def get(self, key: str) -> Plain:
+        self._ask("get", key)
+        if key not in self.values:
+            raise KeyNotFound("no reachable node holds a value under 0123abcd")
+        return {"value": self.values[key], "seq": 7, "expires_s": 60.0}
+
+    async def status(self) -> Plain:
+        self._ask("status")
+        return {
+            "id": "0" * 40,
+            "name": None,
+            "endpoint": "10.0.0.1:7400",
+            "client": False,
+            "joined": True,
+            "kernels": "compiled",
+            "group": {"prefix": "0110", "members": 9},
+            "attributes": {"cores": 8, "mem": 2**35},
+            "labels": {"team": "video"},
+            "warnings": [],
+            "stats": {"peers": 4.0, "calls_open": 0.0},
+        }
