@@ -7,6 +7,7 @@ import ast
 import re
 import tokenize
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -305,6 +306,14 @@ def test_no_paths_of_one_machine() -> None:
 
 
 # --- tests ----------------------------------------------------------------------------------------
+
+
+def test_every_room_is_collected(pytestconfig: pytest.Config) -> None:
+    """pytest passes over folders called `dist` and `build` unless told otherwise."""
+    patterns = pytestconfig.getini("norecursedirs")
+    folders = {path.parent for path in python_files("tests")} - {ROOT / "tests"}
+    names = {part for folder in folders for part in folder.relative_to(ROOT).parts}
+    offenders(f"{n}: passed over by {p}" for n in names for p in patterns if fnmatch(n, p))
 
 
 def test_tests_outweigh_sources() -> None:
