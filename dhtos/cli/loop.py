@@ -6,7 +6,9 @@ the same fault once: a node goes on without it, and a log must not drown in it.
 
 import asyncio
 import sys
+import traceback
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -39,9 +41,15 @@ class FaultReport:
         """Tell a fault in one line."""
         error = context.get("exception")
         what = context.get("message", "a fault in the background")
-        fault = f"{type(error).__name__}: {error}" if error is not None else str(what)
+        fault = str(what) if error is None else f"{type(error).__name__}: {error}{_place(error)}"
         if fault in self._told or len(self._told) >= FAULTS_MAX:
             return
         self._told.add(fault)
         sys.stderr.write(f"warning: a fault of dhtos itself: {' '.join(fault.split())}\n")
         sys.stderr.flush()
+
+
+def _place(error: BaseException) -> str:
+    """Where it happened: the innermost line, for a report that helps."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""

@@ -64,7 +64,9 @@ class Screen:
     def table(
         self, columns: Sequence[Column], rows: Iterable[Sequence[str]], title: str = ""
     ) -> None:
-        """A table of texts."""
+        """A table of texts; programs do not get it."""
+        if self.as_json:
+            return
         listed = [list(row) for row in rows]
         if self.fancy:
             self._draw(columns, listed, title)
