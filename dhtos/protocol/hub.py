@@ -93,11 +93,18 @@ class Hub:
             whole = record.rev != previous.rev
             self.gossip.spread(key, now, eager=eager or whole, whole=whole)
             return
-        if previous is not None and self.settled:
+        if previous is None:
+            self._place(key, record, now)
+            return
+        if self.settled:
             self._say_left(now)
+        known = self._known_endpoints()
+        joining = self._join is not None and not self._join.done
         self._place(key, record, now)
-        if previous is not None and self._running:
-            self.join(self._known_endpoints(), now)
+        if known and (self._running or joining):
+            self.join(known, now)
+        elif self._running:  # nobody else is here
+            self.settle(now)
 
     def renew(self, now: float, *, at_least: int = 0, eager: bool = False) -> None:
         """Publish the own record again: a heartbeat, or the answer to a rumour of our death."""
@@ -107,7 +114,6 @@ class Hub:
         self.advertise(self.own.updated(seq, self.own.dynamic, coordinate), now, eager=eager)
 
     def _place(self, key: bytes, record: Record, now: float) -> None:
-        self._old = self.group
         self.own = record
         self.key = key
         self.group = Group(key, self.group_size)
@@ -116,9 +122,12 @@ class Hub:
         self.group.put(key, record, now, now)
 
     def _known_endpoints(self) -> list[Endpoint]:
-        known = [m.record.endpoint for m in self._old.members.values()][:16]
+        """Who may help to find another place: some members, contacts, and the gateways."""
+        known = self.gossip.partners(8)
+        for index, _ in self.buckets.inhabited():
+            known += [c.endpoint for c in self.buckets.choose(index, self.core.rng, 1)]
         own = self.own.endpoint if self.own else None
-        return [endpoint for endpoint in [*known, *self.gateways] if endpoint != own]
+        return [e for e in dict.fromkeys([*known[:16], *self.gateways]) if e != own]
 
     def leave(self, now: float) -> None:
         """Say goodbye: members bury the record at once."""
@@ -206,14 +215,18 @@ class Hub:
             if key != self.key:
                 self.group.put(key, record, born, now)
 
-    def settle(self, now: float) -> None:
-        """Know enough to answer: start the upkeep and tell everybody who should know."""
+    def settle(self, now: float, *, announce: bool = True) -> None:
+        """Know enough to answer: start the upkeep and tell everybody who should know.
+
+        Without `announce` nothing is told: they know (a simulation that starts from the truth).
+        """
         self.settled = True
         self._narrow(now)
-        self.gossip.spread(self.key, now, eager=True, whole=True)
-        for index, _ in self.buckets.inhabited():
-            chosen = self.buckets.choose(index, self.core.rng, 2)
-            self.gossip.push_own([contact.endpoint for contact in chosen], now)
+        if announce:
+            self.gossip.spread(self.key, now, eager=True, whole=True)
+            for index, _ in self.buckets.inhabited():
+                chosen = self.buckets.choose(index, self.core.rng, 2)
+                self.gossip.push_own([contact.endpoint for contact in chosen], now)
         self._reseeded = now
         if not self._running:
             self._running = True
