@@ -37,7 +37,7 @@ PARTS_MAX = 16
 STRICT = 1
 COUNT_ONLY = 2
 _BOUND_CACHE = 64
-_ROOM = REPLY_BYTES_MAX - 120  # header, message id and the fixed fields
+_ROOM = REPLY_BYTES_MAX - 144  # header, message id, trailer and the fixed fields
 PREDICATE_BYTES_MAX = 6000
 
 Order = tuple[int, bool]

@@ -32,6 +32,9 @@ from dhtos.protocol.hubwire import (
 
 _CURSOR_CONTACTS = 3
 _CURSOR_ITEMS_MAX = 8192
+_UNREADABLE = (
+    MalformedMessage, msgspec.DecodeError, ValueError, TypeError, IndexError, RecursionError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class WalkItem:
 
     __slots__ = (
         "after", "asked", "bound", "contacts", "detours", "estimate", "hops", "open",
-        "parts", "prefix", "round",
+        "parts", "prefix", "proved", "round",
     )  # fmt: skip
 
     def __init__(self, prefix: Prefix, contacts: list[Contact], round_: int) -> None:
@@ -63,6 +66,7 @@ class WalkItem:
         self.bound = -inf
         self.after: list[Any] | None = None
         self.asked: set[Endpoint] = set()
+        self.proved: set[Endpoint] = set()  # whom we showed a cookie to get the whole answer
         self.open: list[Call] = []
         self.parts: dict[Call, dict[int, list[Any]]] = {}
         self.detours = 0
@@ -130,7 +134,7 @@ def read_cursor(cursor: bytes, order: Order | None) -> tuple[list[WalkItem], lis
         if body[0] == 1 and order is None:
             entries = as_list(body[1], _CURSOR_ITEMS_MAX)
             return [_read_entry(entry) for entry in entries], None
-    except (MalformedMessage, msgspec.DecodeError, ValueError, IndexError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise UsageError("the cursor is not one that a query returned") from error
     raise UsageError("the cursor belongs to a query with another order")
 

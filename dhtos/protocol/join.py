@@ -18,8 +18,8 @@ from dhtos.core.ids import ID_BITS, Endpoint, Prefix, common_prefix_bits
 from dhtos.core.limits import OPERATION_DEADLINE_S
 from dhtos.errors import MalformedMessage, NoPeers
 from dhtos.protocol.calls import Call
-from dhtos.protocol.frontier import FindResult
-from dhtos.protocol.hubwire import as_bytes, as_contact, as_int, as_key, as_list, as_prefix, bad
+from dhtos.protocol.frontier import FindResult, read_item
+from dhtos.protocol.hubwire import as_bytes, as_int, as_key, as_list, as_prefix, bad
 from dhtos.protocol.operation import Operation
 from dhtos.protocol.timers import Timer
 from dhtos.protocol.walk import Walk
@@ -41,6 +41,7 @@ class Join:
         self.operation: Operation[int] = self.core.operation(self._on_cancel)
         self._candidates: list[Contact] = [Contact(b"", endpoint) for endpoint in gateways]
         self._asked: set[Endpoint] = set()
+        self._proved: set[Endpoint] = set()  # whom we showed a cookie to get the whole answer
         self._open: set[Call] = set()
         self._nearest: tuple[int, Contact, int] | None = None  # shared bits, who, its depth
         self._covered = False
@@ -144,7 +145,8 @@ class Join:
             raise bad("a range header has 7 fields")
         contact = Contact(as_key(header[0]), call.endpoint)
         self.core.remember_cookie(call.endpoint, as_bytes(header[2], 8))
-        if part[3] is None:
+        if part[3] is None and call.endpoint not in self._proved:
+            self._proved.add(call.endpoint)
             self._ask(contact, now)
             return
         depth = as_int(header[1], 0, ID_BITS)
@@ -157,7 +159,7 @@ class Join:
             self._nearest = (bits, contact, depth)
             self._copy(now)
             return
-        hints = [as_contact(c) for i in as_list(part[3], 64) for c in as_list(i[4], 16)]
+        hints = [c for told in as_list(part[3], 64) for c in read_item(told).contacts]
         nearer = [c for c in hints if common_prefix_bits(self.key, c.id) > bits]
         nearer.sort(key=lambda c: -common_prefix_bits(self.key, c.id))
         self._candidates = nearer + self._candidates

@@ -94,7 +94,8 @@ class Walk:
             else:
                 item.contacts = item.contacts or self.hub.gateway_contacts()
                 self._waiting.append(item)
-        if self._waiting and not any(item.contacts for item in self._waiting):
+        unplaced = self._waiting and not self.hub.settled
+        if unplaced and not any(item.contacts for item in self._waiting):
             self._timer.cancel()
             self.operation.fail(NoPeers("no dhtos node is known: give --seed HOST:PORT"))
             return
@@ -104,11 +105,11 @@ class Walk:
         found = answer(self.hub, item.prefix, self.question, item.after or self._after)
         self._pruned += found.pruned
         if not found.covers:
-            item.contacts = found.items[0].contacts
+            item.contacts = [*found.items[0].contacts, *item.contacts]
             self._waiting.append(item)
             return
         for inner in found.items:
-            self._add(inner, 0)
+            self._add(inner, 0, item.after)
         hits = [(m.key, m.record, m.born) for m in found.hits]
         if self._settle(item, found.covers[0], found.matches, hits, now) and found.more:
             last = found.hits[-1]
@@ -173,11 +174,18 @@ class Walk:
 
     # --- the frontier -----------------------------------------------------------------------------
 
-    def _add(self, told: Item, round_: int) -> None:
-        """A subtree that somebody says is to be asked."""
-        if self._is_resolved(told.prefix) or not self.question.bound.intersects(told.prefix):
+    def _add(self, told: Item, round_: int, after: list[Any] | None) -> None:
+        """A subtree that somebody says is to be asked.
+
+        Behind a place (`after`) it is part of a subtree that was answered for by somebody whose
+        group is larger than that of whom we asked for the next page: what is left of it counts.
+        """
+        if after is None and self._is_resolved(told.prefix):
+            return
+        if not self.question.bound.intersects(told.prefix):
             return
         item = WalkItem(told.prefix, told.contacts, round_)
+        item.after = after
         item.estimate = told.estimate
         item.bound = -inf if told.bound is None else told.bound
         if len(self._waiting) >= WALK_FRONTIER_MAX:
@@ -222,9 +230,10 @@ class Walk:
             return True
         if any(item.after is not None for item in self._waiting + self._active):
             return False
-        worst = sorted(self._place(key)[0] for key in self.found)[limit - 1]
-        bounds = [item.bound for item in self._waiting + self._active]
-        return bool(worst <= min(bounds, default=inf))
+        # Among equals the key decides, or the next page would miss those with smaller keys.
+        worst = sorted(self._place(key) for key in self.found)[limit - 1]
+        left = self._waiting + self._active
+        return all(worst < [item.bound, item.prefix.first] for item in left)
 
     # --- asking -----------------------------------------------------------------------------------
 
@@ -313,6 +322,8 @@ class Walk:
                 raise bad("a range answer has 5 fields")
             count = as_int(part[1], 1, 10 * PARTS_MAX)
             parts = item.parts.setdefault(call, {})
+            if any(other[1] != count for other in parts.values()):
+                parts.clear()  # a retransmission was answered anew: one of the two must be whole
             parts[as_int(part[0], 0, count - 1)] = part
             if len(parts) < count:
                 return
@@ -334,9 +345,9 @@ class Walk:
         if len(fields) < 7:
             raise bad("a range header has 7 fields")
         as_key(fields[0])
-        if self.core.remember_cookie(contact.endpoint, as_bytes(fields[2], 8)) and (
-            parts[0][3] is None
-        ):
+        self.core.remember_cookie(contact.endpoint, as_bytes(fields[2], 8))
+        if any(part[3] is None for part in parts) and contact.endpoint not in item.proved:
+            item.proved.add(contact.endpoint)
             self._drop_calls(item)
             self._send(item, contact, now)
             return
@@ -358,7 +369,7 @@ class Walk:
         self._pruned += pruned
         for told in items:
             if item.prefix.covers(told.prefix) and told.prefix.length > item.prefix.length:
-                self._add(told, item.round + 1)
+                self._add(told, item.round + 1, item.after)
         self._active.remove(item)
         kept = [
             hit
