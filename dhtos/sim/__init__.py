@@ -10,7 +10,7 @@ from dhtos.sim.checkers import (
 )
 from dhtos.sim.clock import Clock
 from dhtos.sim.cluster import Cluster
-from dhtos.sim.engines import base_truth, bootstrap, closest_nodes, engines
+from dhtos.sim.engines import base_truth, bootstrap, closest_nodes, engines, hub_truth
 from dhtos.sim.failure import SimulationError
 from dhtos.sim.faults import Crash, Fault, FaultPlan, Partition, Pause, Storm
 from dhtos.sim.loop import VirtualLoop, run
@@ -24,7 +24,7 @@ from dhtos.sim.traffic import Traffic
 
 __all__ = [
     "Cluster", "SimNode", "NodeState", "SimEngine", "SimOperation", "SimulationError",
-    "engines", "bootstrap", "base_truth", "closest_nodes",
+    "engines", "bootstrap", "base_truth", "hub_truth", "closest_nodes",
     "Clock", "Network", "Weather", "CLEAR", "LatencyMatrix",
     "Fault", "FaultPlan", "Crash", "Pause", "Partition", "Storm",
     "Checker", "EngineInvariants", "BoundedOutbox", "BoundedDatagrams", "RepliesAnswerRequests",

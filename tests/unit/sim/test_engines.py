@@ -5,10 +5,12 @@ from random import Random
 import pytest
 
 from dhtos.core.ids import common_prefix_bits, distance
+from dhtos.core.limits import HEARTBEAT_S, HUB_BUCKET_CONTACTS_MAX
+from dhtos.core.record import make_record
 from dhtos.core.schema import default_schema
 from dhtos.protocol.engine import EngineConfig
 from dhtos.sim.cluster import Cluster
-from dhtos.sim.engines import base_truth, bootstrap, closest_nodes, engines
+from dhtos.sim.engines import base_truth, bootstrap, closest_nodes, engines, hub_truth
 
 K = 4
 
@@ -86,3 +88,83 @@ def test_closest_nodes_are_those_of_brute_force():
     far = max(distance(node.id, target) for node in chosen)
     assert len(chosen) == 7
     assert all(distance(node.id, target) > far for node in rest)
+
+
+# --- the hub ------------------------------------------------------------------------------------
+
+SCHEMA = default_schema()
+G = 8
+
+
+def _advert(node):
+    values = {"cores": 2 ** (node.index % 7), "mem": 2**30 * (1 + node.index % 5)}
+    return make_record(SCHEMA, values, {}, node_id=node.id, endpoint=node.endpoint, seq=1)
+
+
+def _hub_cluster(count, seed=1):
+    config = EngineConfig(group_size=G)
+    cluster = Cluster(engines(config=config, schema=SCHEMA), seed=seed)
+    cluster.add(count)
+    return cluster
+
+
+def _warm_hubs(count, seed=1):
+    cluster = _hub_cluster(count, seed)
+    cluster.warm_start(hub_truth(_advert))
+    return cluster, {node.engine.hub.key: node.engine.hub for node in cluster.nodes}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_hub_truth_is_the_narrowest_group_and_every_other_subtree(seed):
+    cluster, hubs = _warm_hubs(60, seed)
+    cluster.check()
+    for key, hub in hubs.items():
+        assert hub.settled
+        assert set(hub.group.members) == {k for k in hubs if hub.group.prefix.holds(k)}
+        assert len(hub.group) <= G
+        assert sum(hub.group.prefix.parent().holds(k) for k in hubs) > G
+        outside = {hub.buckets.index_of(k) for k in hubs if not hub.group.prefix.holds(k)}
+        assert {index for index, _ in hub.buckets.inhabited()} == outside
+        for index, bucket in hub.buckets.inhabited():
+            there = [k for k in hubs if hub.buckets.prefix(index).holds(k)]
+            assert bucket.summary.count == len(there)
+            assert bucket.contacts.keys() <= set(there) - {key}
+            assert len(bucket.contacts) == min(len(there), HUB_BUCKET_CONTACTS_MAX)
+
+
+def test_a_hub_that_fits_in_one_group_is_held_whole():
+    cluster, hubs = _warm_hubs(G)
+    for node in cluster.nodes:
+        assert node.engine.hub.group.depth == 0
+        assert node.engine.hub.group.members.keys() == hubs.keys()
+        assert node.engine.hub.buckets.inhabited() == []
+
+
+def test_members_agree_on_how_old_a_record_is():
+    cluster, hubs = _warm_hubs(30)
+    ages = {}
+    for node in cluster.nodes:
+        for key, member in node.engine.hub.group.members.items():
+            ages.setdefault(key, []).append(cluster.local(node) - member.born)
+    assert ages.keys() == hubs.keys()
+    for held in ages.values():
+        assert max(held) - min(held) < 1e-6
+        assert 0 <= min(held) < HEARTBEAT_S
+    assert len({round(held[0], 3) for held in ages.values()}) > 20
+
+
+def test_a_hub_started_from_the_truth_announces_nothing_and_runs():
+    cluster, _ = _warm_hubs(30)
+    assert cluster.network.sent == 0
+    cluster.run_for(3.0)
+    assert cluster.network.sent > 0
+    assert all(node.engine.counters["suspicions"] == 0 for node in cluster.nodes)
+
+
+def test_the_hub_truth_of_another_cluster_is_another_truth():
+    fill = hub_truth(_advert)
+    for seed in (1, 2):
+        cluster = _hub_cluster(20, seed)
+        cluster.warm_start(fill)
+        own = {node.engine.hub.own.node_id for node in cluster.nodes}
+        assert own == {node.id for node in cluster.nodes}
