@@ -1,0 +1,566 @@
+"""One member's answer to a range query: what it covers, what it prunes, how it is cut and paged."""
+
+import random
+from math import inf
+
+import msgspec
+import pytest
+from hub_world import (
+    ALL,
+    GIB,
+    SCHEMA,
+    Lone,
+    at_least,
+    contact_of,
+    endpoint_of,
+    equal,
+    machine,
+    order,
+    question,
+)
+
+from dhtos.core.contact import Contact
+from dhtos.core.group import Member
+from dhtos.core.ids import ID_BITS, Prefix
+from dhtos.core.limits import REPLY_BYTES_MAX, WALK_HITS_MAX
+from dhtos.core.predicate import Box, Predicate, Range
+from dhtos.core.record import Record
+from dhtos.core.summary import Summary
+from dhtos.errors import MalformedMessage
+from dhtos.protocol.answer import (
+    COUNT_ONLY,
+    PARTS_MAX,
+    STRICT,
+    answer,
+    as_after,
+    as_order,
+    order_value,
+    sort_key,
+)
+from dhtos.protocol.wire import encode_request, encode_trailer
+
+WHOLE = Prefix(0, 0)
+SOURCE = ("10.9.9.9", 9)
+
+
+def machines(count: int, **values: object) -> list[Record]:
+    """Machines that are alike but for their number, so that they share a deep subtree."""
+    given = {"cores": 4, "mem": 8 * GIB, **values}
+    return [machine(n, **given) for n in range(1, count + 1)]
+
+
+def keys(members: list[Member]) -> list[bytes]:
+    return [member.key for member in members]
+
+
+def sorted_keys(records: list[Record]) -> list[bytes]:
+    return sorted(record.key(SCHEMA) for record in records)
+
+
+@pytest.fixture
+def split() -> Lone:
+    """A settled node below the root: small machines inside, others in sibling subtrees."""
+    inside = machines(5, cores=2)
+    outside = [machine(n, cores=4 << (n % 5), mem=64 * GIB) for n in range(20, 40)]
+    return Lone(inside[0], size=8).settle(inside[1:] + outside)
+
+
+def ask_args(
+    lone: Lone,
+    *,
+    prefix: Prefix = WHOLE,
+    predicate: bytes | None = None,
+    cookie: bytes = b"",
+    limit: object = 0,
+    by: object = None,
+    flags: object = 0,
+    after: object = None,
+) -> list[object]:
+    """The arguments of `dh_range`."""
+    wire = lone.hub.everything if predicate is None else predicate
+    return [lone.hub.number, cookie, prefix.to_wire(), wire, limit, by, flags, after]
+
+
+def ask(lone: Lone, **options: object) -> list[list[object]]:
+    """All datagrams of the answer, for an asker that has proved its address."""
+    options.setdefault("cookie", lone.core.cookie(SOURCE))
+    return lone.request("dh_range", ask_args(lone, **options), SOURCE)
+
+
+def joined(parts: list[list[object]]) -> tuple[list[object], list[object], list[object]]:
+    """Header, items and hits of an answer."""
+    items = [item for part in parts for item in part[3]]
+    return parts[0][2], items, [hit for part in parts for hit in part[4]]
+
+
+def request(args: list[object]) -> bytes:
+    return encode_request(b"m" * 20, "dh_range", args) + encode_trailer([1])
+
+
+# --- what an answer covers ------------------------------------------------------------------------
+
+
+def test_a_prefix_above_the_group_is_covered_as_far_as_the_group_goes(split: Lone) -> None:
+    hub = split.hub
+    found = answer(hub, WHOLE, question(), None)
+    assert found.covers == [hub.group.prefix]
+    assert keys(found.hits) == list(hub.group.members)
+    assert found.matches == len(hub.group)
+    assert [item.prefix for item in found.items] == [
+        hub.buckets.prefix(index) for index, _ in hub.buckets.inhabited()
+    ]
+    covered = [*found.covers, *(item.prefix for item in found.items)]
+    assert not any(a.covers(b) for a in covered for b in covered if a is not b)
+
+
+def test_only_subtrees_below_the_asked_prefix_become_items(split: Lone) -> None:
+    hub = split.hub
+    inhabited = [index for index, _ in hub.buckets.inhabited()]
+    depth = inhabited[-1]
+    found = answer(hub, Prefix.of(hub.key, depth), question(), None)
+    assert [item.prefix for item in found.items] == [hub.buckets.prefix(depth)]
+    assert found.covers == [hub.group.prefix]
+
+
+def test_a_prefix_within_the_group_is_covered_whole(split: Lone) -> None:
+    hub = split.hub
+    for prefix in (hub.group.prefix, Prefix.of(hub.key, ID_BITS)):
+        found = answer(hub, prefix, question(), None)
+        assert found.covers == [prefix]
+        assert found.items == []
+        assert keys(found.hits) == [key for key in hub.group.members if prefix.holds(key)]
+
+
+def test_a_disjoint_prefix_is_left_to_those_who_are_nearer(split: Lone) -> None:
+    hub = split.hub
+    index, bucket = hub.buckets.inhabited()[0]
+    found = answer(hub, hub.buckets.prefix(index), question(), None)
+    assert (found.covers, found.hits, found.matches, found.more) == ([], [], 0, False)
+    (item,) = found.items
+    assert {contact.id for contact in item.contacts} == {*bucket.contacts}
+
+
+def test_for_a_point_outside_those_below_it_are_named_before_the_others(split: Lone) -> None:
+    hub = split.hub
+    index, bucket = hub.buckets.inhabited()[0]
+    target = next(iter(bucket.contacts))
+    (item,) = answer(hub, Prefix.of(target, ID_BITS), question(), None).items
+    assert [contact.id for contact in item.contacts] == [target]
+    free = hub.buckets.prefix(index)
+    nobody = free.first if free.first not in bucket.contacts else free.last
+    (item,) = answer(hub, Prefix.of(nobody, ID_BITS), question(), None).items
+    assert {contact.id for contact in item.contacts} == {*bucket.contacts}
+
+
+def test_nobody_is_named_for_an_empty_subtree(split: Lone) -> None:
+    hub = split.hub
+    empty = next(i for i in range(hub.group.depth) if hub.buckets.get(i) is None)
+    (item,) = answer(hub, hub.buckets.prefix(empty), question(), None).items
+    assert item.contacts == []
+
+
+# --- pruning --------------------------------------------------------------------------------------
+
+
+def test_a_subtree_whose_keys_cannot_match_is_passed_over(split: Lone) -> None:
+    hub = split.hub
+    asked = question(equal(cores=2, mem=8 * GIB))
+    found = answer(hub, WHOLE, asked, None)
+    assert found.matches == 5
+    assert found.pruned == 0  # the key alone says so, no summary is needed
+    for item in found.items:
+        assert asked.bound.intersects(item.prefix)
+    assert len(found.items) < len(hub.buckets.inhabited())
+
+
+def test_a_subtree_whose_summary_rules_a_match_out_is_counted_as_pruned(split: Lone) -> None:
+    hub = split.hub
+    found = answer(hub, WHOLE, question(at_least(mem_free=1 * GIB)), None)
+    assert found.items == []
+    assert found.pruned == len(hub.buckets.inhabited())
+
+
+def test_without_a_summary_a_subtree_is_asked(split: Lone) -> None:
+    hub = split.hub
+    for _, bucket in hub.buckets.inhabited():
+        bucket.summary = None
+    found = answer(hub, WHOLE, question(at_least(mem_free=1 * GIB), by=order("price")), None)
+    assert len(found.items) == len(hub.buckets.inhabited())
+    assert all(item.bound is None for item in found.items)
+    assert all(item.estimate == item.count for item in found.items)
+
+
+def test_strict_does_not_believe_summaries_of_what_changes(split: Lone) -> None:
+    hub = split.hub
+    dynamic, static = at_least(mem_free=1 * GIB), at_least(gpu_mem=1 * GIB)
+    count = len(hub.buckets.inhabited())
+    assert len(answer(hub, WHOLE, question(dynamic, strict=True), None).items) == count
+    assert answer(hub, WHOLE, question(static, strict=True), None).items == []
+
+
+def test_items_carry_what_ranks_them(split: Lone) -> None:
+    hub = split.hub
+    wanted = question(at_least(cores=8), by=order("cores"))
+    for item in answer(hub, WHOLE, wanted, None).items:
+        bucket = hub.buckets.get(hub.buckets.index_of(item.prefix.first))
+        assert bucket is not None
+        assert bucket.summary is not None
+        assert item.count == bucket.count
+        assert item.estimate == wanted.bound.estimate(bucket.summary)
+        assert item.bound is not None
+        assert item.bound <= 64
+
+
+def test_a_descending_bound_is_negated_so_that_smaller_is_better(split: Lone) -> None:
+    hub = split.hub
+    (up, down) = (
+        answer(hub, WHOLE, question(by=order("cores", descending=d)), None) for d in (False, True)
+    )
+    for one, other in zip(up.items, down.items, strict=True):
+        assert one.bound is not None
+        assert other.bound is not None
+        assert 0 < one.bound <= -other.bound
+
+
+# --- limits and places ----------------------------------------------------------------------------
+
+
+def test_hits_come_in_key_order_and_more_says_what_the_limit_left() -> None:
+    records = machines(6)
+    hub = Lone(records[0]).settle(records[1:]).hub
+    every = sorted_keys(records)
+    for limit in (1, 3, 5):
+        found = answer(hub, WHOLE, question(limit=limit), None)
+        assert keys(found.hits) == every[:limit]
+        assert found.more
+        assert found.matches == 6
+    for limit in (0, 6, 9):
+        found = answer(hub, WHOLE, question(limit=limit), None)
+        assert keys(found.hits) == every
+        assert not found.more
+
+
+def test_after_continues_behind_a_key() -> None:
+    records = machines(6)
+    hub = Lone(records[0]).settle(records[1:]).hub
+    every = sorted_keys(records)
+    seen: list[bytes] = []
+    after = None
+    for more in (True, True, False):
+        found = answer(hub, WHOLE, question(limit=2), after)
+        seen += keys(found.hits)
+        assert found.more is more
+        assert found.matches == 6
+        after = [seen[-1]]
+    assert seen == every
+    assert answer(hub, WHOLE, question(limit=2), after).hits == []
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_after_continues_an_order_with_ties_and_missing_values(descending: bool) -> None:
+    prices = [0.5, 0.25, None, 0.5, 0.5, None, 1.0]
+    records = [
+        machine(n, cores=4, **({} if price is None else {"price": price}))
+        for n, price in enumerate(prices, 1)
+    ]
+    hub = Lone(records[0]).settle(records[1:]).hub
+    by = order("price", descending=descending)
+    truth = sorted(records, key=lambda r: sort_key(r.key(SCHEMA), r, SCHEMA, by))
+    assert [order_value(record, SCHEMA, by) for record in truth[-2:]] == [inf, inf]
+    seen: list[Record] = []
+    after = None
+    while True:
+        found = answer(hub, WHOLE, question(limit=2, by=by), after)
+        if not found.hits:
+            break
+        seen += [member.record for member in found.hits]
+        last = found.hits[-1]
+        after = sort_key(last.key, last.record, SCHEMA, by)
+    assert seen == truth
+    assert [m.record for m in answer(hub, WHOLE, question(by=by), None).hits] == truth
+    assert not answer(hub, WHOLE, question(by=by), None).more
+
+
+def test_counting_sends_no_hits() -> None:
+    records = machines(6)
+    hub = Lone(records[0]).settle(records[1:]).hub
+    found = answer(hub, WHOLE, question(limit=2, count_only=True), None)
+    assert (found.hits, found.matches, found.more) == ([], 6, False)
+
+
+def test_a_text_has_no_place_in_an_order() -> None:
+    record = machine(1, cores=4, arch="x86_64", load1=2.5)
+    index = SCHEMA.index("arch")
+    assert order_value(record, SCHEMA, (index, False)) == inf
+    assert order_value(record, SCHEMA, order("load1")) == 2.5
+    assert order_value(record, SCHEMA, order("load1", descending=True)) == -2.5
+    assert sort_key(b"k", record, SCHEMA, None) == [b"k"]
+    assert sort_key(b"k", record, SCHEMA, order("cores")) == [4.0, b"k"]
+
+
+# --- the handler ----------------------------------------------------------------------------------
+
+
+def test_the_question_travels_and_comes_back() -> None:
+    asked = question(at_least(cores=4), 7, order("price"), strict=True, count_only=True)
+    predicate, limit, by, flags = asked.to_wire()
+    lone = Lone(machine(1, cores=4)).settle()
+    assert lone.hub.answering.bound(predicate).predicate == at_least(cores=4)
+    assert (limit, as_order(by, SCHEMA), flags) == (7, order("price"), STRICT | COUNT_ONLY)
+    assert question().to_wire()[2:] == [None, 0]
+
+
+def test_an_answer_on_the_wire_says_who_how_deep_and_what_it_covers(split: Lone) -> None:
+    hub = split.hub
+    header, items, hits = joined(ask(split))
+    key, depth, cookie, covers, matches, cut_at, pruned = header
+    assert (key, depth, cookie) == (hub.key, hub.group.depth, split.core.cookie(SOURCE))
+    assert covers == [hub.group.prefix.to_wire()]
+    assert (matches, cut_at, pruned) == (len(hub.group), None, 0)
+    assert len(items) == len(hub.buckets.inhabited())
+    assert len(hits) == len(hub.group)
+    assert all(age == 0.0 for age, _ in hits)
+
+
+def test_ages_of_hits_are_relative(split: Lone) -> None:
+    split.now += 12.5
+    _, _, hits = joined(ask(split))
+    assert [age for age, _ in hits] == [12.5] * len(split.hub.group)
+
+
+def test_flags_reach_the_answer(split: Lone) -> None:
+    wire = msgspec.msgpack.encode(at_least(mem_free=1 * GIB).to_wire())
+    ((_, _, header, items, _),) = ask(split, predicate=wire)
+    assert (items, header[6]) == ([], len(split.hub.buckets.inhabited()))
+    ((_, _, header, items, _),) = ask(split, predicate=wire, flags=STRICT)
+    assert (len(items), header[6]) == (len(split.hub.buckets.inhabited()), 0)
+    ((_, _, header, _, hits),) = ask(split, flags=COUNT_ONLY)
+    assert (header[4], hits) == (len(split.hub.group), [])
+
+
+def test_a_node_that_is_still_joining_says_only_that() -> None:
+    lone = Lone(machine(1, cores=4))
+    assert ask(lone) == [[0, 1, None, [], []]]
+
+
+def test_another_hub_and_a_node_that_left_are_silent(split: Lone) -> None:
+    args = ask_args(split)
+    args[0] = 1
+    assert split.request("dh_range", args) == []
+    split.hub.leave(split.now)
+    split.engine.outbox()
+    assert ask(split) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        (1, "cookie"),
+        (1, bytes(9)),
+        (2, [161, bytes(21)]),
+        (2, None),
+        (3, "text"),
+        (3, b"\xc1"),
+        (3, b"\x93"),
+        (3, bytes(6001)),
+        (3, msgspec.msgpack.encode([])),
+        (3, msgspec.msgpack.encode([[[0, 99, 1, None, 0]]])),
+        (3, msgspec.msgpack.encode([[[0, 0, 1, float("nan"), 0]]])),
+        (3, b"\x91" * 5000),
+        (4, -1),
+        (4, WALK_HITS_MAX + 1),
+        (4, True),
+        (5, [0]),
+        (5, [SCHEMA.index("arch"), False]),
+        (5, [99, False]),
+        (5, [0, 1]),
+        (6, 256),
+        (6, None),
+        (7, [b"short"]),
+        (7, [1.0, bytes(20)]),
+        (7, bytes(20)),
+    ],
+)
+def test_a_malformed_question_is_counted_and_dropped(
+    split: Lone, field: int, value: object
+) -> None:
+    args = ask_args(split)
+    args[field] = value
+    assert split.request("dh_range", args) == []
+    assert split.engine.counters["malformed"] == 1
+    assert split.request("dh_range", ask_args(split)[:7]) == []
+    assert split.engine.counters["malformed"] == 2
+    assert len(split.request("dh_range", [*ask_args(split), "of a later version"])) == 1
+
+
+def test_places_fit_their_order() -> None:
+    by = order("cores")
+    key = bytes(20)
+    assert as_after(None, by) is None
+    assert as_after([key], None) == [key]
+    assert as_after([2.0, key], by) == [2.0, key]
+    assert as_after([2, key], by) == [2, key]
+    for value, given in (([key], by), ([2.0, key], None), ([2.0, b"k"], by), ([], None), (7, by)):
+        with pytest.raises(MalformedMessage):
+            as_after(value, given)
+
+
+def test_bound_predicates_are_remembered_up_to_a_limit() -> None:
+    answering = Lone(machine(1, cores=4)).settle().hub.answering
+    wires = [
+        msgspec.msgpack.encode(Predicate((Box((Range(0, n, inf),)),)).to_wire())
+        for n in range(1, 66)
+    ]
+    bounds = [answering.bound(wire) for wire in wires]
+    assert answering.bound(wires[-1]) is bounds[-1]
+    assert answering.bound(wires[0]) is not bounds[0]  # the oldest made room
+
+
+# --- datagrams ------------------------------------------------------------------------------------
+
+
+def large(number: int) -> Record:
+    """A record that nearly fills a datagram."""
+    labels = {f"label-{n:02}": "x" * 50 for n in range(11)}
+    return machine(number, cores=4, labels=labels)
+
+
+def test_the_fullest_datagram_keeps_to_the_limit_with_its_trailer() -> None:
+    """Two hits that fill a body to its last byte, behind the largest header there can be."""
+    lone = Lone(machine(1, cores=4), size=8).settle()
+    hub = lone.hub
+    hub.group.narrow(ID_BITS - 2)
+    for tail in (1, 2, 3):
+        key = (int.from_bytes(hub.key) ^ tail).to_bytes(20)
+        hub.group.put(key, large(tail), lone.now, lone.now)
+    by = [SCHEMA.index("cores"), True]
+    args = ask_args(lone, cookie=lone.core.cookie(SOURCE), limit=3, by=by)
+    sizes = []
+    for length in range(1, 60):
+        seq = 2**40 + length
+        labels = {f"l{n}": "z" * length for n in range(2)}
+        for number in (1, 2):
+            key = (int.from_bytes(hub.key) ^ number).to_bytes(20)
+            small = machine(number, seq=seq, cores=4, labels={**labels, f"m{number}": "z" * 40})
+            hub.group.put(key, small, lone.now, lone.now)
+        lone.engine.receive(request(args), SOURCE, lone.now)
+        sizes.append(max(size for _, size, _ in lone.replies()))
+    assert REPLY_BYTES_MAX - 40 < max(sizes) <= REPLY_BYTES_MAX
+
+
+def test_a_long_answer_comes_in_parts_that_together_are_the_answer() -> None:
+    records = machines(8) + [machine(n, cores=64, mem=512 * GIB) for n in range(50, 90)]
+    lone = Lone(records[0], size=48).settle(records[1:])
+    parts = ask(lone)
+    assert len(parts) > 1
+    assert [part[0] for part in parts] == [*range(len(parts))]
+    assert {part[1] for part in parts} == {len(parts)}
+    assert parts[0][2][5] is None
+    assert all(part[2] is None for part in parts[1:])
+    hits = [record for part in parts for _, record in part[4]]
+    assert len(hits) == len(records)
+    assert len({bytes(record[0]) for record in hits}) == len(records)
+
+
+def test_a_stranger_gets_one_datagram_and_a_cookie_to_come_back_with() -> None:
+    records = machines(40)
+    lone = Lone(records[0], size=48).settle(records[1:])
+    (value,) = ask(lone, cookie=b"")
+    assert value[:2] == [0, 1]
+    key, depth, cookie, covers, matches, _, _ = value[2]
+    assert (key, depth, covers, matches) == (lone.hub.key, 0, [], 0)
+    assert value[3] is None
+    assert value[4] == []
+    parts = ask(lone, cookie=cookie)
+    assert len(parts) > 1
+    assert sum(len(part[4]) for part in parts) == 40
+    (value,) = lone.request("dh_range", ask_args(lone, cookie=cookie), ("10.9.9.8", 9))
+    assert value[3] is None  # a cookie is good for its own address only
+
+
+def test_a_stranger_gets_a_short_answer_at_once(split: Lone) -> None:
+    ((_, _, header, items, hits),) = ask(split, cookie=b"", prefix=split.hub.group.prefix, limit=2)
+    assert header[3] == [split.hub.group.prefix.to_wire()]
+    assert items == []
+    assert len(hits) == 2
+
+
+def test_who_has_answered_us_needs_no_cookie() -> None:
+    records = machines(40)
+    lone = Lone(records[0], size=48).settle(records[1:])
+    lone.core.peers.of(SOURCE).last_heard = lone.now
+    assert len(ask(lone, cookie=b"")) > 1
+
+
+def test_an_answer_has_a_limited_number_of_datagrams_and_says_where_it_was_cut() -> None:
+    records = [large(n) for n in range(1, 41)]
+    lone = Lone(records[0], size=64).settle(records[1:])
+    every = sorted_keys(records)
+    seen: list[bytes] = []
+    after = None
+    pages = 0
+    while True:
+        parts = ask(lone, after=after)
+        assert len(parts) <= PARTS_MAX
+        header = parts[0][2]
+        assert header[4] == 40
+        for part in parts:
+            for _, wire in part[4]:
+                number = int.from_bytes(wire[0])
+                seen.append(records[number - 1].key(SCHEMA))
+        pages += 1
+        after = header[5]
+        if after is None:
+            break
+        assert after == [seen[-1]]
+    assert pages == 3
+    assert seen == every
+
+
+def test_items_are_never_cut_off() -> None:
+    """Without one of them the asker would miss a subtree."""
+    rng = random.Random(3)
+    own = machine(1, cores=4)
+    lone = Lone(own, size=64).settle([large(n) for n in range(2, 40)])
+    hub = lone.hub
+    hub.group.narrow(150)
+    for index in range(150):
+        for tail in range(8):
+            value = int.from_bytes(hub.key) ^ (1 << (159 - index)) ^ (tail if index < 150 else 0)
+            host = f"{'h' * 50}{rng.randrange(100)}"
+            hub.buckets.heard(Contact(value.to_bytes(20), (host, 7400)), lone.now, lone.now)
+    parts = ask(lone)
+    assert len(parts) > PARTS_MAX
+    items = [item for part in parts for item in part[3]]
+    assert len(items) == sum(question().bound.intersects(hub.buckets.prefix(i)) for i in range(150))
+    lone.engine.receive(request(ask_args(lone, cookie=lone.core.cookie(SOURCE))), SOURCE, lone.now)
+    assert max(size for _, size, _ in lone.replies()) <= REPLY_BYTES_MAX
+
+
+def test_a_limit_that_left_hits_behind_says_where() -> None:
+    records = machines(6)
+    lone = Lone(records[0]).settle(records[1:])
+    every = sorted_keys(records)
+    ((_, _, header, _, hits),) = ask(lone, limit=4)
+    assert len(hits) == 4
+    assert header[5] == [every[3]]
+    by = [SCHEMA.index("cores"), True]
+    ((_, _, header, _, _),) = ask(lone, limit=4, by=by)
+    assert header[5] == [-4.0, every[3]]
+    ((_, _, header, _, hits),) = ask(lone, limit=4, by=by, after=header[5])
+    assert (len(hits), header[5]) == (2, None)
+
+
+def test_summaries_of_nobody_and_contacts_of_hearsay_do_not_make_an_item_of_the_own_group() -> None:
+    records = machines(4)
+    lone = Lone(records[0]).settle(records[1:])
+    lone.hub.met(contact_of(records[1]), lone.now, lone.now)
+    assert lone.hub.buckets.inhabited() == []
+    lone.hub.buckets.summarise(3, Summary.of(SCHEMA, records), lone.now)
+    assert answer(lone.hub, WHOLE, question(ALL), None).items == []
+
+
+def test_an_endpoint_is_where_hits_say() -> None:
+    lone = Lone(machine(1, cores=4)).settle()
+    ((_, _, _, _, hits),) = ask(lone)
+    assert tuple(hits[0][1][2:4]) == endpoint_of(1)
