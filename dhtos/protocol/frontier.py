@@ -119,7 +119,8 @@ def write_cursor(left: list[WalkItem], last: list[Any] | None) -> bytes | None:
 
 
 def _told(item: WalkItem) -> list[Any]:
-    return [contact.to_wire() for contact in item.contacts[:_CURSOR_CONTACTS]]
+    placed = [contact for contact in item.contacts if contact.id]  # gateways have no known key
+    return [contact.to_wire() for contact in placed[:_CURSOR_CONTACTS]]
 
 
 def read_cursor(cursor: bytes, order: Order | None) -> tuple[list[WalkItem], list[Any] | None]:

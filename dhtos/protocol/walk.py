@@ -63,6 +63,10 @@ class Walk:
         self.core = hub.core
         self.question = question
         self.prefix = prefix or Prefix(0, 0)
+        self._after: list[Any] | None = None  # ordered: where an earlier page ended
+        items = [WalkItem(self.prefix, contacts or [], 0)]
+        if cursor is not None:  # it may be refused, so nothing is begun before
+            items, self._after = read_cursor(cursor, question.order)
         self.operation = self.core.operation(self._on_cancel)
         self.found: dict[bytes, tuple[Record, float, Hit]] = {}
         self.max_age = 0.0
@@ -73,23 +77,17 @@ class Walk:
         self._resume: list[WalkItem] = []
         self._resolved: set[Prefix] = set()
         self._answered: list[Endpoint] = []
-        self._after: list[Any] | None = None  # ordered: where an earlier page ended
         self._asked = 0
         self._round = 0
         self._pruned = 0
         self._timer = self.core.timers.at(now + OPERATION_DEADLINE_S, self._on_deadline)
-        self._begin(self.prefix, contacts, cursor, now)
+        self._begin(items, now, locally=contacts is None and hub.settled)
 
     # --- beginning and end ----------------------------------------------------------------------
 
-    def _begin(
-        self, prefix: Prefix, contacts: list[Contact] | None, cursor: bytes | None, now: float
-    ) -> None:
-        items = [WalkItem(prefix, contacts or [], 0)]
-        if cursor is not None:
-            items, self._after = read_cursor(cursor, self.question.order)
+    def _begin(self, items: list[WalkItem], now: float, *, locally: bool) -> None:
         for item in items:
-            if contacts is None and self.hub.settled:
+            if locally:
                 self._answer_locally(item, now)
             else:
                 item.contacts = item.contacts or self.hub.gateway_contacts()
@@ -132,8 +130,7 @@ class Walk:
         self._finish()
 
     def _finish(self) -> None:
-        if self.operation.done:
-            return
+        assert not self.operation.done
         self._timer.cancel()
         left = self._active + self._waiting
         for item in self._active:
@@ -201,7 +198,7 @@ class Walk:
         )
 
     def _pump(self, now: float) -> None:
-        while not self.operation.done:
+        while True:
             if self._satisfied() or (not self._waiting and not self._active):
                 self._finish()
                 return
@@ -344,7 +341,7 @@ class Walk:
         fields = as_list(header, 16)
         if len(fields) < 7:
             raise bad("a range header has 7 fields")
-        as_key(fields[0])
+        key = as_key(fields[0])
         self.core.remember_cookie(contact.endpoint, as_bytes(fields[2], 8))
         if any(part[3] is None for part in parts) and contact.endpoint not in item.proved:
             item.proved.add(contact.endpoint)
@@ -367,9 +364,6 @@ class Walk:
             return
         self._round = max(self._round, item.round + 1)
         self._pruned += pruned
-        for told in items:
-            if item.prefix.covers(told.prefix) and told.prefix.length > item.prefix.length:
-                self._add(told, item.round + 1, item.after)
         self._active.remove(item)
         kept = [
             hit
@@ -378,8 +372,13 @@ class Walk:
             and self.question.bound.matches(hit[1])
         ]
         self.core.counters["hits_refused"] += len(hits) - len(kept)
-        if self._settle(item, covers[0], matches, kept, now) and after is not None:
-            self._continue(item, covers[0], after, [contact, *item.contacts])
+        whole = self._settle(item, covers[0], matches, kept, now)
+        for told in items:
+            if item.prefix.covers(told.prefix) and told.prefix.length > item.prefix.length:
+                self._add(told, item.round + 1, item.after)
+        if whole and after is not None:
+            again = Contact(key, contact.endpoint)
+            self._continue(item, covers[0], after, [again, *item.contacts])
 
     def _continue(
         self, item: WalkItem, prefix: Prefix, after: list[Any], contacts: list[Contact]

@@ -1,0 +1,1058 @@
+"""The walk: whom it asks, what it believes, when it stops, and what it says about itself."""
+
+from typing import Any
+
+import pytest
+from hub_world import (
+    ALL,
+    GIB,
+    SCHEMA,
+    Asked,
+    Fleet,
+    Lone,
+    at_least,
+    contact_of,
+    endpoint_of,
+    equal,
+    machine,
+    order,
+)
+
+from dhtos.core.ids import Endpoint, Prefix
+from dhtos.core.limits import OPERATION_DEADLINE_S, WALK_ALPHA, WALK_HITS_MAX
+from dhtos.core.record import Record
+from dhtos.errors import Closed, NoPeers, UsageError
+from dhtos.protocol import walk as walk_module
+from dhtos.protocol.answer import order_value
+from dhtos.protocol.frontier import FindResult
+from dhtos.protocol.operation import Operation
+
+GATE: Endpoint = ("10.2.0.1", 7400)
+GATES: list[Endpoint] = [("10.2.0.1", 7400), ("10.2.0.2", 7400), ("10.2.0.3", 7400)]
+WHOLE = Prefix(0, 0)
+# The schema's version is 0, so all keys begin with 00; the next bit is that of the cores.
+LOW, HIGH = Prefix(0b000, 3), Prefix(0b001, 3)
+SMALL = [machine(n, cores=2, mem=4 * GIB, price=round(0.1 * n, 2)) for n in range(1, 7)]
+BIG = [machine(n, cores=512, mem=4 * GIB, price=round(0.07 * n, 2)) for n in range(11, 17)]
+
+
+def client(*gateways: Endpoint) -> Lone:
+    """A light client: no record, no place, a few addresses."""
+    lone = Lone()
+    lone.hub.gateways = list(gateways)
+    return lone
+
+
+def item(
+    prefix: Prefix, *contacts: Endpoint, estimate: float = 5.0, bound: Any = None
+) -> list[Any]:
+    """A frontier item on the wire; its contacts have ids inside the prefix."""
+    told = [[(int.from_bytes(prefix.first) + n).to_bytes(20), *e] for n, e in enumerate(contacts)]
+    return [prefix.to_wire(), 5, estimate, bound, told]
+
+
+def told(
+    covers: Prefix | None,
+    *,
+    items: list[Any] | None = None,
+    hits: list[Record] | None = None,
+    matches: int | None = None,
+    after: list[Any] | None = None,
+    pruned: int = 0,
+) -> list[Any]:
+    """A whole answer in one datagram."""
+    hits = hits or []
+    count = len(hits) if matches is None else matches
+    prefixes = [] if covers is None else [covers.to_wire()]
+    header = [bytes(20), 3, b"cookie!!", prefixes, count, after, pruned]
+    return [0, 1, header, items or [], [[0.5, record] for record in hits]]
+
+
+def find(lone: Lone, predicate: Any = ALL, **options: Any) -> Operation[FindResult]:
+    return lone.hub.find(predicate, lone.now, **options)
+
+
+def prefix_of(asked: Asked) -> Prefix:
+    return Prefix.from_wire(asked.args[2])
+
+
+def asks(lone: Lone) -> list[Asked]:
+    return lone.sent("dh_range")
+
+
+def until_asks(lone: Lone, endpoint: Endpoint) -> Asked:
+    """Let time pass until it asks that endpoint, whatever else it sends again meanwhile."""
+    for _ in range(20):
+        for asked in lone.until_sent("dh_range"):
+            if asked.endpoint == endpoint:
+                return asked
+    raise AssertionError(f"{endpoint} was never asked")
+
+
+def ids(result: FindResult) -> set[bytes]:
+    return {bytes(hit.id) for hit in result.hits}
+
+
+def nodes(records: list[Record]) -> set[bytes]:
+    return {record.node_id for record in records}
+
+
+# --- beginning ------------------------------------------------------------------------------------
+
+
+def test_a_client_without_gateways_has_nobody_to_ask() -> None:
+    lone = client()
+    timers = len(lone.core.timers)
+    operation = find(lone)
+    with pytest.raises(NoPeers, match="seed"):
+        operation.result()
+    assert len(lone.core.timers) == timers
+    assert len(lone.core.calls) == 0
+
+
+def test_a_client_asks_a_gateway_about_everything() -> None:
+    lone = client(GATE)
+    operation = find(lone, limit=9)
+    (asked,) = asks(lone)
+    assert asked.endpoint == GATE
+    assert asked.args[:3] == [lone.hub.number, b"", WHOLE.to_wire()]
+    assert asked.args[4:] == [9, None, 0, None]
+    lone.reply(asked, told(WHOLE, hits=SMALL, pruned=2))
+    result = operation.result()
+    assert ids(result) == nodes(SMALL)
+    assert [hit.age_s for hit in result.hits] == [0.5] * len(SMALL)
+    assert (result.matches, result.cursor) == (len(SMALL), None)
+    coverage = result.coverage
+    assert (coverage.fraction, coverage.complete, coverage.limited) == (1.0, True, False)
+    assert (coverage.asked, coverage.rtt, coverage.pruned) == (1, 1, 2)
+    assert coverage.max_age_s == 0.5
+    assert list(operation.items) == list(result.hits)
+
+
+def test_in_a_hub_of_one_group_no_datagram_is_sent() -> None:
+    lone = Lone(SMALL[0], size=16).settle([*SMALL[1:], *BIG])
+    result = find(lone, at_least(cores=4)).result()
+    assert ids(result) == nodes(BIG)
+    assert (result.coverage.asked, result.coverage.rtt) == (0, 0)
+    assert result.coverage.complete
+    assert asks(lone) == []
+
+
+def test_a_member_asks_only_about_what_it_does_not_hold() -> None:
+    lone = Lone(SMALL[0], size=8).settle([*SMALL[1:], *BIG])
+    operation = find(lone)
+    (asked,) = asks(lone)
+    assert prefix_of(asked) == HIGH
+    assert asked.endpoint in {record.endpoint for record in BIG}
+    lone.reply(asked, told(HIGH, hits=BIG))
+    result = operation.result()
+    assert ids(result) == nodes([*SMALL, *BIG])
+    assert result.coverage.complete
+
+
+# --- whom it asks ---------------------------------------------------------------------------------
+
+
+def test_the_largest_yield_is_asked_first_and_at_most_alpha_at_once() -> None:
+    lone = client(GATE)
+    operation = find(lone)
+    (gate,) = asks(lone)
+    lengths = [*range(3, 3 + WALK_ALPHA + 2)]
+    items = [item(Prefix(1, n), endpoint_of(n), estimate=float(n)) for n in lengths]
+    lone.reply(gate, told(Prefix(0, lengths[-1]), items=items))
+    first = asks(lone)
+    assert [prefix_of(one).length for one in first] == lengths[::-1][:WALK_ALPHA]
+    lone.reply(first[0], told(prefix_of(first[0])))
+    (next_one,) = asks(lone)
+    assert prefix_of(next_one).length == lengths[1]
+    lone.reply(next_one, told(prefix_of(next_one)))
+    (last,) = asks(lone)
+    for asked in [*first[1:], last]:
+        assert not operation.done
+        lone.reply(asked, told(prefix_of(asked)))
+    coverage = operation.result().coverage
+    assert coverage.complete
+    assert (coverage.asked, coverage.rtt) == (1 + len(lengths), 2)
+
+
+def test_an_order_asks_the_best_bound_first() -> None:
+    lone = client(GATE)
+    find(lone, order=order("price"))
+    (gate,) = asks(lone)
+    bounds = {3: 0.9, 4: None, 5: 0.1, 6: 0.5, 7: 0.7}
+    items = [item(Prefix(1, n), endpoint_of(n), bound=bound) for n, bound in bounds.items()]
+    lone.reply(gate, told(Prefix(0, 7), items=items))
+    assert [prefix_of(one).length for one in asks(lone)] == [4, 5, 6, 7]
+
+
+def test_no_more_is_asked_than_the_limit_is_likely_to_need() -> None:
+    lone = client(GATE)
+    operation = find(lone, limit=4)
+    (gate,) = asks(lone)
+    items = [item(Prefix(1, n), endpoint_of(n), estimate=10.0 - n) for n in range(3, 7)]
+    lone.reply(gate, told(Prefix(0, 6), items=items))
+    (first,) = asks(lone)  # it may well yield more than enough
+    assert prefix_of(first) == HIGH
+    lone.reply(first, told(HIGH, hits=BIG[:1]))
+    (second,) = asks(lone)
+    assert second.args[4] == 3  # what is still missing
+    assert not operation.done
+
+
+def test_a_late_answer_is_hedged_and_the_first_of_both_counts() -> None:
+    lone = client(*GATES)
+    operation = find(lone)
+    (first,) = asks(lone)
+    (again, second) = lone.until_sent("dh_range")
+    assert again.msg_id == first.msg_id
+    assert second.endpoint != first.endpoint
+    assert len(lone.core.calls) == 2
+    lone.reply(second, told(WHOLE, hits=SMALL))
+    assert len(lone.core.calls) == 0
+    lone.reply(first, told(WHOLE, hits=BIG))  # nobody waits for it any more
+    assert ids(operation.result()) == nodes(SMALL)
+    assert lone.engine.counters["replies_unasked"] == 1
+    assert operation.result().coverage.asked == 2
+
+
+def test_at_most_two_contacts_of_an_item_are_asked_at_once() -> None:
+    lone = client(*GATES)
+    find(lone)
+    lone.wait(0.7)  # the first is late, and its hedge too
+    assert len({one.endpoint for one in asks(lone)}) <= 3
+    assert len(lone.core.calls) <= 2
+
+
+def test_a_dead_contact_is_followed_by_the_next_and_forgotten() -> None:
+    lone = Lone(SMALL[0], size=8).settle([*SMALL[1:], *BIG])
+    operation = find(lone)
+    (first,) = asks(lone)
+    bucket = lone.hub.buckets.get(2)
+    assert bucket is not None
+    lone.wait(1.5)
+    assert first.endpoint not in {known.contact.endpoint for known in bucket.contacts.values()}
+    answered = asks(lone)[-1]
+    lone.reply(answered, told(HIGH, hits=BIG))
+    assert ids(operation.result()) == nodes([*SMALL, *BIG])
+    assert operation.result().coverage.complete
+
+
+def test_with_all_contacts_dead_two_others_are_asked_for_new_ones() -> None:
+    """A detour: whoever has answered already may know other contacts of the subtree."""
+    lone = client(GATE)
+    operation = find(lone)
+    (gate,) = asks(lone)
+    dead, alive = endpoint_of(1), endpoint_of(2)
+    lone.reply(gate, told(LOW, items=[item(HIGH, dead)]))
+    asks(lone)
+    detour = until_asks(lone, GATE)
+    assert prefix_of(detour) == HIGH
+    lone.reply(detour, told(None, items=[item(HIGH, dead, alive)]))
+    (second,) = asks(lone)
+    assert second.endpoint == alive
+    lone.reply(second, told(HIGH, hits=BIG))
+    assert operation.result().coverage.complete
+
+
+def test_a_subtree_nobody_answers_for_is_reported() -> None:
+    lone = client(GATE)
+    operation = find(lone)
+    (gate,) = asks(lone)
+    items = [item(HIGH, endpoint_of(1), estimate=6.0)]
+    lone.reply(gate, told(LOW, items=items, hits=SMALL))
+    lone.wait(OPERATION_DEADLINE_S / 2)
+    result = operation.result()
+    coverage = result.coverage
+    assert coverage.failed_prefixes == (HIGH,)
+    assert (coverage.complete, coverage.limited) == (False, False)
+    assert coverage.fraction == pytest.approx(0.5)
+    assert ids(result) == nodes(SMALL)
+    assert result.cursor is not None
+    assert len(lone.core.calls) == 0
+
+
+def test_a_detour_that_knows_nobody_new_ends_the_item() -> None:
+    lone = client(GATE)
+    operation = find(lone)
+    (gate,) = asks(lone)
+    lone.reply(gate, told(LOW, items=[item(HIGH, endpoint_of(1))]))
+    detour = until_asks(lone, GATE)
+    lone.reply(detour, told(None, items=[item(HIGH, endpoint_of(1))]))
+    assert operation.result().coverage.failed_prefixes == (HIGH,)
+
+
+def test_a_contact_that_covers_nothing_hands_on_to_nearer_ones() -> None:
+    lone = client(GATE)
+    operation = find(lone)
+    (gate,) = asks(lone)
+    near = [endpoint_of(n) for n in (1, 2, 3)]
+    lone.reply(gate, told(None, items=[item(HIGH, *near[:2]), item(LOW, near[2])]))
+    (first,) = asks(lone)
+    assert first.endpoint == near[2]  # nearest to the beginning of the subtree
+    lone.reply(first, told(None, items=[item(LOW, GATE, near[2])]))
+    (second,) = asks(lone)
+    assert second.endpoint == near[0]  # who was asked is not asked again
+    lone.reply(second, told(WHOLE))
+    assert operation.result().coverage.rtt == 3
+
+
+def test_handing_on_has_an_end() -> None:
+    """Two liars who name ever new contacts keep a walk for a bounded number of hops."""
+    lone = client(GATE)
+    operation = find(lone)
+    for number in range(1, 100):
+        asked = asks(lone)
+        if not asked:
+            break
+        lone.reply(asked[0], told(None, items=[item(LOW, endpoint_of(number))]))
+    assert operation.result().coverage.asked < 30
+    assert operation.result().coverage.failed_prefixes == (WHOLE,)
+
+
+# --- what it believes -----------------------------------------------------------------------------
+
+
+def test_hits_that_lie_about_their_place_or_do_not_match_are_refused() -> None:
+    lone = client(GATE)
+    operation = find(lone, at_least(price=0.25))
+    (gate,) = asks(lone)
+    lone.reply(gate, told(LOW, items=[item(HIGH, endpoint_of(1))], hits=[*SMALL, *BIG]))
+    (asked,) = asks(lone)
+    lone.reply(asked, told(HIGH, hits=BIG))
+    expected = [r for r in [*SMALL, *BIG] if r.attributes(SCHEMA)["price"] >= 0.25]
+    assert ids(operation.result()) == nodes(expected)
+    assert lone.engine.counters["hits_refused"] == 2 + len(BIG)  # two too cheap, six elsewhere
+
+
+def test_of_two_versions_of_a_machine_the_newer_is_kept() -> None:
+    lone = client(GATE)
+    operation = find(lone)
+    (gate,) = asks(lone)
+    old, new = (machine(1, cores=2, mem=4 * GIB, seq=seq, load1=1.5) for seq in (5, 6))
+    inner = Prefix.of(old.key(SCHEMA), 90)
+    lone.reply(gate, told(LOW, hits=[new], items=[item(HIGH, endpoint_of(1))]))
+    (asked,) = asks(lone)
+    lone.reply(asked, told(HIGH, hits=[old]))  # not there: refused
+    assert [hit.seq for hit in operation.result().hits] == [6]
+
+    operation = find(lone)
+    (gate,) = asks(lone)
+    lone.reply(gate, told(inner, hits=[old, new, old], items=[item(HIGH, endpoint_of(1))]))
+    (asked,) = asks(lone)
+    lone.reply(asked, told(HIGH))
+    assert [hit.seq for hit in operation.result().hits] == [6]
+    assert len(operation.items) == 1  # streamed once
+
+
+def test_an_answer_that_covers_what_was_not_asked_is_refused() -> None:
+    lone = client(GATE)
+    operation = find(lone)
+    (gate,) = asks(lone)
+    lone.reply(gate, told(LOW, items=[item(HIGH, endpoint_of(1), endpoint_of(2))]))
+    (asked,) = asks(lone)
+    for covers in (WHOLE, LOW):
+        lone.reply(asked, told(covers, hits=SMALL))
+        (asked,) = asks(lone)
+    lone.reply(asked, told(HIGH))
+    assert lone.engine.counters["malformed"] == 2
+    result = operation.result()
+    assert (result.hits, result.coverage.complete) == ((), True)
+
+
+def test_frontier_items_that_lead_in_circles_are_ignored() -> None:
+    """An item must lie inside what was asked, be smaller, and not be answered for already."""
+    lone = client(GATE)
+    operation = find(lone)
+    (gate,) = asks(lone)
+    answered = Prefix(0b0000, 4)
+    circles = [WHOLE, answered, answered.child(0), Prefix(0b11, 2)]
+    items = [item(HIGH, endpoint_of(1)), item(Prefix(0b0001, 4), endpoint_of(2))]
+    within = [item(one, endpoint_of(9)) for one in (answered, answered.child(0))]
+    lone.reply(gate, told(answered, items=[*within, *items]))
+    first, second = asks(lone)
+    lone.reply(first, told(HIGH, items=[item(one, endpoint_of(9)) for one in [*circles, HIGH]]))
+    assert asks(lone) == []
+    assert not operation.done
+    lone.reply(second, told(prefix_of(second)))
+    assert operation.result().coverage.complete
+    assert operation.result().coverage.asked == 3
+
+
+def test_an_item_where_no_key_can_match_is_not_asked() -> None:
+    lone = client(GATE)
+    operation = find(lone, equal(cores=2))
+    (gate,) = asks(lone)
+    lone.reply(gate, told(LOW, items=[item(HIGH, endpoint_of(1))]))
+    assert asks(lone) == []
+    assert operation.result().coverage.complete
+
+
+def test_a_node_that_is_still_joining_is_passed_over() -> None:
+    lone = client(*GATES[:2])
+    operation = find(lone)
+    (first,) = asks(lone)
+    lone.reply(first, [0, 1, None, [], []])
+    (second,) = asks(lone)
+    assert second.endpoint != first.endpoint
+    lone.reply(second, told(WHOLE))
+    assert operation.result().coverage.complete
+
+
+def test_when_all_gateways_are_joining_the_whole_is_missing() -> None:
+    lone = client(GATE)
+    operation = find(lone)
+    (first,) = asks(lone)
+    lone.reply(first, [0, 1, None, [], []])
+    result = operation.result()
+    assert result.coverage.failed_prefixes == (WHOLE,)
+    assert result.coverage.fraction == 0.0
+
+
+def changed(value: list[Any], at: tuple[int, ...], new: Any) -> list[Any]:
+    """A copy of a nested list with one place changed."""
+    copy = list(value)
+    copy[at[0]] = new if len(at) == 1 else changed(copy[at[0]], at[1:], new)
+    return copy
+
+
+GOOD = told(LOW, items=[item(HIGH, endpoint_of(1), bound=1.0)], hits=SMALL[:1])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        7,
+        {},
+        [],
+        GOOD[:4],
+        GOOD + [0] * 4,
+        changed(GOOD, (0,), 1),
+        changed(GOOD, (0,), -1),
+        changed(GOOD, (1,), 0),
+        changed(GOOD, (1,), 10**6),
+        changed(GOOD, (2,), 5),
+        changed(GOOD, (2,), [bytes(20)]),
+        changed(GOOD, (2, 0), b"short"),
+        changed(GOOD, (2, 2), bytes(9)),
+        changed(GOOD, (2, 3), [LOW.to_wire(), HIGH.to_wire()]),
+        changed(GOOD, (2, 3), [[3, b""]]),
+        changed(GOOD, (2, 4), -1),
+        changed(GOOD, (2, 4), WALK_HITS_MAX + 1),
+        changed(GOOD, (2, 5), [1.0, bytes(20)]),
+        changed(GOOD, (2, 6), "many"),
+        changed(GOOD, (3,), [7]),
+        changed(GOOD, (3, 0), item(HIGH)[:4]),
+        changed(GOOD, (3, 0, 1), -1),
+        changed(GOOD, (3, 0, 2), 5),
+        changed(GOOD, (3, 0, 2), float("nan")),
+        changed(GOOD, (3, 0, 2), float("inf")),
+        changed(GOOD, (3, 0, 3), float("nan")),
+        changed(GOOD, (3, 0, 3), 1),
+        changed(GOOD, (3, 0, 4), [[bytes(20), "host", 0]]),
+        changed(GOOD, (3, 0, 4), [[bytes(20), "", 7400]]),
+        changed(GOOD, (4,), [[0.5]]),
+        changed(GOOD, (4, 0, 0), -1.0),
+        changed(GOOD, (4, 0, 0), float("nan")),
+        changed(GOOD, (4, 0, 1), ["not", "a", "record"]),
+    ],
+)
+def test_a_malformed_answer_is_counted_and_the_next_contact_is_asked(value: Any) -> None:
+    lone = client(*GATES[:2])
+    operation = find(lone)
+    (first,) = asks(lone)
+    lone.reply(first, value)
+    assert lone.engine.counters["malformed"] == 1
+    assert operation.items == type(operation.items)()
+    (second,) = asks(lone)
+    assert second.endpoint != first.endpoint
+    assert len(lone.core.calls) == 1
+    lone.reply(second, told(WHOLE))
+    assert operation.result().coverage.complete
+
+
+def test_the_first_good_answer_is_believed() -> None:
+    lone = client(GATE)
+    operation = find(lone)
+    (first,) = asks(lone)
+    lone.reply(first, [*GOOD, "of a later version"])
+    (second,) = asks(lone)
+    assert second.endpoint == endpoint_of(1)
+    lone.reply(second, told(HIGH))
+    assert operation.result().coverage.complete
+
+
+# --- cookies and parts ----------------------------------------------------------------------------
+
+
+def stranger(cookie: bytes = b"12345678") -> list[Any]:
+    """What a member says to who has not proved its address."""
+    return [0, 1, [bytes(20), 3, cookie, [], 0, None, 0], None, []]
+
+
+def test_a_cookie_is_shown_and_kept() -> None:
+    lone = client(GATE)
+    operation = find(lone)
+    (first,) = asks(lone)
+    lone.reply(first, stranger())
+    (second,) = asks(lone)
+    assert (second.endpoint, second.args[1]) == (GATE, b"12345678")
+    lone.reply(second, told(WHOLE))
+    assert operation.result().coverage.asked == 2
+    find(lone)
+    (third,) = asks(lone)
+    assert third.args[1] == b"cookie!!"  # the latest
+
+
+def test_two_items_may_show_the_same_cookie() -> None:
+    lone = client(GATE)
+    operation = find(lone)
+    (gate,) = asks(lone)
+    halves = [HIGH.child(0), HIGH.child(1)]
+    lone.reply(gate, told(LOW, items=[item(half, endpoint_of(1)) for half in halves]))
+    for asked in asks(lone):
+        lone.reply(asked, stranger())
+    again = asks(lone)
+    assert [one.args[1] for one in again] == [b"12345678"] * 2
+    for asked in again:
+        lone.reply(asked, told(prefix_of(asked)))
+    assert operation.result().coverage.complete
+
+
+def test_who_always_asks_for_another_cookie_is_passed_over() -> None:
+    lone = client(*GATES[:2])
+    operation = find(lone)
+    (first,) = asks(lone)
+    lone.reply(first, stranger(b"cookie-1"))
+    (second,) = asks(lone)
+    lone.reply(second, stranger(b"cookie-2"))
+    assert lone.engine.counters["malformed"] == 1
+    (third,) = asks(lone)
+    assert third.endpoint != first.endpoint
+    lone.reply(third, told(WHOLE))
+    assert operation.result().coverage.complete
+
+
+def parts_of(count: int) -> list[list[Any]]:
+    """An answer in so many datagrams, one hit each."""
+    header = told(WHOLE, matches=count)[2]
+    return [[n, count, header if n == 0 else None, [], [[0.5, SMALL[n]]]] for n in range(count)]
+
+
+def test_parts_may_come_in_any_order_and_twice() -> None:
+    lone = client(GATE)
+    operation = find(lone)
+    (asked,) = asks(lone)
+    parts = parts_of(3)
+    for part in (parts[2], parts[0], parts[2], parts[0]):
+        lone.reply(asked, part)
+        assert not operation.done
+    lone.reply(asked, parts[1])
+    assert ids(operation.result()) == nodes(SMALL[:3])
+    assert len(lone.core.calls) == 0
+
+
+def test_parts_of_two_cuts_are_not_mixed() -> None:
+    """A retransmission may be answered from a newer state, in another number of datagrams."""
+    lone = client(GATE)
+    operation = find(lone)
+    (asked,) = asks(lone)
+    lone.reply(asked, parts_of(6)[5])
+    lone.reply(asked, parts_of(2)[1])
+    assert not operation.done
+    assert lone.engine.counters["malformed"] == 0
+    lone.reply(asked, parts_of(2)[0])
+    assert ids(operation.result()) == nodes(SMALL[:2])
+
+
+def test_when_a_part_is_lost_the_next_contact_is_asked() -> None:
+    lone = client(GATE)
+    operation = find(lone)
+    (gate,) = asks(lone)
+    lone.reply(gate, told(LOW, items=[item(HIGH, endpoint_of(1), endpoint_of(2))]))
+    (asked,) = asks(lone)
+    lone.reply(asked, parts_of(3)[1])
+    second = until_asks(lone, endpoint_of(2))
+    lone.reply(second, told(HIGH, hits=BIG))
+    assert ids(operation.result()) == nodes(BIG)
+
+
+# --- limits and pages -----------------------------------------------------------------------------
+
+
+def test_a_limit_is_kept_exactly_and_the_rest_is_in_the_cursor() -> None:
+    lone = client(GATE)
+    operation = find(lone, limit=4)
+    (gate,) = asks(lone)
+    ordered = sorted(SMALL, key=lambda record: record.key(SCHEMA))
+    lone.reply(gate, told(LOW, hits=ordered, items=[item(HIGH, endpoint_of(1))]))
+    first = operation.result()
+    assert [bytes(hit.id) for hit in first.hits] == [record.node_id for record in ordered[:4]]
+    assert (first.coverage.limited, first.coverage.complete) == (True, False)
+    assert first.coverage.failed_prefixes == ()
+    assert first.matches == 6
+    assert first.cursor is not None
+
+    operation = find(lone, limit=4, cursor=first.cursor)
+    asked = {prefix_of(one): one for one in asks(lone)}
+    assert set(asked) == {LOW, HIGH}
+    assert asked[LOW].args[7] == [ordered[3].key(SCHEMA)]
+    assert asked[HIGH].args[7] is None
+    assert asked[HIGH].endpoint == endpoint_of(1)
+    assert asked[LOW].endpoint == GATE  # whoever answered did not say who else can
+    lone.reply(asked[LOW], told(LOW, hits=ordered[4:], matches=6))
+    lone.reply(asked[HIGH], told(HIGH, hits=BIG[:1]))
+    second = operation.result()
+    assert ids(second) == nodes([*ordered[4:], BIG[0]])
+    assert second.coverage.complete
+    assert second.matches == 1  # those of the page were counted by the first query
+    assert second.cursor is None
+
+
+def test_a_full_answer_that_says_there_is_more_is_resumed_there() -> None:
+    lone = client(GATE)
+    operation = find(lone, limit=3)
+    (gate,) = asks(lone)
+    ordered = sorted(SMALL, key=lambda record: record.key(SCHEMA))
+    after = [ordered[2].key(SCHEMA)]
+    lone.reply(gate, told(WHOLE, hits=ordered[:3], matches=6, after=after))
+    result = operation.result()
+    assert (result.coverage.complete, result.coverage.limited) == (False, True)
+    find(lone, limit=3, cursor=result.cursor)
+    (asked,) = asks(lone)
+    assert asked.args[7] == after
+    assert asked.endpoint == GATE
+
+
+def test_when_the_limit_was_met_elsewhere_an_answer_is_left_whole() -> None:
+    lone = client(GATE)
+    operation = find(lone, limit=2)
+    (gate,) = asks(lone)
+    halves = [HIGH.child(0), HIGH.child(1)]
+    items = [item(half, endpoint_of(n), estimate=1.0) for n, half in enumerate(halves)]
+    lone.reply(gate, told(LOW, hits=SMALL[:1], items=items))
+    first = asks(lone)[0]
+    inside = [record for record in BIG if prefix_of(first).holds(record.key(SCHEMA))]
+    assert inside
+    lone.reply(first, told(prefix_of(first), hits=inside[:1], matches=len(inside)))
+    result = operation.result()
+    assert len(result.hits) == 2
+    assert result.cursor is not None
+    assert len(lone.core.calls) == 0
+
+
+def test_a_page_is_asked_of_the_same_contact_first() -> None:
+    lone = client(*GATES[:2])
+    operation = find(lone)
+    (gate,) = asks(lone)
+    ordered = sorted(SMALL, key=lambda record: record.key(SCHEMA))
+    after = [ordered[2].key(SCHEMA)]
+    lone.reply(gate, told(WHOLE, hits=ordered[:3], matches=6, after=after))
+    (page,) = asks(lone)
+    assert (page.endpoint, page.args[7]) == (gate.endpoint, after)
+    lone.reply(page, told(WHOLE, hits=ordered[3:], matches=6))
+    result = operation.result()
+    assert ids(result) == nodes(SMALL)
+    assert (result.matches, result.coverage.rtt) == (6, 2)
+
+
+def test_a_page_of_who_has_split_since_loses_nothing() -> None:
+    """The rest of the page lies in its sibling subtrees, behind the same place."""
+    lone = client(*GATES[:2])
+    operation = find(lone)
+    (gate,) = asks(lone)
+    records = sorted([*SMALL, *BIG], key=lambda record: record.key(SCHEMA))
+    after = [records[2].key(SCHEMA)]
+    lone.reply(gate, told(WHOLE, hits=records[:3], matches=12, after=after))
+    (page,) = asks(lone)
+    items = [item(HIGH, endpoint_of(1))]
+    lone.reply(page, told(LOW, hits=records[3:6], matches=6, items=items))
+    (rest,) = asks(lone)
+    assert (prefix_of(rest), rest.args[7]) == (HIGH, after)
+    lone.reply(rest, told(HIGH, hits=records[6:], matches=6))
+    result = operation.result()
+    assert ids(result) == nodes(records)
+    assert (result.matches, result.coverage.complete) == (12, True)
+
+
+def test_counting_asks_everybody_and_keeps_nothing() -> None:
+    lone = client(GATE)
+    operation = find(lone, limit=2, count_only=True)
+    (gate,) = asks(lone)
+    assert gate.args[6] == 2
+    lone.reply(gate, told(LOW, matches=40, items=[item(HIGH, endpoint_of(1))]))
+    (asked,) = asks(lone)
+    lone.reply(asked, told(HIGH, matches=2))
+    result = operation.result()
+    assert (result.matches, result.hits) == (42, ())
+    assert result.coverage.complete
+
+
+def test_a_frontier_over_its_limit_is_reported_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk_module, "WALK_FRONTIER_MAX", 2)
+    lone = client(GATE)
+    operation = find(lone)
+    (gate,) = asks(lone)
+    items = [item(Prefix(1, n), endpoint_of(n)) for n in range(3, 7)]
+    lone.reply(gate, told(Prefix(0, 6), items=items))
+    for asked in asks(lone):
+        lone.reply(asked, told(prefix_of(asked)))
+    coverage = operation.result().coverage
+    assert len(coverage.failed_prefixes) == 2
+    assert not coverage.complete
+    assert lone.engine.counters["frontier_overflows"] == 2
+
+
+# --- orders ---------------------------------------------------------------------------------------
+
+
+def by_price(records: list[Record]) -> list[Record]:
+    return sorted(records, key=lambda record: record.attributes(SCHEMA)["price"])
+
+
+def test_an_ordered_query_ends_when_no_bound_can_beat_what_it_has() -> None:
+    lone = client(GATE)
+    operation = find(lone, limit=2, order=order("price"))
+    (gate,) = asks(lone)
+    items = [
+        item(HIGH, endpoint_of(1), bound=0.15),
+        item(Prefix(0b0001, 4), endpoint_of(2), bound=0.3),
+    ]
+    lone.reply(gate, told(Prefix(0b0000, 4), hits=[], items=items))
+    first, second = asks(lone)
+    assert prefix_of(first) == HIGH
+    lone.reply(second, told(prefix_of(second)))
+    assert not operation.done
+    lone.reply(first, told(HIGH, hits=BIG))
+    result = operation.result()
+    assert [hit["price"] for hit in result.hits] == [
+        record.attributes(SCHEMA)["price"] for record in by_price(BIG)[:2]
+    ]
+    assert list(operation.items) == list(result.hits)  # streamed at the end, in order
+
+
+def test_a_subtree_whose_bound_is_worse_is_not_asked() -> None:
+    lone = client(GATE)
+    operation = find(lone, limit=2, order=order("price"))
+    (gate,) = asks(lone)
+    lone.reply(gate, told(LOW, hits=SMALL, items=[item(HIGH, endpoint_of(1), bound=0.21)]))
+    assert asks(lone) == []
+    result = operation.result()
+    assert [bytes(hit.id) for hit in result.hits] == [r.node_id for r in SMALL[:2]]
+    assert result.coverage.limited
+    assert not result.coverage.complete
+
+
+@pytest.mark.parametrize(("bound", "asked"), [(0.2, 0), (0.19, 1)])
+def test_at_a_tie_the_key_decides_whether_a_subtree_is_asked(bound: float, asked: int) -> None:
+    """What the next page would begin behind must not lie behind it already."""
+    lone = client(GATE)
+    find(lone, limit=2, order=order("price"))
+    (gate,) = asks(lone)
+    lone.reply(gate, told(LOW, hits=SMALL, items=[item(HIGH, endpoint_of(1), bound=bound)]))
+    assert len(asks(lone)) == asked
+
+    find(lone, limit=2, order=order("cores", descending=True))
+    (gate,) = asks(lone)
+    lone.reply(gate, told(HIGH, hits=BIG, items=[item(LOW, endpoint_of(1), bound=-512.0)]))
+    (one,) = asks(lone)
+    assert prefix_of(one) == LOW  # its keys come first
+
+
+def test_a_page_that_cannot_be_better_is_not_asked_for() -> None:
+    lone = client(GATE)
+    operation = find(lone, limit=2, order=order("price"))
+    (gate,) = asks(lone)
+    cheap = by_price(SMALL)
+    after = [0.3, cheap[2].key(SCHEMA)]
+    lone.reply(gate, told(WHOLE, hits=cheap[:3], matches=6, after=after))
+    assert asks(lone) == []
+    assert operation.result().cursor is not None
+
+
+def test_a_page_that_may_be_better_is_asked_for() -> None:
+    lone = client(GATE)
+    operation = find(lone, limit=3, order=order("price"))
+    (gate,) = asks(lone)
+    cheap = by_price(SMALL)
+    after = [0.1, cheap[0].key(SCHEMA)]
+    lone.reply(gate, told(WHOLE, hits=cheap[:1], matches=6, after=after))
+    (page,) = asks(lone)
+    assert page.args[7] == after
+    after = [0.3, cheap[2].key(SCHEMA)]
+    lone.reply(page, told(WHOLE, hits=cheap[1:3], matches=6, after=after))
+    result = operation.result()
+    assert [bytes(hit.id) for hit in result.hits] == [r.node_id for r in cheap[:3]]
+
+
+def test_an_ordered_query_waits_for_pages_that_are_under_way() -> None:
+    lone = client(GATE)
+    operation = find(lone, limit=2, order=order("price"))
+    (gate,) = asks(lone)
+    cheap, big = by_price(SMALL), by_price(BIG)
+    items = [item(HIGH, endpoint_of(1), bound=0.01)]
+    after = [0.1, cheap[0].key(SCHEMA)]
+    lone.reply(gate, told(LOW, hits=cheap[:1], matches=6, items=items, after=after))
+    asked = {prefix_of(one): one for one in asks(lone)}
+    lone.reply(asked[HIGH], told(HIGH, hits=big[:2], matches=6))
+    assert not operation.done
+    lone.reply(asked[LOW], told(LOW, hits=cheap[1:], matches=6))
+    assert [bytes(hit.id) for hit in operation.result().hits] == [
+        record.node_id for record in by_price([*SMALL, *BIG])[:2]
+    ]
+
+
+def test_an_order_without_limit_gives_everything_in_order() -> None:
+    lone = client(GATE)
+    operation = find(lone, order=order("price", descending=True))
+    (gate,) = asks(lone)
+    lone.reply(gate, told(WHOLE, hits=[*SMALL, *BIG]))
+    result = operation.result()
+    truth = by_price([*SMALL, *BIG])[::-1]
+    assert [bytes(hit.id) for hit in result.hits] == [record.node_id for record in truth]
+    assert result.cursor is None
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+def test_a_deadline_ends_every_walk_and_says_what_is_missing() -> None:
+    lone = client(GATE)
+    operation = find(lone)
+    begun = lone.now
+    (asked,) = asks(lone)
+    number = 0
+    while not operation.done:
+        number += 1
+        lone.wait(0.2)
+        halves = [HIGH.child(number % 2), HIGH.child(1 - number % 2)]
+        fresh = [item(one, endpoint_of(number)) for one in halves]
+        lone.reply(asked, told(None, items=fresh))
+        asked = next(iter(asks(lone)), asked)
+        if number > 20:
+            lone.wait(0.4)
+    assert lone.now - begun <= OPERATION_DEADLINE_S + 1.0
+    assert not operation.result().coverage.complete
+    assert len(lone.core.calls) == 0
+
+
+def test_at_the_deadline_what_waits_and_what_is_asked_has_failed() -> None:
+    lone = client(GATE)
+    operation = find(lone)
+    (gate,) = asks(lone)
+    items = [item(Prefix(1, n), *map(endpoint_of, range(n * 20, n * 20 + 12))) for n in range(3, 9)]
+    lone.reply(gate, told(Prefix(0, 8), items=items, hits=[]))
+    lone.wait(OPERATION_DEADLINE_S - 0.01)
+    assert not operation.done
+    lone.wait(0.02)
+    coverage = operation.result().coverage
+    assert {prefix.length for prefix in coverage.failed_prefixes} == {*range(3, 9)}
+    assert not coverage.limited
+    assert len(lone.core.calls) == 0
+    asks(lone)
+    lone.wait(5.0)
+    assert asks(lone) == []
+
+
+def test_a_cancelled_walk_leaves_no_call_and_no_timer() -> None:
+    lone = client(GATE)
+    timers = len(lone.core.timers)
+    operation = find(lone)
+    (gate,) = asks(lone)
+    items = [item(Prefix(1, n), endpoint_of(n)) for n in range(3, 9)]
+    lone.reply(gate, told(Prefix(0, 8), items=items))
+    late = asks(lone)
+    assert len(late) == WALK_ALPHA
+    operation.cancel(lone.now)
+    with pytest.raises(Closed):
+        operation.result()
+    assert len(lone.core.calls) == 0
+    assert len(lone.core.timers) == timers
+    for asked in late:
+        lone.reply(asked, told(prefix_of(asked)))
+    assert lone.engine.counters["replies_unasked"] == WALK_ALPHA
+    operation.cancel(lone.now)
+
+
+def test_a_finished_walk_leaves_no_call_and_no_timer() -> None:
+    lone = client(GATE)
+    timers = len(lone.core.timers)
+    find(lone, limit=1)
+    (gate,) = asks(lone)
+    items = [item(Prefix(1, n), endpoint_of(n), estimate=0.1) for n in range(3, 9)]
+    lone.reply(gate, told(Prefix(0, 8), items=items))
+    asked = asks(lone)
+    high = next(one for one in asked if prefix_of(one) == HIGH)
+    lone.reply(high, told(HIGH, hits=BIG[:1]))
+    assert len(lone.core.calls) == 0
+    assert len(lone.core.timers) == timers
+
+
+# --- cursors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "cursor", [b"", b"\xc1", b"\x92\x01", b"\x92\x03\x90", b"abc", bytes(70000)]
+)
+def test_a_foreign_cursor_is_the_callers_fault(cursor: bytes) -> None:
+    lone = client(GATE)
+    timers = len(lone.core.timers)
+    with pytest.raises(UsageError, match="cursor"):
+        find(lone, cursor=cursor)
+    assert asks(lone) == []
+    assert len(lone.core.timers) == timers
+
+
+def test_a_cursor_of_another_order_is_refused() -> None:
+    lone = Lone(SMALL[0], size=16).settle(SMALL[1:])
+    by = order("price")
+    plain, ordered = find(lone, limit=2).result(), find(lone, limit=2, order=by).result()
+    with pytest.raises(UsageError, match="another order"):
+        find(lone, limit=2, order=by, cursor=plain.cursor)
+    with pytest.raises(UsageError, match="another order"):
+        find(lone, limit=2, cursor=ordered.cursor)
+
+
+@pytest.mark.parametrize("by", [None, order("price"), order("cores", descending=True)])
+def test_pages_of_the_own_group_are_whole(by: Any) -> None:
+    lone = Lone(SMALL[0], size=16).settle([*SMALL[1:], *BIG])
+    seen: list[bytes] = []
+    cursor = None
+    while True:
+        result = find(lone, limit=5, order=by, cursor=cursor).result()
+        seen += [bytes(hit.id) for hit in result.hits]
+        cursor = result.cursor
+        if cursor is None:
+            break
+    assert len(seen) == 12
+    assert set(seen) == nodes([*SMALL, *BIG])
+
+
+def test_resuming_where_nobody_is_known_any_more_is_a_gap_not_an_error() -> None:
+    lone = Lone(SMALL[0], size=8).settle([*SMALL[1:], *BIG])
+    operation = find(lone, limit=len(SMALL))
+    first = operation.result()
+    assert first.coverage.limited
+    for record in BIG:
+        lone.hub.buckets.forget(record.key(SCHEMA))
+    operation = find(lone, limit=9, cursor=first.cursor)
+    for _ in range(10):
+        lone.wait(2.0)
+    result = operation.result()
+    assert result.coverage.failed_prefixes == (HIGH,)
+
+
+def test_resuming_asks_those_named_by_the_cursor_too() -> None:
+    lone = Lone(SMALL[0], size=8).settle([*SMALL[1:], *BIG])
+    cursor = find(lone, limit=len(SMALL)).result().cursor
+    known = {record.endpoint for record in BIG}
+    for record in BIG:
+        lone.hub.buckets.forget(record.key(SCHEMA))
+    operation = find(lone, limit=9, cursor=cursor)
+    (asked,) = asks(lone)
+    assert asked.endpoint in known
+    lone.reply(asked, told(HIGH, hits=BIG))
+    assert ids(operation.result()) == nodes(BIG)
+
+
+def test_a_resumed_subtree_of_others_is_asked_of_its_contacts() -> None:
+    lone = Lone(SMALL[0], size=8).settle([*SMALL[1:], *BIG])
+    assert {contact_of(record).id for record in BIG}  # they are met, not members
+    cursor = find(lone, limit=len(SMALL)).result().cursor
+    operation = find(lone, limit=9, cursor=cursor)
+    (asked,) = asks(lone)
+    assert prefix_of(asked) == HIGH
+    lone.reply(asked, told(HIGH, hits=BIG))
+    assert ids(operation.result()) == nodes(BIG)
+    assert operation.result().coverage.complete
+
+
+# --- a real hub -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Fleet:
+    """Forty machines in groups of at most eight, with ties and missing values."""
+    fleet = Fleet(seed=7, size=8)
+    fleet.grow(40)
+    assert len({node.engine.hub.group.prefix for node in fleet.cluster.nodes}) > 5
+    return fleet
+
+
+def test_every_match_is_found(fleet: Fleet) -> None:
+    for _ in range(40):
+        predicate, node = fleet.some_predicate(), fleet.rng.choice(fleet.cluster.nodes)
+        result = fleet.find(node, predicate)
+        assert ids(result) == nodes(fleet.truth(predicate))
+        assert (result.coverage.complete, result.coverage.fraction) == (True, 1.0)
+        assert result.matches == len(result.hits)
+        counted = fleet.find(node, predicate, count_only=True)
+        assert (counted.matches, counted.hits) == (result.matches, ())
+
+
+def test_a_light_client_finds_the_same(fleet: Fleet) -> None:
+    (node,) = fleet.cluster.add()
+    hub = node.engine.hub
+    for _ in range(10):
+        hub.gateways = [fleet.rng.choice(fleet.cluster.nodes[:40]).endpoint]
+        predicate = fleet.some_predicate()
+        result = fleet.find(node, predicate)
+        assert ids(result) == nodes(fleet.truth(predicate))
+        assert result.coverage.complete
+    fleet.cluster.crash([node])
+
+
+@pytest.mark.parametrize("limit", [1, 3, 10])
+def test_pages_give_every_match_once(fleet: Fleet, limit: int) -> None:
+    for _ in range(10):
+        predicate, node = fleet.some_predicate(), fleet.rng.choice(fleet.cluster.up())
+        truth = nodes(fleet.truth(predicate))
+        seen: list[bytes] = []
+        cursor = None
+        for _ in range(100):
+            result = fleet.find(node, predicate, limit=limit, cursor=cursor)
+            seen += [bytes(hit.id) for hit in result.hits]
+            assert len(result.hits) == min(limit, len(truth) - len(seen) + len(result.hits))
+            cursor = result.cursor
+            if cursor is None:
+                break
+        assert len(seen) == len(set(seen))
+        assert set(seen) == truth
+
+
+@pytest.mark.parametrize("name", ["cores", "price", "mem", "load1"])
+@pytest.mark.parametrize("descending", [False, True])
+def test_the_best_are_exact_and_pages_go_on_from_there(
+    fleet: Fleet, name: str, descending: bool
+) -> None:
+    by = order(name, descending=descending)
+    for _ in range(4):
+        predicate, node = fleet.some_predicate(), fleet.rng.choice(fleet.cluster.up())
+        matching = fleet.truth(predicate)
+        truth = sorted(order_value(record, SCHEMA, by) for record in matching)
+        seen: list[Record] = []
+        cursor = None
+        for _ in range(100):
+            result = fleet.find(node, predicate, limit=4, order=by, cursor=cursor)
+            seen += [hit.record for hit in result.hits]
+            cursor = result.cursor
+            if cursor is None:
+                break
+        assert [order_value(record, SCHEMA, by) for record in seen] == truth
+        assert nodes(seen) == nodes(matching)
+
+
+def test_after_a_third_died_at_once_nothing_alive_is_lost_in_silence() -> None:
+    fleet = Fleet(seed=9, size=8)
+    everyone = fleet.grow(40)
+    fleet.cluster.crash(fleet.rng.sample(everyone, 13))
+    for _ in range(15):
+        predicate, node = fleet.some_predicate(), fleet.rng.choice(fleet.cluster.up())
+        result = fleet.find(node, predicate)
+        got = ids(result)
+        for record in fleet.truth(predicate):
+            place = record.key(SCHEMA)
+            failed = any(prefix.holds(place) for prefix in result.coverage.failed_prefixes)
+            assert record.node_id in got or failed
+        assert result.coverage.complete == (not result.coverage.failed_prefixes)
+    fleet.cluster.check()
