@@ -11,14 +11,19 @@ has heard for `RECORD_TTL_S` is forgotten, however often it is repeated.
 """
 
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from dhtos.core.contact import Contact
 from dhtos.core.ids import Prefix, common_prefix_bits
 from dhtos.core.limits import HUB_BUCKET_CONTACTS_MAX, RECORD_TTL_S
+from dhtos.core.schema import Schema
 from dhtos.core.summary import Summary
 
 if TYPE_CHECKING:
     from random import Random
+
+
+STICKY_S = 90.0  # how long news of a first machine of its kind outlives younger summaries
 
 
 class Known:
@@ -34,12 +39,14 @@ class Known:
 class Bucket:
     """One sibling subtree: contacts by key, and its last summary with the time it was true."""
 
-    __slots__ = ("contacts", "pulled", "summary", "summary_born")
+    __slots__ = ("contacts", "grown", "pulled", "stamp", "summary", "summary_born")
 
     def __init__(self) -> None:
         self.contacts: dict[bytes, Known] = {}
         self.summary: Summary | None = None
         self.summary_born = 0.0
+        self.grown = float("-inf")  # when the summary last said something lives where none did
+        self.stamp = 0  # the summary's occupancy; 0 without one
         self.pulled = float("-inf")
 
     @property
@@ -111,12 +118,39 @@ class Buckets:
             if not bucket.contacts:
                 del self._buckets[index]
 
-    def summarise(self, index: int, summary: Summary, born: float) -> None:
-        """Learn what lives in a subtree; an older summary than the held one is ignored."""
+    def summarise(self, index: int, summary: Summary | None, born: float, schema: Schema) -> None:
+        """Learn what lives in a subtree; an older summary than the held one is ignored.
+
+        Summaries are put together from parts of different ages, so a younger one may not have
+        heard yet of what the held one has: news of where machines are is kept for STICKY_S, at
+        the price of asking in vain. None takes the held one back: something lives there that
+        nobody has described yet.
+        """
         bucket = self._buckets.get(index)
-        if bucket is not None and (bucket.summary is None or born >= bucket.summary_born):
-            bucket.summary = summary
-            bucket.summary_born = born
+        if bucket is None or (bucket.summary is not None and born < bucket.summary_born):
+            return
+        held = bucket.summary
+        bucket.summary_born = born
+        if summary is None:
+            bucket.summary, bucket.stamp = None, 0
+            return
+        stamp = summary.occupancy(schema)
+        if held is not None and stamp != bucket.stamp:
+            wide = summary.widened(held)
+            union = wide.occupancy(schema)
+            if union != bucket.stamp:
+                bucket.grown = born
+            if born - bucket.grown < STICKY_S:
+                summary, stamp = wide, union
+        bucket.summary, bucket.stamp = summary, stamp
+
+    def digest(self, depth: int) -> int:
+        """32 bits that agree when two nodes describe the buckets below `depth` alike."""
+        total = 0
+        for index, bucket in self._buckets.items():
+            if index < depth and bucket.stamp:
+                total ^= crc32(bytes((index,)) + bucket.stamp.to_bytes(4))
+        return total
 
     def absorb(self, index: int) -> None:
         """The subtree of bucket `index` joined the group: the bucket is no more."""

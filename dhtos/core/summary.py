@@ -8,6 +8,7 @@ bin never looks empty. A summary prunes and ranks; it was true when it was made.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import add
+from zlib import crc32
 
 from dhtos.core.record import Record
 from dhtos.core.scale import POSITION_BITS, POSITION_MAX
@@ -67,6 +68,28 @@ class Summary:
             lows.append(low)
             highs.append(high)
         return cls(len(everyone), tuple(bins), tuple(lows), tuple(highs))
+
+    def occupancy(self, schema: Schema) -> int:
+        """32 bits that stand for where static values occur, whatever their number.
+
+        Two summaries with one occupancy rule out the same subtrees for questions about static
+        attributes; it survives `to_bytes`.
+        """
+        parts = []
+        for n, attribute in enumerate(schema.attributes):
+            if attribute.role == "static":
+                where = sum(1 << place for place, count in enumerate(self.bins[n]) if count)
+                parts.append((where << 32 | self.lows[n] << 16 | self.highs[n]).to_bytes(6))
+        return crc32(b"".join(parts))
+
+    def widened(self, other: "Summary") -> "Summary":
+        """This summary, ruling out nothing that `other` does not rule out."""
+        return Summary(
+            self.count,
+            tuple(tuple(map(max, x, y)) for x, y in zip(self.bins, other.bins, strict=True)),
+            tuple(map(min, self.lows, other.lows)),
+            tuple(map(max, self.highs, other.highs)),
+        )
 
     def merge(self, other: "Summary") -> "Summary":
         """The summary of both sets together, if they share no record."""

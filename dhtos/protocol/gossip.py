@@ -1,7 +1,8 @@
 """How a group keeps one view: gossip that probes, rumours, and eager pushes.
 
-    dh_gossip  args   [hub, key, depth, view, bits, coordinate, [rumour...], repair?]
-               reply  [key, depth, view, bits, coordinate, [rumour...], (prefix, version vector)]
+    dh_gossip  args   [hub, key, depth, view, inhabited, coordinate, [rumour...], repair?]
+               reply  [key, depth, view, inhabited, coordinate, [rumour...]
+                       (, prefix of the version vector, version vector)]
     dh_push    args   [hub, hops, [rumour...]]          no reply
 
 Every tick a member exchanges news with one other, going round all of them in a shuffled order
@@ -28,7 +29,6 @@ from dhtos.core.limits import (
 from dhtos.protocol.calls import Call
 from dhtos.protocol.hubwire import (
     News,
-    as_bytes,
     as_int,
     as_key,
     as_list,
@@ -45,6 +45,7 @@ from dhtos.protocol.operation import MemberGone
 from dhtos.protocol.repair import Repair
 from dhtos.protocol.rpc import NO_REPLY, Deferred
 from dhtos.protocol.rumours import Rumours
+from dhtos.protocol.summaries import as_inhabited
 
 if TYPE_CHECKING:
     from dhtos.protocol.hub import Hub
@@ -162,26 +163,26 @@ class Gossip:
             hub.key,
             group.depth,
             group.hash,
-            _bits_bytes(hub.buckets.bits(group.depth)),
+            hub.summaries.inhabited(group.depth),
             hub.coordinate.to_wire(),
             self._take_rumours(now),
         ]
 
     def _hear(self, args: list[Any], now: float) -> tuple[bytes, int, int, Coordinate]:
         """Take in what `_state` of the other side said."""
-        key, depth, view, bits, coordinate, rumours = unpack(
+        key, depth, view, inhabited, coordinate, rumours = unpack(
             args,
             as_key,
             lambda v: as_int(v, 0, 160),
             lambda v: as_int(v, 0, _HASH_MAX),
-            _as_bits,
+            as_inhabited,
             Coordinate.from_wire,
             lambda v: as_list(v, 4 * RUMOURS_PER_MESSAGE_MAX),
         )
         schema = self.hub.schema
         for news in [as_news(rumour, schema) for rumour in rumours]:
             self.take(news, now)
-        self.hub.summaries.compare(key, depth, bits, now)
+        self.hub.summaries.compare(key, depth, inhabited, now)
         return key, depth, view, coordinate
 
     def _on_gossip(
@@ -268,6 +269,7 @@ class Gossip:
             return False
         if not hub.group.prefix.holds(news.key):
             hub.met(Contact(news.key, record.endpoint), now - news.age, now)
+            hub.summaries.met(news.key, record, now)
             return False
         whole = member is None or member.record.rev != record.rev
         if hub.group.put(news.key, record, now - news.age, now):
@@ -302,12 +304,3 @@ class Gossip:
         if (news.state is not None and news.seq >= own.seq) or news.seq > own.seq:
             self.core.counters["refutations"] += 1
             self.hub.renew(now, at_least=news.seq + 1, eager=True)
-
-
-def _bits_bytes(bits: int) -> bytes:
-    return bits.to_bytes((bits.bit_length() + 7) // 8)
-
-
-def _as_bits(value: object) -> int:
-    """Inhabited buckets as a bit set, in 20 bytes."""
-    return int.from_bytes(as_bytes(value, 20))

@@ -68,6 +68,7 @@ class Hub:
         self.coordinate = Coordinate()
         self.gateways: list[Endpoint] = []
         self.settled = False
+        self.settled_at = -inf
         self.closed = False
         self.everything = msgspec.msgpack.encode(EVERYTHING.to_wire())
         self._match_all = EVERYTHING.bind(schema)
@@ -223,6 +224,7 @@ class Hub:
         self.settled = True
         self._narrow(now)
         if announce:
+            self.settled_at = now
             self.gossip.spread(self.key, now, eager=True, whole=True)
             for index, _ in self.buckets.inhabited():
                 chosen = self.buckets.choose(index, self.core.rng, 2)
@@ -305,7 +307,7 @@ class Hub:
             for member in sorted(members, key=lambda m: -m.born)[:HUB_BUCKET_CONTACTS_MAX]:
                 self.buckets.heard(Contact(member.key, member.record.endpoint), member.born, now)
             summary = Summary.of(self.schema, [m.record for m in members])
-            self.buckets.summarise(index, summary, now)
+            self.buckets.summarise(index, summary, now, self.schema)
 
     def _widen(self, now: float) -> None:
         """Merge with the sibling subtree while both together are at most G/2."""

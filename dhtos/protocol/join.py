@@ -197,7 +197,7 @@ class Join:
     def _ask_buckets(self, now: float) -> None:
         assert self._nearest is not None
         endpoint = self._nearest[1].endpoint
-        args = [self.hub.number, self.core.cookies.get(endpoint, b""), self.key, [-1]]
+        args = [self.hub.number, self.core.cookies.get(endpoint, b""), self.key, [-1], []]
         call = self.core.calls.send(endpoint, "dh_summary", args, self, now, tag=set(), stream=True)
         self._open.add(call)
 

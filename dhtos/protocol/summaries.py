@@ -1,17 +1,17 @@
 """What nodes tell each other about the subtrees they are not in.
 
-    dh_summary  args   [hub, cookie, key of the asker, [bucket index...]]
-                reply  parts [index, part count, key, depth, bits, [entry...], neighbours]
-                entry  [bucket index, summary | nil, age, hearsay...]
+    dh_summary  args   [hub, cookie, key of the asker, [bucket...], [[bucket, stamp]...]]
+                reply  parts [index, part count, key, depth, inhabited, [entry...], neighbours]
+                entry  [bucket, summary | nil, age, hearsay...]
 
 Two nodes fork at the first bit in which their keys differ. Beyond the fork each tells of its own
 side, which is one bucket of the other: what lives there (its group and its deeper buckets) and
 whom to ask. Above the fork their buckets are the same subtrees, so either may pass on what it
-knows of them; `bits` says which are inhabited at all, so news of a first inhabitant spreads with
-every exchange. `neighbours` are nodes on the asker's own side: two that started there at once
-meet in this way.
-
-Every bucket is asked about once in SUMMARY_INTERVAL_S, the one asked longest ago first.
+knows of them. `inhabited` says which are inhabited at all, and in four bytes where static values
+occur in them; when that differs the younger description wins. So news of a first inhabitant, or
+of a first machine of its kind, spreads with every exchange, in seconds, though each node asks
+about a bucket only once in SUMMARY_INTERVAL_S (more often while it is young itself).
+`neighbours` are nodes on the asker's own side: two that started there at once meet in this way.
 """
 
 from math import inf
@@ -21,6 +21,7 @@ from dhtos.core.contact import Contact
 from dhtos.core.group import State
 from dhtos.core.ids import Endpoint, common_prefix_bits
 from dhtos.core.limits import HUB_BUCKET_CONTACTS_MAX, SUMMARY_INTERVAL_S
+from dhtos.core.record import Record
 from dhtos.core.summary import Summary
 from dhtos.protocol.calls import Call
 from dhtos.protocol.hubwire import (
@@ -40,7 +41,12 @@ if TYPE_CHECKING:
 
 _OWN_SUMMARY_S = 30.0  # how long a summary may miss what only changed dynamically
 _ASK_BITS_S = 5.0  # between two questions about one bucket that others say is inhabited
+_ASK_STAMPS_S = 3.0  # between two questions about what others describe otherwise
+_YOUNG_S = 60.0  # a node that has just settled asks more often, as do others that just have
+_YOUNG_INTERVAL_S = 5.0
+_DIFFERING = -2  # the bucket index that asks for all whose stamp differs
 _ENTRIES_MAX = 160
+_STAMPS_MAX = 64
 _NEIGHBOURS = 4
 
 
@@ -52,16 +58,19 @@ class Summaries:
         self.core = hub.core
         self._own_summary: tuple[int, float, Summary] | None = None
         self._bits_asked: dict[int, float] = {}
+        self._stamps_asked = -inf
         hub.core.register("dh_summary", self._on_summary)
 
     # --- asking -----------------------------------------------------------------------------------
 
     def pull(self, now: float) -> None:
         """Ask one contact of the subtree whose summary is oldest."""
+        young = now - self.hub.settled_at < _YOUNG_S
+        interval = _YOUNG_INTERVAL_S if young else 0.9 * SUMMARY_INTERVAL_S
         due = [
             (bucket.pulled, index)
             for index, bucket in self.hub.buckets.inhabited()
-            if now - bucket.pulled > SUMMARY_INTERVAL_S * 0.9
+            if now - bucket.pulled > interval
         ]
         if due:
             _, index = min(due)
@@ -71,22 +80,51 @@ class Summaries:
             for contact in self.hub.buckets.choose(index, self.core.rng, 1):
                 self._ask(contact.endpoint, [], now)
 
-    def compare(self, key: bytes, depth: int, bits: int, now: float) -> None:
-        """A member told which subtrees it believes to be inhabited."""
+    def inhabited(self, depth: int) -> bytes:
+        """What to tell others: a digest of the buckets below `depth`, and which there are."""
+        buckets = self.hub.buckets
+        bits = buckets.bits(depth)
+        return buckets.digest(depth).to_bytes(4) + bits.to_bytes((bits.bit_length() + 7) // 8)
+
+    def met(self, key: bytes, record: Record, now: float) -> None:
+        """A machine of another subtree showed its record: a first of its kind is news."""
+        hub = self.hub
+        index = hub.buckets.index_of(key)
+        bucket = hub.buckets.get(index)
+        if bucket is not None and bucket.summary is not None:
+            seen = bucket.summary.widened(Summary.of(hub.schema, [record]))
+            if seen.occupancy(hub.schema) != bucket.stamp:
+                hub.buckets.summarise(index, seen, now, hub.schema)
+
+    def compare(self, key: bytes, depth: int, inhabited: bytes, now: float) -> None:
+        """A member told what it believes of the other subtrees."""
         member = self.hub.group.members.get(key)
         if member is not None:
             shared = min(depth, common_prefix_bits(self.hub.key, key))
-            self._ask_missing(member.record.endpoint, bits, shared, now)
+            self._ask_missing(member.record.endpoint, inhabited, shared, now)
+            if depth == self.hub.group.depth == shared:
+                self._ask_differing(member.record.endpoint, inhabited, shared, now)
 
-    def _ask_missing(self, endpoint: Endpoint, bits: int, shared: int, now: float) -> None:
+    def _ask_missing(self, endpoint: Endpoint, inhabited: bytes, shared: int, now: float) -> None:
         """Ask about inhabited subtrees that we believe to be empty."""
         hub = self.hub
         if hub.settled:
+            bits = int.from_bytes(inhabited[4:])
             shared = min(shared, hub.group.depth)
             missing = bits & ((1 << shared) - 1) & ~hub.buckets.bits(shared)
-            inhabited = [i for i in range(shared) if missing >> i & 1 and self._may_ask_bit(i, now)]
-            if inhabited:
-                self._ask(endpoint, inhabited[:4], now)
+            wanted = [i for i in range(shared) if missing >> i & 1 and self._may_ask_bit(i, now)]
+            if wanted:
+                self._ask(endpoint, wanted[:4], now)
+
+    def _ask_differing(self, endpoint: Endpoint, inhabited: bytes, shared: int, now: float) -> None:
+        """Ask how others describe shared subtrees if it is not as we do."""
+        hub = self.hub
+        if not hub.settled or now - self._stamps_asked < _ASK_STAMPS_S:
+            return
+        if int.from_bytes(inhabited[:4]) != hub.buckets.digest(shared):
+            self._stamps_asked = now
+            held = [[i, b.stamp] for i, b in hub.buckets.inhabited() if i < shared]
+            self._ask(endpoint, [_DIFFERING], now, held[:_STAMPS_MAX])
 
     def _may_ask_bit(self, index: int, now: float) -> bool:
         if now - self._bits_asked.get(index, -inf) < _ASK_BITS_S:
@@ -94,9 +132,15 @@ class Summaries:
         self._bits_asked[index] = now
         return True
 
-    def _ask(self, endpoint: Endpoint, indexes: list[int], now: float) -> None:
+    def _ask(
+        self,
+        endpoint: Endpoint,
+        indexes: list[int],
+        now: float,
+        held: list[list[int]] | None = None,
+    ) -> None:
         cookie = self.core.cookies.get(endpoint, b"")
-        args = [self.hub.number, cookie, self.hub.key, indexes]
+        args = [self.hub.number, cookie, self.hub.key, indexes, held or []]
         self.core.calls.send(endpoint, "dh_summary", args, self, now, tag=set(), stream=True)
 
     def on_reply(self, call: Call, value: Any, _trailer: list[Any] | None, now: float) -> None:
@@ -121,13 +165,13 @@ class Summaries:
 
     def take(self, value: Any, endpoint: Endpoint, now: float) -> None:
         """Learn what a node told about subtrees: its own side of the fork, and shared ones."""
-        part, count, key, _, bits, entries, neighbours = unpack(
+        part, count, key, _, inhabited, entries, neighbours = unpack(
             as_list(value, 8),
             lambda v: as_int(v, 0, _ENTRIES_MAX),
             lambda v: as_int(v, 1, _ENTRIES_MAX + 1),
             as_key,
             lambda v: as_int(v, 0, 160),
-            lambda v: as_bytes(v, 20),
+            as_inhabited,
             lambda v: as_list(v, 8),
             lambda v: as_list(v, HUB_BUCKET_CONTACTS_MAX),
         )
@@ -141,7 +185,9 @@ class Summaries:
         if self.hub.settled:
             for told in neighbours:
                 self.hub.gossip.repair.introduce(as_contact(told), now)
-        self._ask_missing(endpoint, int.from_bytes(bits), fork, now)
+        self._ask_missing(endpoint, inhabited, fork, now)
+        if fork < self.hub.group.depth:
+            self._ask_differing(endpoint, inhabited, fork, now)
 
     def _take_entry(self, entry: list[Any], fork: int, now: float) -> None:
         index, summary, age, hearsay = unpack(
@@ -159,32 +205,42 @@ class Summaries:
             heard = now - as_age(told[3] if len(told) > 3 else 0)
             if prefix.holds(contact.id):
                 self.hub.buckets.heard(contact, heard, now)
+        schema = self.hub.schema
         if summary is not None:
-            parsed = Summary.from_bytes(as_bytes(summary, 2000), self.hub.schema)
-            self.hub.buckets.summarise(index, parsed, now - age)
+            parsed = Summary.from_bytes(as_bytes(summary, 2000), schema)
+            self.hub.buckets.summarise(index, parsed, now - age, schema)
+        elif index == fork:
+            self.hub.buckets.summarise(index, None, now, schema)
 
     # --- answering --------------------------------------------------------------------------------
 
     def _on_summary(
         self, args: list[Any], source: Endpoint, _trailer: list[Any] | None, now: float
     ) -> Any:
-        number, cookie, key, indexes = unpack(
-            args, lambda v: v, lambda v: as_bytes(v, 8), as_key, lambda v: as_list(v, 8)
+        number, cookie, key, indexes, held = unpack(
+            args,
+            lambda v: v,
+            lambda v: as_bytes(v, 8),
+            as_key,
+            lambda v: as_list(v, 8),
+            lambda v: dict(map(_as_stamp, as_list(v, _STAMPS_MAX))),
         )
         if not self.hub.serves(number) or not self.hub.settled or key == self.hub.key:
             return NO_REPLY
         fork = common_prefix_bits(self.hub.key, key)
-        wanted = {as_int(index, -1, 160) for index in indexes}
+        wanted = {as_int(index, _DIFFERING, 160) for index in indexes}
         entries = []
         if not self.hub.group.prefix.holds(key) and (not wanted or wanted & {-1, fork}):
             entries.append(self._own_side(fork, now))
-        for index, _ in self.hub.buckets.inhabited():
-            if index < fork and wanted & {-1, index}:
+        for index, bucket in self.hub.buckets.inhabited():
+            if index < fork and (
+                wanted & {-1, index}
+                or (_DIFFERING in wanted and bucket.stamp not in (0, held.get(index, 0)))
+            ):
                 entries.append(self._bucket_entry(index, now))
         if not self.core.proven(source, cookie):
             entries = entries[:1]
-        bits = self.hub.buckets.bits(self.hub.group.depth)
-        head = [self.hub.key, self.hub.group.depth, bits.to_bytes((bits.bit_length() + 7) // 8)]
+        head = [self.hub.key, self.hub.group.depth, self.inhabited(min(fork, self.hub.group.depth))]
         count = max(len(entries), 1)
         # Whom we know on the asker's side: two that started there at once may not have met.
         near = self.hub.buckets.choose(fork, self.core.rng, _NEIGHBOURS)
@@ -196,7 +252,6 @@ class Summaries:
     def _own_side(self, fork: int, now: float) -> list[Any]:
         """Our subtree below the fork with the asker, as an entry of the asker's bucket."""
         summary: Summary | None = self._group_summary(now)
-        age = 0.0
         members = [m for m in self.hub.group.members.values() if m.state is State.ALIVE]
         rng = self.core.rng
         told = [
@@ -207,13 +262,12 @@ class Summaries:
             if index > fork:
                 if summary is not None:  # without one of its parts the whole would be a lie
                     summary = bucket.summary and summary.merge(bucket.summary)
-                    age = max(age, now - bucket.summary_born)
                 told += [
                     [*c.to_wire(), now - bucket.contacts[c.id].heard]
                     for c in self.hub.buckets.choose(index, rng, 1)
                 ]
         packed = summary and summary.to_bytes(self.hub.schema)
-        return [fork, packed, age, told[:HUB_BUCKET_CONTACTS_MAX]]
+        return [fork, packed, 0.0, told[:HUB_BUCKET_CONTACTS_MAX]]
 
     def _bucket_entry(self, index: int, now: float) -> list[Any]:
         bucket = self.hub.buckets.get(index)
@@ -231,3 +285,18 @@ class Summaries:
         summary = Summary.of(self.hub.schema, [m.record for m in group.members.values()])
         self._own_summary = (group.version, now, summary)
         return summary
+
+
+def as_inhabited(value: object) -> bytes:
+    """A digest of four bytes and a bit set of at most 160."""
+    inhabited = as_bytes(value, 24)
+    if len(inhabited) < 4:
+        raise bad("what is inhabited begins with a digest of 4 bytes")
+    return inhabited
+
+
+def _as_stamp(value: object) -> tuple[int, int]:
+    pair = as_list(value, 2)
+    if len(pair) != 2:
+        raise bad("expected [bucket index, stamp]")
+    return as_int(pair[0], 0, 160), as_int(pair[1], 0, 2**32 - 1)

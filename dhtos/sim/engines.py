@@ -166,7 +166,8 @@ def _fill_bucket(engine: Engine, world: _World, index: int, now: float) -> None:
     bucket = buckets.get(index)
     if bucket is not None:
         bucket.pulled = now - SUMMARY_INTERVAL_S * rng.random()
-        buckets.summarise(index, world.summary(prefix), bucket.pulled)
+        summary = world.summary(prefix)
+        buckets.summarise(index, summary, bucket.pulled, world.schema)
 
 
 def closest_nodes(
