@@ -9,9 +9,13 @@ caller may ping it. An answer keeps it (`seen`), a failure evicts it and promote
 
 A contact is *verified* once it answered us from its endpoint. What only others told us, or what
 a request (whose source can be forged) claimed, is unverified: it fills room but never displaces,
-never moves a known id to another address, and yields its place to a verified newcomer. Addresses
-of one subnet hold a bounded number of places, since they are cheap to one attacker; loopback and
-private addresses are exempt.
+never moves a known id to another address, and yields its place to a verified newcomer.
+
+Addresses of one subnet are cheap to one attacker, so a subnet has a *share*: so many places of a
+bucket, and of the table. The share bites only where there is competition: a contact beyond it may
+have a place that is free (a whole fleet may live in one subnet), but it is the first to give way,
+without a ping, to a verified newcomer of a subnet that is within its own share, and it displaces
+nobody of another subnet. Loopback and private addresses have no subnet and always are within.
 
 `closest` is exact. All of a bucket is closer to, or farther from, a target than all of another
 bucket, so buckets are visited in that order until k contacts are found and only those are sorted.
@@ -23,16 +27,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from dhtos.core import limits
 from dhtos.core.contact import Contact
 from dhtos.core.ids import ID_BITS, ID_BYTES, Endpoint
 from dhtos.core.shelf import VERIFIED, Shelf, Sighting, subnet_of
 from dhtos.kernels import k_closest
-
-if TYPE_CHECKING:
-    from random import Random
 
 __all__ = ["Added", "Pending", "Reason", "Rejected", "RoutingTable", "subnet_of"]
 
@@ -42,15 +42,16 @@ class Reason(Enum):
 
     OWN_ID = "it has our own id"
     UNVERIFIED_MOVE = "a known id at another address has not answered from there yet"
-    SUBNET_BUCKET = "its subnet holds its share of the bucket"
-    SUBNET_TABLE = "its subnet holds its share of the table"
+    SUBNET_BUCKET = "its new subnet holds its share of the bucket, which is full"
+    SUBNET_TABLE = "its new subnet holds its share of the table, and the bucket is full"
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
     """The contact is in the table; `is_new` says it was not before.
 
-    `evicted` is the unverified contact that lost its place to it, if one did.
+    `evicted` is the contact that lost its place to it, if one did: one beyond its subnet's share
+    or an unverified one.
     """
 
     is_new: bool = False
@@ -73,18 +74,16 @@ class Rejected:
 
 _KNOWN = Added()
 _NEW = Added(is_new=True)
-_NEVER = float("-inf")
 
 
 class _Bucket:
     """The contacts of one range of ids, and the replacements waiting, longest waiting first."""
 
-    __slots__ = ("live", "touched", "waiting")
+    __slots__ = ("live", "waiting")
 
-    def __init__(self, touched: float) -> None:
+    def __init__(self) -> None:
         self.live = Shelf()
         self.waiting: Shelf | None = None
-        self.touched = touched
 
     def forget_waiting(self, contact_id: bytes) -> None:
         if self.waiting is not None:
@@ -118,7 +117,7 @@ class RoutingTable:
         self.k = k
         self._own_id = own_id
         self._own = int.from_bytes(own_id)
-        self._buckets = [_Bucket(_NEVER)]
+        self._buckets = [_Bucket()]
         self._count = 0
         self._subnets: Counter[bytes] = Counter()
 
@@ -154,7 +153,7 @@ class RoutingTable:
         """Whether the table holds this id and it has answered from its address."""
         shelf = self._bucket(contact_id).live
         at = shelf.find(contact_id)
-        return at >= 0 and shelf.marks[at] >= VERIFIED
+        return at >= 0 and shelf.is_verified(at)
 
     def closest(
         self, target: bytes, k: int | None = None, *, exclude: Endpoint | None = None
@@ -175,23 +174,32 @@ class RoutingTable:
                 return kept[:k]
             wanted += k - len(kept)
 
-    def stale_buckets(self, now: float, interval: float, rng: "Random") -> list[bytes]:
-        """A random id inside each bucket that saw no `touch` for `interval` seconds.
-
-        A new bucket is stale until it is touched: looking up these ids is also how to join.
-        """
-        return [
-            self._random_id(index, rng)
-            for index, bucket in enumerate(self._buckets)
-            if now - bucket.touched >= interval
+    def spares(self, target: bytes, k: int) -> list[Contact]:
+        """The `k` closest verified contacts to `target` that wait for a place."""
+        waiting = [bucket.waiting for bucket in self._buckets if bucket.waiting is not None]
+        contacts = [
+            contact
+            for shelf in waiting
+            for contact, mark in zip(shelf.contacts, shelf.marks, strict=True)
+            if mark >= VERIFIED
         ]
+        ids = b"".join(contact.id for contact in contacts)
+        return [contacts[i] for i in k_closest(ids, target, k)]
+
+    def has_room(self, contact: Contact) -> bool:
+        """Whether the contact would have a place at once, if it answered; O(k)."""
+        bucket = self._bucket(contact.id)
+        if bucket is self._buckets[-1] or len(bucket.live.contacts) < self.k:
+            return True
+        return self._yielding(bucket, subnet_of(contact.endpoint[0])) >= 0
+
+    def shares(self) -> set[int]:
+        """How many leading bits the contacts have in common with our own id."""
+        *apart, last = self._buckets
+        known = {index for index, bucket in enumerate(apart) if bucket.live.contacts}
+        return known | {self._share(contact.id) for contact in last.live.contacts}
 
     # --- changing -------------------------------------------------------------------------------
-
-    def touch(self, target: bytes, now: float) -> None:
-        """A lookup of `target` starts: its bucket needs no refresh for a while."""
-        bucket = self._bucket(target)
-        bucket.touched = max(bucket.touched, now)
 
     def add(self, contact: Contact, now: float, *, verified: bool) -> Added | Pending | Rejected:
         """Offer a contact; `verified` says that it answered us from this very endpoint.
@@ -206,18 +214,14 @@ class RoutingTable:
         at = bucket.live.find(contact.id)
         if at >= 0:
             return self._meet_again(bucket, at, contact, now, verified=verified)
-        sighting = Sighting(contact, now, verified, subnet_of(contact.endpoint[0]))
-        while True:
-            reason = self._refusal(bucket, sighting.subnet)
-            if reason is not None:
-                return Rejected(reason)
-            if len(bucket.live.contacts) < self.k:
-                self._insert(bucket, sighting)
-                return _NEW
-            if bucket is not self._buckets[-1]:
-                return self._contend(bucket, sighting)
+        while len(bucket.live.contacts) >= self.k and bucket is self._buckets[-1]:
             self._split()
             bucket = self._bucket(contact.id)
+        sighting = Sighting(contact, now, verified, subnet_of(contact.endpoint[0]))
+        if len(bucket.live.contacts) >= self.k:
+            return self._contend(bucket, sighting)
+        self._insert(bucket, sighting)
+        return _NEW
 
     def seen(self, contact_id: bytes, endpoint: Endpoint, now: float) -> bool:
         """An answer came from a contact at `endpoint`: it is fresh and verified.
@@ -258,8 +262,12 @@ class RoutingTable:
 
     # --- inside ---------------------------------------------------------------------------------
 
+    def _share(self, contact_id: bytes) -> int:
+        """How many leading bits an id has in common with our own."""
+        return ID_BITS - (int.from_bytes(contact_id) ^ self._own).bit_length()
+
     def _bucket(self, contact_id: bytes) -> _Bucket:
-        shared = ID_BITS - (int.from_bytes(contact_id) ^ self._own).bit_length()
+        shared = self._share(contact_id)
         buckets = self._buckets
         return buckets[shared] if shared < len(buckets) else buckets[-1]
 
@@ -315,8 +323,8 @@ class RoutingTable:
                 return Rejected(Reason.UNVERIFIED_MOVE)
             subnet = subnet_of(contact.endpoint[0])
             if subnet != shelf.subnets[at]:
-                reason = self._refusal(bucket, subnet)
-                if reason is not None:
+                reason = self._excess(bucket, subnet, 1)
+                if reason is not None and len(shelf.contacts) >= self.k:
                     return Rejected(reason)
                 self._tally(shelf.subnets[at], -1)
                 self._tally(subnet, 1)
@@ -327,9 +335,9 @@ class RoutingTable:
         return _KNOWN
 
     def _contend(self, bucket: _Bucket, sighting: Sighting) -> Added | Pending:
-        """A newcomer meets a full bucket: a verified one displaces an unverified, or it waits."""
+        """A newcomer meets a full bucket: if it is verified somebody may yield, else it waits."""
         if sighting.verified:
-            at = bucket.live.oldest(verified=False)
+            at = self._yielding(bucket, sighting.subnet)
             if at >= 0:
                 evicted = self._take_out(bucket, at)
                 self._insert(bucket, sighting)
@@ -337,31 +345,62 @@ class RoutingTable:
         self._wait(bucket, sighting)
         return Pending(bucket.live.contacts[bucket.live.oldest()])
 
+    def _yielding(self, bucket: _Bucket, subnet: bytes | None) -> int:
+        """Who gives its place to a verified newcomer of `subnet`, or -1.
+
+        To a newcomer within its share: whoever is beyond his own, else an unverified contact. To
+        one beyond its share: an unverified contact of the same subnet.
+        """
+        shelf = bucket.live
+        places = range(len(shelf.contacts))
+        unverified = [at for at in places if not shelf.is_verified(at)]
+        if self._excess(bucket, subnet, 1) is not None:
+            return shelf.oldest([at for at in unverified if shelf.subnets[at] == subnet])
+        beyond = {at for at in places if self._excess(bucket, shelf.subnets[at]) is not None}
+        return shelf.oldest(beyond.intersection(unverified) or beyond or unverified)
+
     @staticmethod
     def _wait(bucket: _Bucket, sighting: Sighting) -> None:
-        """Put a contact last in the replacement cache; unverified ones leave it first."""
+        """Put a contact last in the replacement cache.
+
+        Over the limit, unverified ones leave first, then those of a subnet that has more here
+        than its share of a bucket, and of equals the longest waiting.
+        """
         if bucket.waiting is None:
             bucket.waiting = Shelf()
         shelf = bucket.waiting
         at = shelf.find(sighting.contact.id)
         if at >= 0:
-            if shelf.marks[at] and not sighting.verified:
+            if shelf.is_verified(at) and not sighting.verified:
                 return  # hearsay neither refreshes nor moves who answered
             shelf.pop(at)
         shelf.append(sighting)
         if len(shelf.contacts) > limits.BUCKET_REPLACEMENTS_MAX:
-            shelf.pop(max(0, shelf.marks.find(0)))
+            crowds = Counter(shelf.subnets)
+            crowds[None] = 0
+            places = range(len(shelf.contacts))
+            cap = limits.CONTACTS_PER_SUBNET_BUCKET_MAX
+            shelf.pop(
+                min(places, key=lambda at: (shelf.marks[at], crowds[shelf.subnets[at]] <= cap))
+            )
 
     def _drop(self, bucket: _Bucket, at: int) -> Contact:
-        """Take a contact out and promote the latest replacement, a verified one if there is."""
+        """Take a contact out and promote a replacement.
+
+        A verified one if there is, of those one within its subnet's share, of those the latest.
+        """
         contact = self._take_out(bucket, at)
-        if bucket.waiting is not None:
-            shelf = bucket.waiting
-            places = range(len(shelf.contacts))
-            for place in sorted(places, key=lambda at: (shelf.marks[at], at), reverse=True):
-                if self._refusal(bucket, shelf.subnets[place]) is None:
-                    self._insert(bucket, shelf.sighting(place))
-                    break
+        shelf = bucket.waiting
+        if shelf is not None:
+            place = max(
+                range(len(shelf.contacts)),
+                key=lambda at: (
+                    shelf.is_verified(at),
+                    self._excess(bucket, shelf.subnets[at], 1) is None,
+                    at,
+                ),
+            )
+            self._insert(bucket, shelf.sighting(place))
         return contact
 
     def _insert(self, bucket: _Bucket, sighting: Sighting) -> None:
@@ -386,14 +425,15 @@ class RoutingTable:
         if not self._subnets[subnet]:
             del self._subnets[subnet]
 
-    def _refusal(self, bucket: _Bucket, subnet: bytes | None) -> Reason | None:
-        """Which subnet cap one more contact of `subnet` in `bucket` would break."""
+    def _excess(self, bucket: _Bucket, subnet: bytes | None, more: int = 0) -> Reason | None:
+        """Which share `subnet` exceeds if it has `more` contacts in `bucket` than now."""
         if subnet is None:
             return None
-        if self._subnets[subnet] >= limits.CONTACTS_PER_SUBNET_MAX:
-            return Reason.SUBNET_TABLE
-        if bucket.live.subnets.count(subnet) >= limits.CONTACTS_PER_SUBNET_BUCKET_MAX:
+        here = bucket.live.subnets.count(subnet) + more
+        if here > limits.CONTACTS_PER_SUBNET_BUCKET_MAX:
             return Reason.SUBNET_BUCKET
+        if self._subnets[subnet] + more > limits.CONTACTS_PER_SUBNET_MAX:
+            return Reason.SUBNET_TABLE
         return None
 
     def _split(self) -> None:
@@ -402,21 +442,14 @@ class RoutingTable:
         assert old.waiting is None  # only a bucket that cannot split lets contacts wait
         depth = len(self._buckets)
         assert depth < ID_BITS  # a range of one foreign id is never too full
-        self._buckets[-1] = apart = _Bucket(old.touched)
-        nearer = _Bucket(old.touched)
+        self._buckets[-1] = apart = _Bucket()
+        nearer = _Bucket()
         self._buckets.append(nearer)
         for at, contact in enumerate(old.live.contacts):
             way = int.from_bytes(contact.id) ^ self._own
             half = nearer if way.bit_length() <= ID_BITS - depth else apart
             half.live.append(old.live.sighting(at))
             half.live.marks[-1] = old.live.marks[at]
-
-    def _random_id(self, index: int, rng: "Random") -> bytes:
-        """A uniform id of the range of bucket `index`."""
-        is_last = index == len(self._buckets) - 1
-        free = ID_BITS - index if is_last else ID_BITS - 1 - index
-        fixed = self._own if is_last else self._own ^ 1 << free
-        return (fixed >> free << free | rng.getrandbits(free)).to_bytes(ID_BYTES)
 
     def check(self) -> None:
         """Assert every invariant. O(n)."""
@@ -435,12 +468,19 @@ class RoutingTable:
                     way = int.from_bytes(contact.id) ^ self._own
                     assert min(ID_BITS - way.bit_length(), last) == index
                     ids.append(contact.id)
-            if bucket.waiting is not None:
-                assert 0 < len(bucket.waiting.contacts) <= limits.BUCKET_REPLACEMENTS_MAX
             here = Counter(subnet for subnet in bucket.live.subnets if subnet is not None)
-            assert all(n <= limits.CONTACTS_PER_SUBNET_BUCKET_MAX for n in here.values())
             subnets += here
+            if bucket.waiting is not None:
+                assert len(bucket.live.contacts) == self.k  # nobody waits beside a free place
+                self._check_waiting(bucket.waiting, max(here.values(), default=0))
         assert len(ids) == len(set(ids))
         assert self._count == sum(1 for _ in self)
         assert subnets == self._subnets
-        assert all(n <= limits.CONTACTS_PER_SUBNET_MAX for n in subnets.values())
+
+    @staticmethod
+    def _check_waiting(shelf: Shelf, crowd: int) -> None:
+        """Assert the bound, and that no subnet beyond its share keeps out who has no subnet."""
+        assert 0 < len(shelf.contacts) <= limits.BUCKET_REPLACEMENTS_MAX
+        if crowd > limits.CONTACTS_PER_SUBNET_BUCKET_MAX:
+            for at, subnet in enumerate(shelf.subnets):
+                assert subnet is not None or not shelf.is_verified(at)

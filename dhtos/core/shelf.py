@@ -57,8 +57,7 @@ class Shelf:
 
     def sighting(self, at: int) -> Sighting:
         """What `append` needs to put this contact elsewhere."""
-        is_verified = self.marks[at] >= VERIFIED
-        return Sighting(self.contacts[at], self.seen[at], is_verified, self.subnets[at])
+        return Sighting(self.contacts[at], self.seen[at], self.is_verified(at), self.subnets[at])
 
     def pop(self, at: int) -> Contact:
         """Forget the contact at `at`."""
@@ -71,11 +70,14 @@ class Shelf:
         self.seen[at] = max(self.seen[at], now)
         self.marks[at] = VERIFIED
 
-    def oldest(self, *, verified: bool = True) -> int:
-        """The least recently seen, or -1; of the unverified only if so asked."""
-        places: Iterable[int] = range(len(self.contacts))
-        if not verified:
-            places = [at for at in places if self.marks[at] < VERIFIED]
+    def is_verified(self, at: int) -> bool:
+        """Whether the contact at `at` has answered from its endpoint."""
+        return self.marks[at] >= VERIFIED
+
+    def oldest(self, places: Iterable[int] | None = None) -> int:
+        """The least recently seen of these places (default: of all), or -1."""
+        if places is None:
+            places = range(len(self.contacts))
         return min(places, key=self.seen.__getitem__, default=-1)
 
     def check(self) -> None:

@@ -30,6 +30,7 @@ from dhtos.core.limits import (
     VALUE_TTL_S,
     K,
 )
+from dhtos.core.ranges import Ranges
 from dhtos.core.routing import Added, Pending, RoutingTable
 from dhtos.errors import (
     Conflict,
@@ -76,6 +77,7 @@ class BaseOverlay:
         self.alpha = alpha
         self.client = client
         self.routing = RoutingTable(node_id, k)
+        self.ranges = Ranges(node_id)
         self.store = Store() if store is None else store
         self._heard = now  # when anybody answered last
         self._lookups: set[Lookup] = set()
@@ -185,6 +187,7 @@ class BaseOverlay:
             self._greeter.challenge(outcome.candidate, now)
         elif type(outcome) is Added and outcome.is_new:
             self._handoff.welcome(contact, now)
+            self._upkeep.seek(now)
 
     def failed(self, contact: Contact, now: float) -> None:
         """A call to a contact failed; an id known at another address is left alone.
@@ -198,7 +201,15 @@ class BaseOverlay:
             return
         known = self.routing.get(contact.id)
         if known is None or known.endpoint == contact.endpoint:
-            self.routing.failed(contact.id, now)
+            gone = self.routing.failed(contact.id, now)
+            if gone is not None and (
+                common_prefix_bits(self.id, gone.id) not in self.routing.shares()
+            ):
+                self._upkeep.seek(now, again=True)
+
+    def spares(self, target: bytes) -> list[Contact]:
+        """More contacts than a lookup starts from: farther ones, and who waits for a place."""
+        return self.routing.closest(target, 2 * self.k) + self.routing.spares(target, self.k)
 
     def keep(self, key: bytes, held: Held, now: float) -> Verdict:
         """Keep a value ourselves, as one of its holders."""
@@ -269,25 +280,18 @@ class BaseOverlay:
         known = self.routing.get(claimed)
         if claimed == self.id or (known is not None and known.endpoint == source):
             return
-        if known is not None or self._has_room(claimed):
-            self._greeter.consider(Contact(claimed, source), now)
+        contact = Contact(claimed, source)
+        if known is not None or self.routing.has_room(contact):  # no ping is spent on others
+            self._greeter.consider(contact, now)
 
     # --- inside ---------------------------------------------------------------------------------
-
-    def _has_room(self, contact_id: bytes) -> bool:
-        """Whether the bucket of `contact_id` can take one more: no ping is spent on others."""
-        shared = common_prefix_bits(self.id, contact_id)
-        if shared >= self.routing.bucket_count - 1:
-            return True
-        nearest = self.routing.closest(contact_id, self.k)
-        return len(nearest) < self.k or common_prefix_bits(self.id, nearest[-1].id) != shared
 
     def _speaks_dhtos(self, source: Endpoint) -> bool:
         peer = self.core.peers.known(source)
         return peer is not None and peer.capability is Capability.DHTOS
 
     def _start(self, target: bytes, now: float) -> list[Contact]:
-        self.routing.touch(target, now)
+        self.ranges.touch(target, now)
         return self.routing.closest(target, self.k)
 
     def _new_lookup(self, target: bytes, finish: Finish, *, value: bool) -> Lookup:
@@ -326,9 +330,11 @@ class BaseOverlay:
     def check(self) -> None:
         """Assert the invariants of the overlay and all its parts."""
         self.routing.check()
+        self.ranges.check()
         self.store.check()
         self._greeter.check()
         self._handoff.check()
+        self._upkeep.check()
         for lookup in self._lookups:
             assert not lookup.done
             lookup.check()

@@ -12,11 +12,13 @@ A step asks the closest QUEUED candidates within the *front*, that is the k clos
 neither LATE, LEFT nor FAILED, while fewer than `alpha` are ASKED. A LATE candidate makes room at
 once (the hedge). While replies bring nothing closer, the whole front is asked instead of alpha at
 a time: the walk has arrived and only waits cost time. A LATE candidate is
-LEFT after one more time-out of its own. One whose previous call failed starts as LATE, for
-RTO_FLOOR_S. A stranger, of whom no round trip is known, is late after four times the slowest
-answer of this lookup (at least RTO_FLOOR_S) and left RTO_FLOOR_S later: a table full of dead
-strangers must not cost a quarter of a second each. If it lives after all, its answer is measured,
-and the next lookup knows it.
+LEFT after one more time-out of its own. A stranger, of whom no round trip is known, has the
+time-out that `Peers.guess` allows: who leaves the living behind finds the wrong nodes, so only a
+node that has measured many, all of them near, expects strangers to be near. One whose previous
+call failed starts as LATE, for one time-out of its own, or for RTO_FLOOR_S if it never answered
+at all: it has been waited for once. An answer that comes after all counts until the lookup ends.
+When somebody is LEFT or FAILED, more contacts of our own join the list, also those that wait for
+a place in the table: the k closest we know being dead or cut off must not hide who lives.
 
 The lookup ends when all of the front has ANSWERED and nobody closer than its end is LATE. It
 never ends without any answer while a call is open; its own deadline ends it whatever its peers
@@ -46,6 +48,7 @@ from dhtos.core.limits import (
     LOOKUP_PEERS_MAX,
     OPERATION_DEADLINE_S,
     RTO_FLOOR_S,
+    RTO_UNKNOWN_S,
     VALUE_PATIENCE_S,
     VALUE_TTL_S,
 )
@@ -58,7 +61,7 @@ if TYPE_CHECKING:
     from dhtos.protocol.rpc import Core
 
 SEQ_MAX = 2**63 - 1
-_STRANGER_ROUND_TRIPS = 4  # a stranger may be this much slower than the slowest so far
+_STRANGER_DEADLINE_S = 4 * RTO_UNKNOWN_S  # however short the guess: it may be far away
 _QUIET_REPLIES = 2  # in a row without news near the target: the walk has arrived
 
 _HOST = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F:.%]{2,60}")
@@ -123,6 +126,10 @@ class Watcher(Protocol):
     def failed(self, contact: Contact, now: float) -> None:
         """The contact did not answer before the deadline of the call."""
 
+    def spares(self, target: bytes) -> list[Contact]:
+        """More contacts to try when some of the k closest to `target` are silent."""
+        ...
+
 
 Finish = Callable[["Lookup", float], None]
 
@@ -132,9 +139,9 @@ class Lookup:
 
     __slots__ = (
         "_alpha", "_args", "_asked", "_candidates", "_core", "_deadline", "_distances",
-        "_endpoints", "_finish", "_leader", "_majority", "_own_id", "_patience", "_quiet",
-        "_slowest", "_target", "_voices", "_watcher", "_width", "done", "k", "local", "name",
-        "open", "started", "target",
+        "_endpoints", "_finish", "_guess", "_leader", "_majority", "_own_id", "_patience",
+        "_quiet", "_refilled", "_target", "_trailer", "_voices", "_watcher", "_width", "done",
+        "k", "local", "name", "open", "started", "target",
     )  # fmt: skip
 
     def __init__(
@@ -165,8 +172,11 @@ class Lookup:
         self._majority = alpha // 2 + 1
         self._width = self._majority if value else alpha
         self._args = [own_id, target]
+        # A holder that has forgotten us tells a value's number only to who shows its capabilities.
+        self._trailer: list[Any] | None = [] if value else None
         self._asked = 0  # candidates in state ASKED
-        self._slowest = 0.0  # round trip of the slowest answer so far
+        self._guess = 0.0  # the time-out of strangers, once one is asked
+        self._refilled = False  # with the spares of the watcher
         self._quiet = 0  # replies in a row that told of nobody near
         self._candidates: list[Candidate] = []
         self._distances: list[int] = []
@@ -231,7 +241,8 @@ class Lookup:
             self._step(now)
             return
         candidate.state = _ANSWERED
-        self._slowest = max(self._slowest, now - call.sent_at)
+        if call.late and not call.peer.srtt:
+            call.peer.sample(now - call.sent_at)  # never too short: it may answer the first call
         self._watcher.answered(candidate.contact, now)
         if self.done:
             return
@@ -248,8 +259,14 @@ class Lookup:
 
     def on_late(self, call: Call, now: float) -> None:
         """A candidate is late: ask somebody else meanwhile, and wait one time-out more."""
-        grace = call.peer.rto() if call.peer.srtt else RTO_FLOOR_S
-        self._tire(call.tag, now, grace)
+        candidate: Candidate = call.tag
+        if candidate.state is _ASKED:
+            self._asked -= 1
+            self._width = self._alpha
+            candidate.state = _LATE
+            if not self.done:
+                self._leave_after(call.peer.rto(), candidate, now)
+                self._step(now)
 
     def on_failure(self, call: Call, now: float) -> None:
         """A candidate did not answer at all."""
@@ -257,7 +274,9 @@ class Lookup:
         self._ended(candidate)
         candidate.state = _FAILED
         self._watcher.failed(candidate.contact, now)
-        self._step(now)
+        if not self.done:
+            self._refill()
+            self._step(now)
 
     # --- inside ---------------------------------------------------------------------------------
 
@@ -270,25 +289,22 @@ class Lookup:
         candidate.call = None
         self.open -= 1
 
-    def _tire(self, candidate: Candidate, now: float, grace: float) -> None:
-        """Count a silent candidate as late, and as left behind after `grace`."""
-        if candidate.state is _ASKED:
-            self._asked -= 1
-            self._width = self._alpha
-            candidate.state = _LATE
-            if candidate.timer is not None:
-                candidate.timer.cancel()
-                candidate.timer = None
-            if not self.done:
-                candidate.timer = self._core.timers.at(
-                    now + grace, lambda at: self._leave(candidate, at)
-                )
-                self._step(now)
+    def _leave_after(self, grace: float, candidate: Candidate, now: float) -> None:
+        candidate.timer = self._core.timers.at(now + grace, lambda at: self._leave(candidate, at))
 
     def _leave(self, candidate: Candidate, now: float) -> None:
         if candidate.state is _LATE:
             candidate.state = _LEFT
-            self._step(now)
+            if not self.done:
+                self._refill()
+                self._step(now)
+
+    def _refill(self) -> None:
+        """Somebody is silent: take in, once, more contacts of our own."""
+        if not self._refilled:
+            self._refilled = True
+            for contact in self._watcher.spares(self.target):
+                self._add(contact)
 
     def _begin(self, contacts: list[Contact]) -> None:
         """File the first contacts at once."""
@@ -393,24 +409,31 @@ class Lookup:
 
     def _ask(self, candidate: Candidate, now: float) -> bool:
         """Send the call; False when the candidate is suspect and takes nobody's place."""
-        call = self._core.calls.send(
-            candidate.contact.endpoint, self.name, self._args, self, now, tag=candidate
+        core = self._core
+        endpoint = candidate.contact.endpoint
+        peer = core.peers.of(endpoint)
+        if not peer.srtt:
+            if not self._guess:
+                self._guess = core.peers.guess()
+            peer.guess = self._guess
+        call = core.calls.send(
+            endpoint,
+            self.name,
+            self._args,
+            self,
+            now,
+            tag=candidate,
+            trailer=self._trailer,
+            deadline_s=None if peer.srtt else _STRANGER_DEADLINE_S,
         )
         candidate.call = call
         self.open += 1
-        if call.peer.failures:
+        if peer.failures:
             candidate.state = _LATE
-            candidate.timer = self._core.timers.at(
-                now + RTO_FLOOR_S, lambda at: self._leave(candidate, at)
-            )
+            self._leave_after(peer.rto() if peer.srtt else RTO_FLOOR_S, candidate, now)
             return False
         candidate.state = _ASKED
         self._asked += 1
-        if self._slowest and not call.peer.srtt:
-            patience = max(_STRANGER_ROUND_TRIPS * self._slowest, RTO_FLOOR_S)
-            candidate.timer = self._core.timers.at(
-                now + patience, lambda at: self._tire(candidate, at, RTO_FLOOR_S)
-            )
         return True
 
     def _close(self) -> None:

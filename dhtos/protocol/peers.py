@@ -2,12 +2,25 @@
 
 Round-trip times follow Jacobson and Karn (RFC 6298): a retransmitted call gives no sample. The
 time-out has a floor: on a busy event loop a live peer looks silent for tens of milliseconds.
+
+Nothing is known of a stranger. Where everybody measured is near, a stranger probably is too, and
+a dead one should not cost much more than a dead neighbour: `Peers.guess` allows twice the
+longest round trip of those met last, never less than twice the floor, and no less than
+RTO_UNKNOWN_S unless enough were measured.
 """
 
 from enum import Enum
+from itertools import islice
 
 from dhtos.core.ids import Endpoint
-from dhtos.core.limits import PEERS_MAX, RTO_CEILING_S, RTO_FLOOR_S, RTO_UNKNOWN_S
+from dhtos.core.limits import (
+    PEERS_MAX,
+    RTO_CEILING_S,
+    RTO_FLOOR_S,
+    RTO_SAMPLES_MAX,
+    RTO_SAMPLES_MIN,
+    RTO_UNKNOWN_S,
+)
 
 
 class Capability(Enum):
@@ -19,9 +32,9 @@ class Capability(Enum):
 
 
 class Peer:
-    """Measurements of one endpoint; `srtt` is 0 until the first sample."""
+    """Measurements of one endpoint; until the first sample `srtt` is 0 and `guess` stands in."""
 
-    __slots__ = ("capability", "endpoint", "failures", "last_heard", "rttvar", "srtt")
+    __slots__ = ("capability", "endpoint", "failures", "guess", "last_heard", "rttvar", "srtt")
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -30,11 +43,12 @@ class Peer:
         self.capability = Capability.UNKNOWN
         self.last_heard: float | None = None
         self.failures = 0
+        self.guess = RTO_UNKNOWN_S
 
     def rto(self) -> float:
         """Seconds after which a reply counts as late."""
         if not self.srtt:
-            return RTO_UNKNOWN_S
+            return self.guess
         return min(max(self.srtt + 4 * self.rttvar, RTO_FLOOR_S), RTO_CEILING_S)
 
     def sample(self, rtt_s: float) -> None:
@@ -68,6 +82,14 @@ class Peers:
         """The peer at `endpoint` if it is remembered; remembers nothing."""
         return self._peers.get(endpoint)
 
+    def guess(self) -> float:
+        """The time-out of a peer that was never measured, judged by those met last."""
+        latest = islice(reversed(self._peers.values()), RTO_SAMPLES_MAX)
+        samples = [peer.srtt for peer in latest if peer.srtt]
+        if len(samples) < RTO_SAMPLES_MIN:
+            return RTO_UNKNOWN_S
+        return min(max(2 * max(samples), 2 * RTO_FLOOR_S), RTO_UNKNOWN_S)
+
     def __len__(self) -> int:
         return len(self._peers)
 
@@ -78,3 +100,4 @@ class Peers:
             assert endpoint == peer.endpoint
             assert peer.srtt >= 0
             assert peer.rttvar >= 0
+            assert 2 * RTO_FLOOR_S <= peer.guess <= RTO_UNKNOWN_S

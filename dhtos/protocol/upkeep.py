@@ -4,6 +4,10 @@ All of it is started by strangers or by the clock, so all of it is metered. An u
 is pinged once per GREETING_INTERVAL_S before it may enter the table: beside its own reply, that
 one ping (and its one retransmission) is all a forged source address can make us send. A newcomer
 is handed keys only after it answered that ping or another call of ours.
+
+Refreshing goes by ranges of ids (`core.ranges`). A range in which we know nobody may be empty, or
+all we could ask may know as little as we do, as in a network that has just started: it is looked
+into again after EMPTY_RANGE_RETRY_S and then ever less often, each time at another random id.
 """
 
 from collections import deque
@@ -11,9 +15,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from dhtos.core.contact import Contact
-from dhtos.core.ids import ID_BYTES, Endpoint, distance
+from dhtos.core.ids import ID_BITS, ID_BYTES, Endpoint, distance
 from dhtos.core.limits import (
     CONTACT_FRESH_S,
+    EMPTY_RANGE_RETRY_S,
     GREETING_INTERVAL_S,
     GREETINGS_MAX,
     GREETINGS_PER_S_MAX,
@@ -194,28 +199,63 @@ class Handoff:
 
 
 class Upkeep:
-    """Refreshes stale buckets and republishes old values, one at a time.
+    """Refreshes stale and empty ranges and republishes old values, one at a time.
 
     A republished value carries the life it has left, less the longest time a call may be under
     way: a copy never outlives its original.
     """
 
-    __slots__ = ("_busy", "_keys", "_overlay", "_targets")
+    __slots__ = ("_busy", "_keys", "_overlay", "_seeking", "_targets", "_wait_s")
 
     def __init__(self, overlay: "BaseOverlay", now: float) -> None:
         self._overlay = overlay
         self._targets: deque[bytes] = deque()
         self._keys: deque[bytes] = deque()
         self._busy = False
+        self._seeking: Timer | None = None
+        self._wait_s = EMPTY_RANGE_RETRY_S
         self._schedule(now)
 
     def refresh(self, now: float) -> None:
-        """Look up an id in every bucket that nobody looked into for an hour."""
+        """Look up an id in every range that nobody looked into for an hour."""
         if not self._targets:
             overlay = self._overlay
             self._targets.extend(
-                overlay.routing.stale_buckets(now, REFRESH_INTERVAL_S, overlay.core.rng)
+                overlay.ranges.stale(
+                    overlay.routing.shares(),
+                    now,
+                    interval_s=REFRESH_INTERVAL_S,
+                    rng=overlay.core.rng,
+                )
             )
+        self._next(now)
+
+    def seek(self, now: float, *, again: bool = False) -> None:
+        """What we know has changed: look soon into the ranges where we know nobody.
+
+        `again` starts over with short waits: such a range has just lost its last contact.
+        """
+        if again:
+            self._wait_s = EMPTY_RANGE_RETRY_S
+            if self._seeking is not None:
+                self._seeking.cancel()
+                self._seeking = None
+        if self._seeking is None:
+            core = self._overlay.core
+            wait = self._wait_s * (0.5 + core.rng.random())
+            self._seeking = core.timers.at(now + wait, self._seek)
+
+    def _seek(self, now: float) -> None:
+        self._seeking = None
+        overlay = self._overlay
+        empty = overlay.ranges.empty(overlay.routing.shares(), overlay.core.rng)
+        if not empty:
+            self._wait_s = EMPTY_RANGE_RETRY_S
+            return
+        if not self._targets:
+            self._targets.extend(empty)
+        self._wait_s = min(2 * self._wait_s, REFRESH_INTERVAL_S)
+        self.seek(now)
         self._next(now)
 
     def _schedule(self, now: float) -> None:
@@ -254,3 +294,8 @@ class Upkeep:
     def _republished(self, _put: Put, now: float) -> None:
         self._busy = False
         self._next(now)
+
+    def check(self) -> None:
+        """Assert the bounds."""
+        assert EMPTY_RANGE_RETRY_S <= self._wait_s <= REFRESH_INTERVAL_S
+        assert len(self._targets) <= ID_BITS + 1

@@ -1,14 +1,13 @@
 """The routing table under any sequence of calls, against a plain model."""
 
-import random
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from dhtos.core.contact import Contact
-from dhtos.core.ids import ID_BITS, Endpoint, distance
+from dhtos.core.ids import ID_BITS, Endpoint, common_prefix_bits, distance
 from dhtos.core.routing import Added, Pending, Reason, Rejected, RoutingTable
+from dhtos.core.shelf import subnet_of
 
 OWN = bytes.fromhex("5a" * 20)
 
@@ -62,6 +61,7 @@ class TableMachine(RuleBasedStateMachine):
         super().__init__()
         self.table = RoutingTable(OWN, 3)
         self.model: dict[bytes, Contact] = {}
+        self.proven: set[bytes] = set()  # ids that answered: never displaced but for a subnet
         self.now = 0.0
 
     @rule(step=st.floats(0.0, 10.0))
@@ -76,8 +76,11 @@ class TableMachine(RuleBasedStateMachine):
                 assert is_new == (contact_id not in self.model)
                 if evicted is not None:
                     assert verified
+                    assert subnet_of(evicted.endpoint[0]) or evicted.id not in self.proven
                     assert self.model.pop(evicted.id) == evicted
                 self.model[contact_id] = contact
+                if verified:
+                    self.proven.add(contact_id)
                 assert self.table.is_verified(contact_id) or not verified
             case Pending(candidate):
                 assert contact_id not in self.model
@@ -118,16 +121,21 @@ class TableMachine(RuleBasedStateMachine):
             assert self.table.remove(contact_id) is None
             assert not self.table.seen(contact_id, ("127.0.0.1", 1), self.now)
 
-    @rule(seed=st.integers(0, 9))
-    def refresh(self, seed: int) -> None:
-        targets = self.table.stale_buckets(self.now, 5.0, random.Random(seed))
-        for target in targets:
-            self.table.touch(target, self.now)
-        assert self.table.stale_buckets(self.now, 5.0, random.Random(seed)) == []
+    @rule(contact_id=ids(), endpoint=endpoints)
+    def room(self, contact_id: bytes, endpoint: Endpoint) -> None:
+        """`has_room` foretells what `add` of a verified contact does."""
+        if contact_id in self.model or contact_id == OWN:
+            return
+        contact = Contact(contact_id, endpoint)
+        foretold = self.table.has_room(contact)
+        self.add(contact_id, endpoint, verified=True)
+        assert (contact_id in self.table) == foretold
 
     @invariant()
     def table_is_as_the_model_says(self) -> None:
         self.table.check()
+        assert self.table.shares() == {common_prefix_bits(one, OWN) for one in self.model}
+        self.proven = {one for one in self.model if self.table.is_verified(one)}
         assert {contact.id: contact for contact in self.table} == self.model
         assert len(self.table) == len(self.model)
         assert all(self.table.get(contact_id) == one for contact_id, one in self.model.items())

@@ -7,7 +7,7 @@ import pytest
 
 from dhtos.core import limits
 from dhtos.core.contact import Contact
-from dhtos.core.ids import ID_BITS, ID_BYTES, Prefix, common_prefix_bits, distance, random_id
+from dhtos.core.ids import ID_BITS, ID_BYTES, common_prefix_bits, distance, random_id
 from dhtos.core.routing import Added, Pending, Reason, Rejected, RoutingTable
 from dhtos.core.shelf import subnet_of
 
@@ -98,14 +98,24 @@ class TestAdd:
         assert table.add(moved, 1.0, verified=True) == Added(is_new=False)
         table.check()
 
-    def test_move_into_a_full_subnet_is_refused(self) -> None:
-        table = RoutingTable(OWN)
-        for number in range(limits.CONTACTS_PER_SUBNET_BUCKET_MAX):
-            table.add(contact(number, host=f"8.8.8.{number}"), 0.0, verified=True)
-        table.add(contact(7), 0.0, verified=True)
-        moved = contact(7, host="8.8.8.99")
-        assert table.add(moved, 1.0, verified=True) == Rejected(Reason.SUBNET_BUCKET)
-        assert table.get(moved.id) == contact(7)
+    def test_move_beyond_a_share_needs_a_free_place(self) -> None:
+        for k, outcome in ((4, Added()), (3, Rejected(Reason.SUBNET_BUCKET))):
+            table = RoutingTable(OWN, k)
+            for number in range(limits.CONTACTS_PER_SUBNET_BUCKET_MAX):
+                table.add(contact(number, host=f"8.8.8.{number}"), 0.0, verified=True)
+            table.add(contact(7), 0.0, verified=True)
+            moved = contact(7, host="8.8.8.99")
+            assert table.add(moved, 1.0, verified=True) == outcome
+            assert table.get(moved.id) == (moved if k == 4 else contact(7))
+            table.check()
+
+    def test_move_beyond_the_share_of_the_table_needs_one_too(self) -> None:
+        table, known = full_table()
+        for share in range(1, limits.CONTACTS_PER_SUBNET_MAX + 1):
+            table.add(contact(9, share=share, host=f"8.8.8.{share}"), 0.0, verified=True)
+        moved = Contact(known[0].id, ("8.8.8.99", 1))
+        assert table.add(moved, 1.0, verified=True) == Rejected(Reason.SUBNET_TABLE)
+        assert table.get(moved.id) == known[0]
         table.check()
 
 
@@ -250,20 +260,50 @@ class TestReplacements:
         assert len(table) == 3
         table.check()
 
-    def test_promotion_respects_the_caps(self) -> None:
-        table = RoutingTable(OWN, 3)
-        table.add(contact(0, share=5), 0.0, verified=True)
-        table.add(contact(0), 0.0, verified=True)
-        table.add(contact(1, host="8.8.8.1"), 0.0, verified=True)
-        table.add(contact(2), 0.0, verified=True)
-        assert isinstance(table.add(contact(3, host="8.8.8.3"), 1.0, verified=True), Pending)
-        assert isinstance(table.add(contact(4, host="8.8.8.4"), 2.0, verified=True), Pending)
-        table.remove(contact(0).id)
-        assert contact(4).id in table
-        table.remove(contact(2).id)
-        assert contact(3).id not in table
+    def test_promotion_prefers_who_is_within_the_share_of_its_subnet(self) -> None:
+        table = crowded_table(2, others=2)
+        for number, host in ((10, "8.8.8.10"), (11, LOCAL), (12, "8.8.8.12"), (13, "8.8.8.13")):
+            table.add(contact(number, host=host), 9.0, verified=number != 13)
+        table.remove(contact(3).id)
+        assert contact(11).id in table
+        table.remove(contact(2).id)  # nobody else wants the place
+        assert contact(12).id in table
+        table.remove(contact(11).id)
+        assert contact(10).id in table
+        table.remove(contact(12).id)
+        assert contact(13).id in table
         table.check()
-        assert table.add(contact(5), 3.0, verified=True) == Added(is_new=True)
+
+    def test_cache_loses_a_crowd_before_the_longest_waiting(self) -> None:
+        table = crowded_table(0, others=4)
+        table.add(contact(20), 9.0, verified=True)
+        for number in range(30, 30 + 2 * limits.BUCKET_REPLACEMENTS_MAX):
+            table.add(contact(number, host=f"8.8.8.{number}"), 10.0, verified=True)
+            table.check()
+        spares = table.spares(contact(0).id, 100)
+        assert len(spares) == limits.BUCKET_REPLACEMENTS_MAX
+        assert contact(20) in spares
+
+    def test_spares_are_the_closest_of_the_verified_that_wait(self) -> None:
+        table, _known = full_table()
+        assert table.spares(OWN, 5) == []
+        for number in (52, 50, 51):
+            table.add(contact(number), 10.0, verified=True)
+        table.add(contact(53), 11.0, verified=False)
+        assert table.spares(contact(51).id, 2) == [contact(51), contact(50)]
+        assert table.spares(contact(51).id, 5) == [contact(51), contact(50), contact(52)]
+
+
+def crowded_table(crowd: int, *, others: int) -> RoutingTable:
+    """A full far bucket: `crowd` contacts of one public subnet, then `others` without one."""
+    table = RoutingTable(OWN, crowd + others)
+    table.add(contact(0, share=5), 0.0, verified=True)
+    for number in range(crowd + others):
+        host = f"8.8.8.{number}" if number < crowd else LOCAL
+        assert table.add(contact(number, host=host), number, verified=True) == Added(is_new=True)
+    assert table.bucket_count == 2
+    table.check()
+    return table
 
 
 class TestSubnets:
@@ -286,33 +326,116 @@ class TestSubnets:
     def test_subnet_of(self, host: str, subnet: bytes | None) -> None:
         assert subnet_of(host) == subnet
 
-    def test_bucket_cap(self) -> None:
-        table = RoutingTable(OWN)
-        for number in range(limits.CONTACTS_PER_SUBNET_BUCKET_MAX):
-            one = contact(number, host=f"8.8.8.{number}")
+    def test_a_fleet_in_one_subnet_fills_what_is_free(self) -> None:
+        table = RoutingTable(OWN, 20)
+        for number in range(60):
+            share = number % 3
+            one = contact(number, share=share, host=f"8.8.8.{number}")
             assert table.add(one, 0.0, verified=True) == Added(is_new=True)
-        over = contact(99, host="8.8.8.99")
-        assert table.add(over, 0.0, verified=True) == Rejected(Reason.SUBNET_BUCKET)
-        assert table.add(contact(99, host="8.8.9.9"), 0.0, verified=True) == Added(is_new=True)
+            table.check()
+        assert len(table) == 60
+        late = contact(99, host="8.8.8.99")
+        assert isinstance(table.add(late, 1.0, verified=True), Pending)
+        assert table.failed(contact(0).id, 2.0) == contact(0, host="8.8.8.0")
+        assert late.id in table
+
+    def test_a_crowd_gives_way_without_a_ping(self) -> None:
+        crowd = limits.CONTACTS_PER_SUBNET_BUCKET_MAX + 2
+        table = crowded_table(crowd, others=1)
+        table.seen(contact(0).id, ("8.8.8.0", 1000), 99.0)
+        for number, gone in ((20, 1), (21, 2)):
+            outcome = table.add(contact(number), 100.0, verified=True)
+            assert outcome == Added(is_new=True, evicted=contact(gone, host=f"8.8.8.{gone}"))
+            table.check()
+        left = table.add(contact(22), 101.0, verified=True)
+        assert left == Pending(contact(3, host="8.8.8.3"))  # now it is within its share
         table.check()
 
-    def test_table_cap_and_release(self) -> None:
-        table = RoutingTable(OWN, 2)
-        for share in range(20):
-            for number in range(2):
-                table.add(contact(number, share=share), 0.0, verified=True)
-        for one in list(table):
-            table.remove(one.id)
-        taken = [
-            table.add(contact(0, share=share, host=f"8.8.8.{share}"), 0.0, verified=True)
-            for share in range(limits.CONTACTS_PER_SUBNET_MAX + 1)
-        ]
-        assert taken[-1] == Rejected(Reason.SUBNET_TABLE)
-        assert taken[:-1] == [Added(is_new=True)] * limits.CONTACTS_PER_SUBNET_MAX
-        table.remove(contact(0).id)
-        last = contact(0, share=19, host="8.8.8.200")
-        assert table.add(last, 0.0, verified=True) == Added(is_new=True)
+    def test_an_unverified_member_of_a_crowd_gives_way_first(self) -> None:
+        table = RoutingTable(OWN, 4)
+        table.add(contact(0, share=5), 0.0, verified=True)
+        for number in range(4):
+            one = contact(number, host=f"8.8.8.{number}" if number else LOCAL)
+            table.add(one, number, verified=number != 2 and number != 0)
+        outcome = table.add(contact(9), 9.0, verified=True)
+        assert outcome == Added(is_new=True, evicted=contact(2, host="8.8.8.2"))
+        outcome = table.add(contact(10), 9.0, verified=True)
+        assert outcome == Added(is_new=True, evicted=contact(0))
         table.check()
+
+    def test_hearsay_displaces_no_crowd(self) -> None:
+        table = crowded_table(4, others=0)
+        assert isinstance(table.add(contact(20), 9.0, verified=False), Pending)
+        assert contact(20).id not in table
+        table.check()
+
+    def test_a_crowd_displaces_nobody_of_another_subnet(self) -> None:
+        table = RoutingTable(OWN, 5)
+        table.add(contact(0, share=5), 0.0, verified=True)
+        for number, host in enumerate((LOCAL, "9.9.9.1", "8.8.8.2", "8.8.8.3", "8.8.8.4")):
+            table.add(contact(number, host=host), number, verified=number == 3)
+        over = contact(20, host="8.8.8.20")
+        outcome = table.add(over, 9.0, verified=True)
+        assert outcome == Added(is_new=True, evicted=contact(2, host="8.8.8.2"))
+        outcome = table.add(contact(21, host="8.8.8.21"), 10.0, verified=True)
+        assert outcome == Added(is_new=True, evicted=contact(4, host="8.8.8.4"))
+        assert isinstance(table.add(contact(22, host="8.8.8.22"), 11.0, verified=True), Pending)
+        table.check()
+
+    def test_two_crowds_do_not_displace_each_other(self) -> None:
+        table = RoutingTable(OWN, 6)
+        table.add(contact(0, share=5), 0.0, verified=True)
+        for number in range(6):
+            host = f"{8 + number % 2}.8.8.{number}"
+            table.add(contact(number, host=host), number, verified=True)
+        newcomer = contact(20, host="9.8.8.20")
+        assert isinstance(table.add(newcomer, 9.0, verified=True), Pending)
+        table.check()
+
+    def test_beyond_the_share_of_the_table_is_a_crowd_as_well(self) -> None:
+        table, _ = full_table()
+        first = contact(1, share=1, host="8.8.8.0")
+        fillers = [contact(number, share=1) for number in (2, 3)]
+        for one in (first, *fillers, contact(0, share=6), contact(0, share=7)):
+            table.add(one, 0.0, verified=True)
+        assert table.bucket_count > 2
+        assert isinstance(table.add(contact(9, share=1), 1.0, verified=True), Pending)
+        for share in range(10, 10 + limits.CONTACTS_PER_SUBNET_MAX):
+            table.add(contact(0, share=share, host=f"8.8.8.{share}"), 0.0, verified=True)
+        outcome = table.add(contact(10, share=1), 1.0, verified=True)
+        assert outcome == Added(is_new=True, evicted=first)
+        table.check()
+
+    def test_an_attacker_keeps_its_share_and_no_more(self) -> None:
+        """A subnet that came first and answers always, against honest ones that come later."""
+        rng = random.Random(8)
+        table = RoutingTable(OWN, 8)
+        for number in range(400):
+            host = f"8.8.8.{number % 256}"
+            table.add(Contact(random_id(rng), (host, 1000 + number)), 0.0, verified=True)
+        for number in range(400):
+            honest = Contact(random_id(rng), (f"9.{number >> 8}.{number & 255}.1", 1))
+            table.add(honest, 1.0, verified=True)
+        table.check()
+        full = 0
+        for share in range(4):
+            hosts = [one.endpoint[0] for one in table if common_prefix_bits(one.id, OWN) == share]
+            full += len(hosts) == 8
+            attackers = sum(host.startswith("8.8.8.") for host in hosts)
+            assert attackers <= limits.CONTACTS_PER_SUBNET_BUCKET_MAX
+        assert full == 4
+
+    def test_room_is_where_a_verified_newcomer_would_get_a_place(self) -> None:
+        table = crowded_table(4, others=0)
+        assert table.has_room(contact(20))
+        assert not table.has_room(contact(20, host="8.8.8.20"))
+        assert table.has_room(contact(20, share=7, host="8.8.8.20"))
+        table.remove(contact(0).id)
+        assert table.has_room(contact(20, host="8.8.8.20"))
+        table, _ = full_table()
+        assert not table.has_room(contact(20))
+        table, _ = full_table(verified=False)
+        assert table.has_room(contact(20))
 
     def test_private_addresses_have_no_cap(self) -> None:
         table = RoutingTable(OWN)
@@ -369,7 +492,7 @@ class TestMemory:
         assert sum(trace.size for trace in traces) < 20 * 1024
 
 
-class TestSeenAndRefresh:
+class TestSeenAndShares:
     def test_seen_needs_the_right_endpoint(self) -> None:
         table = RoutingTable(OWN)
         table.add(contact(7), 0.0, verified=False)
@@ -387,25 +510,12 @@ class TestSeenAndRefresh:
         assert table.remove(contact(99).id) is None
         table.check()
 
-    def test_stale_buckets_get_a_target_in_their_range(self) -> None:
+    def test_shares_tell_in_which_ranges_somebody_is_known(self) -> None:
         table = RoutingTable(OWN, 2)
-        for share in range(12):
-            table.add(contact(0, share=share), 0.0, verified=True)
-        targets = table.stale_buckets(0.0, 60.0, random.Random(4))
-        assert len(targets) == table.bucket_count
-        for index, target in enumerate(targets[:-1]):
-            assert common_prefix_bits(target, OWN) == index
-        assert Prefix.of(OWN, table.bucket_count - 1).holds(targets[-1])
-
-    def test_touch_postpones_the_refresh(self) -> None:
-        table = RoutingTable(OWN, 2)
-        for share in range(12):
-            table.add(contact(0, share=share), 0.0, verified=True)
-        for target in table.stale_buckets(0.0, 60.0, random.Random(5)):
-            table.touch(target, 10.0)
-        assert table.stale_buckets(69.9, 60.0, random.Random(5)) == []
-        table.touch(contact(3, share=3).id, 20.0)
-        table.touch(contact(3, share=3).id, 15.0)
-        targets = table.stale_buckets(70.0, 60.0, random.Random(5))
-        assert len(targets) == table.bucket_count - 1
-        assert all(common_prefix_bits(target, OWN) != 3 for target in targets)
+        assert table.shares() == set()
+        for share in (0, 3, 3, 7, 9, 9, 30):
+            table.add(contact(len(table), share=share), 0.0, verified=True)
+        assert table.bucket_count > 4
+        assert table.shares() == {0, 3, 7, 9, 30}
+        table.remove(contact(0).id)
+        assert table.shares() == {3, 7, 9, 30}

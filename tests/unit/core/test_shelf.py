@@ -55,10 +55,17 @@ def test_pop_keeps_the_arrays_together(shelf: Shelf) -> None:
 
 def test_oldest(shelf: Shelf) -> None:
     assert shelf.oldest() == 3
-    assert shelf.oldest(verified=False) == 2
-    shelf.refresh(2, 0.0)
-    assert shelf.oldest(verified=False) == -1
+    assert shelf.oldest({0, 1, 2}) == 2
+    assert shelf.oldest([]) == -1
     assert Shelf().oldest() == -1
+
+
+def test_an_answer_verifies(shelf: Shelf) -> None:
+    assert [shelf.is_verified(at) for at in range(4)] == [True, True, False, True]
+    shelf.refresh(2, 0.0)
+    assert shelf.is_verified(2)
+    shelf.marks[2] += 1
+    assert shelf.is_verified(2)
 
 
 def test_refresh_never_goes_back_and_forgives(shelf: Shelf) -> None:

@@ -9,6 +9,7 @@ from dhtos.core.contact import Contact
 from dhtos.core.ids import digest
 from dhtos.core.limits import (
     CALL_DEADLINE_S,
+    EMPTY_RANGE_RETRY_S,
     GREETING_INTERVAL_S,
     GREETINGS_MAX,
     GREETINGS_PER_S_MAX,
@@ -17,6 +18,7 @@ from dhtos.core.limits import (
     OPERATION_DEADLINE_S,
     REFRESH_INTERVAL_S,
     REPUBLISH_INTERVAL_S,
+    UPKEEP_INTERVAL_S,
     VALUE_BYTES_MAX,
     VALUE_TTL_S,
 )
@@ -48,6 +50,12 @@ from dhtos.protocol.wire import (
 
 STRANGER = ("10.9.9.9", 7400)
 MSG_ID = b"m" * 20
+
+
+def stale(net: "Net", node: BaseOverlay) -> list[bytes]:
+    """What the node would look up to refresh its ranges."""
+    shares = node.routing.shares()
+    return node.ranges.stale(shares, net.now, interval_s=REFRESH_INTERVAL_S, rng=net.rng)
 
 
 class Net:
@@ -401,7 +409,73 @@ class TestBootstrap:
         node = net.add(k=4)
         net.run(node.bootstrap([net.endpoints[0]], net.now))
         net.pass_time(2.0)
-        assert node.routing.stale_buckets(net.now, REFRESH_INTERVAL_S, net.rng) == []
+        assert stale(net, node) == []
+
+    def test_a_small_table_is_no_excuse_not_to_look_everywhere(self):
+        """One bucket that never split: the far half is looked into like every other range."""
+        net = Net()
+        low = [net.add(node_id=bytes([number]) + bytes(19)) for number in (1, 2, 3, 5)]
+        for node in low[1:]:
+            net.run(node.bootstrap([net.endpoints[0]], net.now))
+        newcomer = net.add(node_id=b"\x08" + bytes(19))
+        net.run(newcomer.bootstrap([net.endpoints[0]], net.now))
+        assert newcomer.routing.bucket_count == 1
+        net.pass_time(0.5)
+        asked = {
+            int.from_bytes(message.args[1]) >> 159
+            for datagram, source, _ in net.sent
+            if source == net.where(newcomer)
+            and isinstance(message := parse(datagram), Request)
+            and message.name == "find_node"
+        }
+        assert asked == {0, 1}
+        assert stale(net, newcomer) == []
+
+    def test_who_comes_later_to_an_empty_half_is_found(self):
+        net = Net()
+        old = [net.add(node_id=bytes([number]) + bytes(19)) for number in (1, 2, 3, 5)]
+        for node in old[1:]:
+            net.run(node.bootstrap([net.endpoints[0]], net.now))
+        net.pass_time(1.0)
+        pioneer = net.add(node_id=b"\xf0" + bytes(19))
+        old[0].answered(Contact(pioneer.id, net.where(pioneer)), net.now)
+        net.pass_time(3 * EMPTY_RANGE_RETRY_S)
+        assert all(pioneer.id in node.routing for node in old)
+
+    def test_an_empty_range_is_looked_into_ever_less_often(self):
+        net = Net()
+        pair = [net.add(node_id=bytes([number]) + bytes(19)) for number in (1, 2)]
+        net.run(pair[1].bootstrap([net.endpoints[0]], net.now))
+        net.pass_time(UPKEEP_INTERVAL_S * 2)
+        counts = []
+        for _ in range(3):
+            net.sent.clear()
+            net.pass_time(600.0)
+            counts.append(len(net.sent))
+            pair[1].check()
+        assert counts[0] > 0
+        assert counts[2] <= counts[0]
+        net.sent.clear()
+        net.pass_time(REFRESH_INTERVAL_S)
+        assert 0 < len(net.sent) < 120
+
+    def test_losing_the_last_of_a_range_starts_the_search_anew(self):
+        net = Net()
+        ids = [bytes([number]) + bytes(19) for number in (1, 2, 0x80)]
+        nodes = [net.add(node_id=node_id) for node_id in ids]
+        for node in nodes[1:]:
+            net.run(node.bootstrap([net.endpoints[0]], net.now))
+        net.pass_time(REFRESH_INTERVAL_S)
+        far = Contact(nodes[2].id, net.where(nodes[2]))
+        net.dead.add(far.endpoint)
+        nodes[0].answered(Contact(nodes[1].id, net.where(nodes[1])), net.now)
+        for _ in range(2):
+            net.now += 0.001
+            nodes[0].failed(far, net.now)
+        assert far.id not in nodes[0].routing
+        net.sent.clear()
+        net.pass_time(2 * EMPTY_RANGE_RETRY_S)
+        assert net.sent
 
 
 class TestPutAndGet:
@@ -737,11 +811,11 @@ class TestUpkeep:
         net.pass_time(REPUBLISH_INTERVAL_S * 2)
         assert all(node.store.get(key, net.now).value == "new" for node in net.closest(key, 4))
 
-    def test_stale_buckets_are_refreshed(self):
+    def test_stale_ranges_are_refreshed(self):
         net = Net(12, k=4)
         node = net.nodes[net.endpoints[3]]
         net.pass_time(REFRESH_INTERVAL_S + 200.0)
-        assert node.routing.stale_buckets(net.now, REFRESH_INTERVAL_S, net.rng) == []
+        assert stale(net, node) == []
 
     def test_a_lonely_node_does_nothing(self):
         net = Net()

@@ -11,11 +11,13 @@ from dhtos.core.limits import (
     LOOKUP_PEERS_MAX,
     OPERATION_DEADLINE_S,
     RTO_FLOOR_S,
+    RTO_SAMPLES_MIN,
     RTO_UNKNOWN_S,
     VALUE_PATIENCE_S,
     VALUE_TTL_S,
 )
 from dhtos.protocol.lookup import Lookup, State
+from dhtos.protocol.peers import Capability
 from dhtos.protocol.rpc import Core
 from dhtos.protocol.store import Held
 from dhtos.protocol.wire import Request, encode_response, parse
@@ -41,6 +43,8 @@ class Bench:
         self.now = 0.0
         self.heard: list[Contact] = []
         self.lost: list[Contact] = []
+        self.more: list[Contact] = []
+        self.refills = 0
         self.finished: list[float] = []
         self.lookup = Lookup(
             self.core, OWN, TARGET, self._finish, self, k=k, alpha=alpha, value=value
@@ -56,6 +60,11 @@ class Bench:
 
     def failed(self, contact: Contact, now: float) -> None:
         self.lost.append(contact)
+
+    def spares(self, target: bytes) -> list[Contact]:
+        assert target == TARGET
+        self.refills += 1
+        return self.more
 
     def start(self, *numbers: int, local: Held | None = None) -> list[int]:
         self.lookup.start([contact(n) for n in numbers], self.now, local)
@@ -232,27 +241,75 @@ class TestSilence:
         assert bench.known() == []
         assert bench.lost == [contact(n) for n in (1, 2, 3)]
 
-    def test_a_stranger_gets_a_short_grace(self):
+    def test_a_stranger_is_waited_for_twice_the_first_guess(self):
         bench = Bench(k=1, alpha=1)
+        bench.meet(2)
         bench.start(1, 2)
         assert bench.wait(RTO_UNKNOWN_S) == [1, 2]
         bench.reply(2, [])
+        bench.wait(RTO_UNKNOWN_S - 0.001)
         assert bench.finished == []
-        bench.wait(RTO_FLOOR_S)
+        bench.wait(0.002)
         assert bench.finished
 
-    def test_a_stranger_is_measured_by_the_others(self):
-        bench = Bench(k=2, alpha=1)
-        bench.meet(3)
-        bench.start(3)
-        bench.wait(0.02)
-        assert bench.reply(3, wire(1, 2)) == [1]
-        assert bench.wait(4 * 0.02) == [2]  # the hedge; no retransmission yet
+    def test_quick_answers_of_a_few_say_nothing_about_a_stranger(self):
+        """A live peer 150 ms away, all others next door: it is waited for."""
+        bench = Bench(k=2, alpha=2)
+        bench.meet(2, 3)
+        bench.start(1, 2, 3)
+        bench.wait(0.002)
         bench.reply(2, [])
+        assert bench.wait(0.148) == []
+        bench.reply(1, [])
+        assert bench.finished == [0.15]
+        assert bench.known() == [contact(1), contact(2)]
+
+    def test_where_everybody_is_near_a_stranger_is_expected_to_be(self):
+        bench = Bench(k=2, alpha=2)
+        bench.meet(*range(2, RTO_SAMPLES_MIN + 2))
+        bench.start(1, 2, 3)
+        bench.reply(2, [])
+        assert bench.wait(2 * RTO_FLOOR_S) == [1, 3]  # sent once more, and the hedge
+        bench.reply(3, [])
+        bench.wait(2 * RTO_FLOOR_S - 0.001)
         assert bench.finished == []
-        bench.wait(RTO_FLOOR_S)
-        assert len(bench.finished) == 1
+        bench.wait(0.002)
+        assert bench.finished
         assert bench.known() == [contact(2), contact(3)]
+        bench.wait(3 * RTO_UNKNOWN_S - 0.01)
+        assert bench.lost == []  # left behind, but not held to be dead so soon
+        bench.wait(RTO_UNKNOWN_S)
+        assert bench.lost == [contact(1)]
+
+    def test_a_stranger_that_was_sent_the_call_twice_is_measured_all_the_same(self):
+        bench = Bench(k=1, alpha=1)
+        bench.start(1)
+        bench.wait(0.3)
+        bench.reply(1, [])
+        assert bench.core.peers.of(contact(1).endpoint).srtt == pytest.approx(0.3)
+
+    def test_whoever_was_measured_gives_no_doubtful_sample(self):
+        bench = Bench(k=1, alpha=1)
+        bench.meet(1)
+        bench.start(1)
+        bench.wait(1.5 * RTO_FLOOR_S)
+        bench.reply(1, [])
+        assert bench.core.peers.of(contact(1).endpoint).srtt == 0.001
+
+    def test_silence_brings_in_more_contacts_once(self):
+        bench = Bench(k=2, alpha=2)
+        bench.meet(1, 2, 3, 4)
+        bench.more = [contact(3), contact(2), contact(4)]
+        bench.start(1, 2)
+        assert bench.wait(RTO_FLOOR_S) == [1, 2]
+        assert bench.refills == 0
+        assert bench.wait(RTO_FLOOR_S) == [3, 4]
+        bench.reply(3, [])
+        bench.reply(4, [])
+        assert bench.finished
+        assert bench.known() == [contact(3), contact(4)]
+        bench.wait(CALL_DEADLINE_S)
+        assert bench.refills == 1
 
     def test_who_failed_before_is_waited_for_a_moment(self):
         bench = Bench(k=2)
@@ -264,6 +321,18 @@ class TestSilence:
         bench.wait(RTO_FLOOR_S)
         assert bench.finished == [RTO_FLOOR_S]
         assert bench.known() == [contact(2), contact(3)]
+
+    def test_who_failed_before_has_a_time_out_of_its_own(self):
+        bench = Bench(k=1)
+        far = bench.core.peers.of(contact(1).endpoint)
+        far.sample(0.15)
+        far.failures = 1
+        assert bench.start(1, 2) == [1, 2]
+        bench.reply(2, [])
+        bench.wait(0.15)
+        assert bench.finished == []
+        bench.reply(1, [])
+        assert bench.known() == [contact(1)]
 
     def test_only_suspects_are_still_waited_for(self):
         bench = Bench()
@@ -367,6 +436,19 @@ class TestMalformed:
 
 
 class TestValues:
+    def test_a_question_for_a_value_shows_what_we_understand(self):
+        """Also to peers known as dhtos: they may have forgotten us and would hide the number."""
+        for value in (True, False):
+            bench = Bench(value=value)
+            bench.core.peers.of(contact(1).endpoint).capability = Capability.DHTOS
+            bench.lookup.start([contact(1)], 0.0)
+            request = parse(bench.core.sending[0][0])
+            assert (request.trailer is not None) == value
+            bench = Bench(value=value)
+            bench.core.peers.of(contact(1).endpoint).capability = Capability.STOCK
+            bench.lookup.start([contact(1)], 0.0)
+            assert parse(bench.core.sending[0][0]).trailer is None
+
     def test_a_majority_of_alpha_is_asked_and_ends_it(self):
         bench = Bench(alpha=3, value=True)
         assert bench.start(1, 2, 3, 4) == [1, 2]

@@ -1,7 +1,15 @@
 """Round-trip times follow RFC 6298, and the memory of peers is bounded."""
 
 import pytest
-from dhtos.core.limits import PEERS_MAX, RTO_CEILING_S, RTO_FLOOR_S, RTO_UNKNOWN_S
+
+from dhtos.core.limits import (
+    PEERS_MAX,
+    RTO_CEILING_S,
+    RTO_FLOOR_S,
+    RTO_SAMPLES_MAX,
+    RTO_SAMPLES_MIN,
+    RTO_UNKNOWN_S,
+)
 from dhtos.protocol.peers import Capability, Peer, Peers
 
 
@@ -41,3 +49,46 @@ def test_looking_up_remembers_nothing() -> None:
     peers = Peers()
     assert peers.known(("192.0.2.1", 1)) is None
     assert len(peers) == 0
+
+
+def _measured(count: int, rtt_s: float = 0.001) -> Peers:
+    peers = Peers()
+    for port in range(1, count + 1):
+        peers.of(("192.0.2.1", port)).sample(rtt_s)
+    return peers
+
+
+def test_a_few_near_peers_make_no_better_guess() -> None:
+    assert Peers().guess() == RTO_UNKNOWN_S
+    peers = _measured(RTO_SAMPLES_MIN - 1)
+    peers.of(("192.0.2.2", 1))  # never measured: no sample
+    assert peers.guess() == RTO_UNKNOWN_S
+
+
+def test_many_near_peers_do() -> None:
+    assert _measured(RTO_SAMPLES_MIN).guess() == 2 * RTO_FLOOR_S
+    assert _measured(RTO_SAMPLES_MIN, 0.08).guess() == pytest.approx(0.16)
+
+
+def test_one_far_peer_speaks_against_it() -> None:
+    peers = _measured(RTO_SAMPLES_MIN)
+    peers.of(("192.0.2.2", 1)).sample(0.15)
+    assert peers.guess() == RTO_UNKNOWN_S
+
+
+def test_only_those_met_last_are_looked_at() -> None:
+    peers = Peers()
+    peers.of(("192.0.2.2", 1)).sample(0.15)
+    for port in range(1, RTO_SAMPLES_MAX + 1):
+        peers.of(("192.0.2.1", port)).sample(0.001)
+    assert peers.guess() == 2 * RTO_FLOOR_S
+
+
+def test_the_guess_stands_in_until_the_first_sample() -> None:
+    peers = Peers()
+    peer = peers.of(("192.0.2.1", 1))
+    peer.guess = 2 * RTO_FLOOR_S
+    peers.check()
+    assert peer.rto() == 2 * RTO_FLOOR_S
+    peer.sample(0.2)
+    assert peer.rto() == pytest.approx(0.6)
