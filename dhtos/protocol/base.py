@@ -137,7 +137,7 @@ class BaseOverlay:
             if best is not None:
                 operation.finish(StoredValue(best.value, best.seq, best.expires - now))
                 self._spread(lookup, best, now)
-            elif lookup.answers():
+            elif lookup.answers() or self._alone():
                 operation.fail(KeyNotFound(f"no reachable node holds a value under {key.hex()}"))
             else:
                 operation.fail(self._nobody())
@@ -300,6 +300,10 @@ class BaseOverlay:
         )
         self._lookups.add(lookup)
         return lookup
+
+    def _alone(self) -> bool:
+        """Whether we are the network: what we do not hold, nobody does."""
+        return not self.client and not len(self.routing)
 
     def _nobody(self) -> NoPeers | LookupExpired:
         if not len(self.routing):

@@ -12,8 +12,8 @@ import dhtos
 from dhtos.core.limits import CONTROL_CLIENTS_MAX, CONTROL_LINE_BYTES_MAX
 from dhtos.errors import (
     ConfigError,
+    KeyNotFound,
     MalformedMessage,
-    NoPeers,
     PredicateError,
     Unreachable,
     UsageError,
@@ -141,7 +141,7 @@ def test_errors_arrive_as_themselves(serve):
         with pytest.raises(PredicateError) as caught:
             await client.call("find", query="coers >= 8")
         assert (caught.value.column, caught.value.hint) == (1, "cores")
-        with pytest.raises(NoPeers, match="no other node is known"):
+        with pytest.raises(KeyNotFound, match="no reachable node holds"):
             await client.call("get", key="nothing")
         with pytest.raises(UsageError, match="did you mean 'price'"):
             await client.call("advertise", attributes={"prise": 1})

@@ -459,6 +459,20 @@ class TestBootstrap:
         net.pass_time(REFRESH_INTERVAL_S)
         assert 0 < len(net.sent) < 120
 
+    def test_who_knows_every_range_stops_looking(self):
+        net = Net(20, k=8)
+        node = next(iter(net.nodes.values()))
+        net.pass_time(UPKEEP_INTERVAL_S * 2)
+        for share in range(max(node.routing.shares())):
+            if share not in node.routing.shares():
+                near = int.from_bytes(node.id) ^ 1 << 159 - share
+                other = net.add(node_id=near.to_bytes(20))
+                node.answered(Contact(other.id, net.where(other)), net.now)
+        assert node.ranges.empty(node.routing.shares(), net.rng) == []
+        net.pass_time(REFRESH_INTERVAL_S)
+        assert node._upkeep._seeking is None
+        node.check()
+
     def test_losing_the_last_of_a_range_starts_the_search_anew(self):
         net = Net()
         ids = [bytes([number]) + bytes(19) for number in (1, 2, 0x80)]
@@ -606,7 +620,7 @@ class TestPutAndGet:
         node = net.add()
         assert net.put(node, digest("k"), "v") == PutResult(1, 8, 0, here=True)
         assert net.get(node, digest("k")).value == "v"
-        with pytest.raises(NoPeers):
+        with pytest.raises(KeyNotFound):
             net.get(node, digest("other"))
 
     def test_a_client_keeps_nothing_itself(self):
