@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from dhtos.core.buckets import Buckets
+from dhtos.core.buckets import STICKY_S, Bucket, Buckets
 from dhtos.core.contact import Contact
 from dhtos.core.ids import Prefix
 from dhtos.core.limits import HUB_BUCKET_CONTACTS_MAX, RECORD_TTL_S
@@ -21,11 +21,11 @@ def contact(index: int, tail: int = 0, *, port: int = 7400) -> Contact:
     return Contact(value.to_bytes(20), (f"10.0.{index}.{tail}", port))
 
 
-def summary_of(count: int) -> Summary:
+def summary_of(count: int, cores: int = 2) -> Summary:
     machines = [
         make_record(
             MACHINE_SCHEMA,
-            {"cores": 2},
+            {"cores": cores},
             {},
             node_id=bytes(20),
             endpoint=("10.0.0.1", 7400),
@@ -135,7 +135,7 @@ def test_without_contacts_a_bucket_is_gone_with_its_summary() -> None:
     buckets = Buckets(OWN)
     buckets.heard(contact(3), 1.0, 1.0)
     buckets.heard(contact(3, 1), 1.0, 1.0)
-    buckets.summarise(3, summary_of(7), 1.0)
+    buckets.summarise(3, summary_of(7), 1.0, MACHINE_SCHEMA)
     buckets.forget(contact(3).id)
     assert len(known(buckets, 3)) == 1
     buckets.forget(contact(3, 5).id)  # not a contact
@@ -163,19 +163,77 @@ def test_hearsay_ends_with_the_life_of_a_record() -> None:
 
 def test_the_newest_summary_is_kept() -> None:
     buckets = Buckets(OWN)
-    buckets.summarise(3, summary_of(1), 5.0)  # nobody lives there: nothing to keep it for
+    buckets.summarise(
+        3, summary_of(1), 5.0, MACHINE_SCHEMA
+    )  # nobody lives there: nothing to keep it for
     assert buckets.get(3) is None
     buckets.heard(contact(3), 1.0, 1.0)
     bucket = buckets.get(3)
     assert bucket is not None
     assert bucket.count == 1
-    buckets.summarise(3, summary_of(9), 5.0)
-    buckets.summarise(3, summary_of(2), 4.0)
+    buckets.summarise(3, summary_of(9), 5.0, MACHINE_SCHEMA)
+    buckets.summarise(3, summary_of(2), 4.0, MACHINE_SCHEMA)
     assert (bucket.count, bucket.summary_born) == (9, 5.0)
-    buckets.summarise(3, summary_of(3), 5.0)  # as old, later heard
+    buckets.summarise(3, summary_of(3), 5.0, MACHINE_SCHEMA)  # as old, later heard
     assert bucket.count == 3
-    buckets.summarise(3, summary_of(0), 6.0)
+    buckets.summarise(3, summary_of(0), 6.0, MACHINE_SCHEMA)
     assert bucket.count == 1  # whoever is known to live there lives there
+
+
+def cores_in(bucket: Bucket) -> tuple[int, int]:
+    """Between which positions the summary of a bucket places machines."""
+    assert bucket.summary is not None
+    return bucket.summary.lows[0], bucket.summary.highs[0]
+
+
+def described() -> tuple[Buckets, Bucket]:
+    """A bucket whose last summary, at 10.0, was the first to tell of a large machine."""
+    buckets = Buckets(OWN)
+    buckets.heard(contact(3), 1.0, 1.0)
+    bucket = buckets.get(3)
+    assert bucket is not None
+    buckets.summarise(3, summary_of(5), 5.0, MACHINE_SCHEMA)
+    buckets.summarise(3, summary_of(5, cores=512), 10.0, MACHINE_SCHEMA)
+    return buckets, bucket
+
+
+def test_news_of_a_first_machine_outlives_younger_summaries_for_a_while() -> None:
+    """They may be put together from parts that have not heard of it."""
+    small, large = (s.lows[0] for s in (summary_of(1), summary_of(1, cores=512)))
+    buckets, bucket = described()
+    assert cores_in(bucket) == (small, large)
+    buckets.summarise(3, summary_of(5), 10.0 + STICKY_S / 2, MACHINE_SCHEMA)
+    assert cores_in(bucket) == (small, large)
+    buckets.summarise(3, summary_of(5), 10.0 + STICKY_S, MACHINE_SCHEMA)
+    assert cores_in(bucket) == (small, small)
+
+
+def test_a_description_may_be_taken_back() -> None:
+    """Something lives there that nobody has described yet: nothing may be ruled out."""
+    buckets, bucket = described()
+    buckets.summarise(3, None, 9.0, MACHINE_SCHEMA)
+    assert bucket.summary is not None
+    buckets.summarise(3, None, 11.0, MACHINE_SCHEMA)
+    assert (bucket.summary, bucket.stamp, bucket.count) == (None, 0, 1)
+    buckets.summarise(3, summary_of(4), 12.0, MACHINE_SCHEMA)
+    assert bucket.count == 4
+
+
+def test_a_digest_agrees_between_those_who_describe_the_same() -> None:
+    one, _ = described()
+    other, bucket = described()
+    assert one.digest(160) == other.digest(160) != 0
+    assert one.digest(3) == 0  # below that depth there is no bucket
+    other.summarise(3, summary_of(900, cores=512), 11.0, MACHINE_SCHEMA)
+    assert one.digest(160) == other.digest(160)  # numbers do not matter, places do
+    other.summarise(3, summary_of(1, cores=64), 12.0, MACHINE_SCHEMA)
+    assert one.digest(160) != other.digest(160)
+    assert bucket.stamp != 0
+    other.heard(contact(5), 1.0, 1.0)
+    before = other.digest(160)
+    other.summarise(5, summary_of(1), 1.0, MACHINE_SCHEMA)
+    assert other.digest(160) != before
+    assert other.digest(5) == before
 
 
 def test_a_bucket_that_joined_the_group_is_no_more() -> None:

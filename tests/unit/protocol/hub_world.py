@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from dhtos.core.contact import Contact
-from dhtos.core.ids import Endpoint
+from dhtos.core.ids import Endpoint, Prefix
 from dhtos.core.machine_schema import MACHINE_SCHEMA
 from dhtos.core.predicate import Box, Exists, OneOf, Predicate, Range
 from dhtos.core.record import Record, make_record
@@ -81,6 +81,33 @@ def question(predicate: Predicate = ALL, limit: int = 0, by: Order | None = None
 def contact_of(record: Record) -> Contact:
     """The hub contact of a record's node."""
     return Contact(record.key(SCHEMA), record.endpoint)
+
+
+def item(
+    prefix: Prefix, *contacts: Endpoint, estimate: float = 5.0, bound: Any = None
+) -> list[Any]:
+    """A frontier item on the wire; its contacts have ids inside the prefix."""
+    first = int.from_bytes(prefix.first)
+    named = [[(first + n).to_bytes(20), *endpoint] for n, endpoint in enumerate(contacts)]
+    return [prefix.to_wire(), 5, estimate, bound, named]
+
+
+def told(
+    covers: Prefix | None,
+    *,
+    items: list[Any] | None = None,
+    hits: list[Record] | None = None,
+    matches: int | None = None,
+    after: list[Any] | None = None,
+    pruned: int = 0,
+    key: bytes = bytes(20),
+) -> list[Any]:
+    """A whole answer of `dh_range` in one datagram."""
+    hits = hits or []
+    count = len(hits) if matches is None else matches
+    prefixes = [] if covers is None else [covers.to_wire()]
+    header = [key, 3, b"cookie!!", prefixes, count, after, pruned]
+    return [0, 1, header, items or [], [[0.5, record] for record in hits]]
 
 
 class Asked:

@@ -14,8 +14,10 @@ from hub_world import (
     contact_of,
     endpoint_of,
     equal,
+    item,
     machine,
     order,
+    told,
 )
 
 from dhtos.core.ids import Endpoint, Prefix
@@ -41,31 +43,6 @@ def client(*gateways: Endpoint) -> Lone:
     lone = Lone()
     lone.hub.gateways = list(gateways)
     return lone
-
-
-def item(
-    prefix: Prefix, *contacts: Endpoint, estimate: float = 5.0, bound: Any = None
-) -> list[Any]:
-    """A frontier item on the wire; its contacts have ids inside the prefix."""
-    told = [[(int.from_bytes(prefix.first) + n).to_bytes(20), *e] for n, e in enumerate(contacts)]
-    return [prefix.to_wire(), 5, estimate, bound, told]
-
-
-def told(
-    covers: Prefix | None,
-    *,
-    items: list[Any] | None = None,
-    hits: list[Record] | None = None,
-    matches: int | None = None,
-    after: list[Any] | None = None,
-    pruned: int = 0,
-) -> list[Any]:
-    """A whole answer in one datagram."""
-    hits = hits or []
-    count = len(hits) if matches is None else matches
-    prefixes = [] if covers is None else [covers.to_wire()]
-    header = [bytes(20), 3, b"cookie!!", prefixes, count, after, pruned]
-    return [0, 1, header, items or [], [[0.5, record] for record in hits]]
 
 
 def find(lone: Lone, predicate: Any = ALL, **options: Any) -> Operation[FindResult]:
