@@ -460,18 +460,15 @@ class TestBootstrap:
         assert 0 < len(net.sent) < 120
 
     def test_who_knows_every_range_stops_looking(self):
-        net = Net(20, k=8)
-        node = next(iter(net.nodes.values()))
-        net.pass_time(UPKEEP_INTERVAL_S * 2)
-        for share in range(max(node.routing.shares())):
-            if share not in node.routing.shares():
-                near = int.from_bytes(node.id) ^ 1 << 159 - share
-                other = net.add(node_id=near.to_bytes(20))
-                node.answered(Contact(other.id, net.where(other)), net.now)
-        assert node.ranges.empty(node.routing.shares(), net.rng) == []
-        net.pass_time(REFRESH_INTERVAL_S)
-        assert node._upkeep._seeking is None
-        node.check()
+        net = Net()
+        nodes = [net.add(node_id=bytes([number]) + bytes(19)) for number in (0, 0x80, 0x40)]
+        for node in nodes[1:]:
+            net.run(node.bootstrap([net.endpoints[0]], net.now))
+        net.pass_time(2 * EMPTY_RANGE_RETRY_S)
+        net.sent.clear()
+        net.pass_time(5 * EMPTY_RANGE_RETRY_S)
+        assert nodes[0].routing.shares() == {0, 1}
+        assert not [source for _, source, _ in net.sent if source == net.endpoints[0]]
 
     def test_losing_the_last_of_a_range_starts_the_search_anew(self):
         net = Net()

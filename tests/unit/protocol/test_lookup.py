@@ -296,6 +296,27 @@ class TestSilence:
         bench.reply(1, [])
         assert bench.core.peers.of(contact(1).endpoint).srtt == 0.001
 
+    def test_a_deadline_before_the_end_brings_them_in_as_well(self):
+        bench = Bench(k=1, alpha=1)
+        bench.meet(1, 2)
+        bench.more = [contact(2)]
+        bench.start(1)
+        bench.lookup._candidates[0].call.deadline = RTO_FLOOR_S
+        assert bench.wait(1.5 * RTO_FLOOR_S) == [2]
+        assert bench.lost == [contact(1)]
+        bench.reply(2, [])
+        assert bench.known() == [contact(2)]
+
+    def test_silence_after_the_end_asks_nobody(self):
+        bench = Bench(k=1, alpha=1, value=True)
+        bench.meet(1, 2)
+        bench.start(1, 2)
+        assert bench.wait(RTO_FLOOR_S) == [1, 2]
+        bench.reply(2, {"value": 7})
+        assert bench.finished
+        bench.wait(CALL_DEADLINE_S)
+        assert bench.refills == 0
+
     def test_silence_brings_in_more_contacts_once(self):
         bench = Bench(k=2, alpha=2)
         bench.meet(1, 2, 3, 4)
