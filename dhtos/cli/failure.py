@@ -74,7 +74,7 @@ def explain(error: BaseException) -> Failure:
     """The failure that stands for an error.
 
     >>> explain(ConfigError("port 7400 is in use: choose another with --port"))
-    Failure(message='port 7400 is in use', hint='choose another with --port', code=2)
+    Failure(message='port 7400 is in use', hint='choose another with --port', code=<Exit.USAGE: 2>)
     """
     match error:
         case click.ClickException():
