@@ -16,6 +16,7 @@ NAME_BYTES_MAX = 32  # an RPC name
 # --- calls --------------------------------------------------------------------------------------
 CALLS_OUTSTANDING_MAX = 8192  # a node that waits for more has lost its network
 RTO_FLOOR_S = 0.05  # below it a busy event loop looks like a dead peer
+RTO_SLACK_S = 0.02  # a steady path may still be this much slower once (G of RFC 6298)
 RTO_CEILING_S = 2.0
 RTO_UNKNOWN_S = 0.25  # first guess for a peer that never answered
 RTO_SAMPLES_MIN = 16  # measured peers that make a better guess: a far place of some size shows

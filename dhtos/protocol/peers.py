@@ -19,6 +19,7 @@ from dhtos.core.limits import (
     RTO_FLOOR_S,
     RTO_SAMPLES_MAX,
     RTO_SAMPLES_MIN,
+    RTO_SLACK_S,
     RTO_UNKNOWN_S,
 )
 
@@ -49,7 +50,7 @@ class Peer:
         """Seconds after which a reply counts as late."""
         if not self.srtt:
             return self.guess
-        return min(max(self.srtt + 4 * self.rttvar, RTO_FLOOR_S), RTO_CEILING_S)
+        return min(max(self.srtt + max(4 * self.rttvar, RTO_SLACK_S), RTO_FLOOR_S), RTO_CEILING_S)
 
     def sample(self, rtt_s: float) -> None:
         """Learn one round-trip time (RFC 6298, section 2)."""

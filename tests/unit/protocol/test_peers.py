@@ -8,6 +8,7 @@ from dhtos.core.limits import (
     RTO_FLOOR_S,
     RTO_SAMPLES_MAX,
     RTO_SAMPLES_MIN,
+    RTO_SLACK_S,
     RTO_UNKNOWN_S,
 )
 from dhtos.protocol.peers import Capability, Peer, Peers
@@ -92,3 +93,10 @@ def test_the_guess_stands_in_until_the_first_sample() -> None:
     assert peer.rto() == 2 * RTO_FLOOR_S
     peer.sample(0.2)
     assert peer.rto() == pytest.approx(0.6)
+
+
+def test_a_steady_path_keeps_some_slack() -> None:
+    peer = Peer(("192.0.2.1", 1))
+    for _ in range(200):
+        peer.sample(0.15)
+    assert peer.rto() == pytest.approx(0.15 + RTO_SLACK_S)
