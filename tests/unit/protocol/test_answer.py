@@ -556,7 +556,7 @@ def test_summaries_of_nobody_and_contacts_of_hearsay_do_not_make_an_item_of_the_
     lone = Lone(records[0]).settle(records[1:])
     lone.hub.met(contact_of(records[1]), lone.now, lone.now)
     assert lone.hub.buckets.inhabited() == []
-    lone.hub.buckets.summarise(3, Summary.of(SCHEMA, records), lone.now)
+    lone.hub.buckets.summarise(3, Summary.of(SCHEMA, records), lone.now, SCHEMA)
     assert answer(lone.hub, WHOLE, question(ALL), None).items == []
 
 
