@@ -31,7 +31,8 @@ from dhtos.protocol.rpc import NO_REPLY
 if TYPE_CHECKING:
     from dhtos.protocol.gossip import Gossip
 
-_VERSIONS_MAX = 200  # [key, seq] pairs in one request
+_BINS_MAX = 128  # bins compared at once; the next repair does the rest
+_VERSIONS_MAX = 200  # [key, seq] pairs in one request: both together fit in a datagram
 _WANTS_MAX = 20
 _FETCH_MAX = 64
 _WANT_BYTES = 24
@@ -68,15 +69,15 @@ class Repair:
             raise bad("a version vector has a power of two of bins")
         if not hub.group.prefix.covers(prefix):
             return  # we have split since
-        differing = differing_bins(hub.group.bins(prefix, count), theirs)
+        differing = sorted(differing_bins(hub.group.bins(prefix, count), theirs))[:_BINS_MAX]
         if not differing:
             return
-        ours = hub.group.in_bins(prefix, count, differing)
+        ours = hub.group.in_bins(prefix, count, set(differing))
         versions = [[m.key, m.record.seq] for m in ours[:_VERSIONS_MAX]]
         self.core.calls.send(
             endpoint,
             "dh_sync",
-            [hub.number, prefix.to_wire(), count, sorted(differing), versions],
+            [hub.number, prefix.to_wire(), count, differing, versions],
             self,
             now,
         )
