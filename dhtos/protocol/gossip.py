@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from dhtos.protocol.hub import Hub
 
 REPAIR_EVERY = 10  # ticks between two repairs of one member
+REPAIR_EVERY_YOUNG = 2  # who has just joined may have crossed others that were joining
 EAGER_FANOUT = 4
 _HASH_MAX = 2**64 - 1
 _ROOM = REPLY_BYTES_MAX - 200
@@ -145,7 +146,8 @@ class Gossip:
         return None
 
     def exchange(self, member: Member, now: float, deferred: Deferred | None = None) -> None:
-        repair = self._ticks % REPAIR_EVERY == 0 or self.repair.unfinished
+        every = REPAIR_EVERY_YOUNG if self.hub.is_young(now) else REPAIR_EVERY
+        repair = self._ticks % every == 0 or self.repair.unfinished
         self.core.calls.send(
             member.record.endpoint,
             "dh_gossip",
@@ -182,6 +184,7 @@ class Gossip:
         schema = self.hub.schema
         for news in [as_news(rumour, schema) for rumour in rumours]:
             self.take(news, now)
+        self.hub.agree(key, depth, now)
         self.hub.summaries.compare(key, depth, inhabited, now)
         return key, depth, view, coordinate
 
@@ -197,7 +200,7 @@ class Gossip:
         self.liveness.heard(key, source, now)
         self.repair.fetch(source, now)
         reply = self._state(now)
-        if args[7] and hub.settled:
+        if hub.settled and (args[7] or depth != hub.group.depth):
             reply += self.repair.vector(Prefix.of(key, depth), view)
         return reply
 

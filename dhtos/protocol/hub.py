@@ -48,6 +48,7 @@ from dhtos.protocol.walk import Walk
 UPKEEP_S = 2.0
 RESEED_S = 60.0
 RETRY_JOIN_S = 5.0
+YOUNG_S = 60.0
 _EXPIRE_S = 10.0
 
 
@@ -255,6 +256,10 @@ class Hub:
         """Whether a request for hub `number` is for us, and we have a place in it."""
         return number == self.number and self.own is not None and not self.closed
 
+    def is_young(self, now: float) -> bool:
+        """Whether the node has settled lately: then much around it may be new as well."""
+        return now - self.settled_at < YOUNG_S
+
     def lacks(self, key: bytes, seq: int) -> bool:
         """Whether the record of `key` belongs here and is unknown."""
         if key == self.key or not self.group.prefix.holds(key):
@@ -298,6 +303,18 @@ class Hub:
 
     def _narrow(self, now: float) -> None:
         self._to_buckets(self.group.narrow(), now)
+
+    def agree(self, key: bytes, depth: int, now: float) -> None:
+        """A member has split deeper than we: follow it, one level at a time.
+
+        Between G/2 and G members both depths are right. Were they kept side by side, the deeper
+        members would gossip among themselves and the shallower one would hear of half its group
+        only by its own probes. Below G/2 the shallower depth wins, by merging.
+        """
+        group = self.group
+        if self.settled and depth > group.depth and group.prefix.holds(key):
+            crowded = 2 * len(group) > self.group_size
+            self._to_buckets(group.narrow(group.depth + crowded), now)
 
     def _to_buckets(self, outside: list[Member], now: float) -> None:
         by_index: dict[int, list[Member]] = {}

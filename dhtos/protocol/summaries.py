@@ -42,8 +42,7 @@ if TYPE_CHECKING:
 _OWN_SUMMARY_S = 30.0  # how long a summary may miss what only changed dynamically
 _ASK_BITS_S = 5.0  # between two questions about one bucket that others say is inhabited
 _ASK_STAMPS_S = 3.0  # between two questions about what others describe otherwise
-_YOUNG_S = 60.0  # a node that has just settled asks more often, as do others that just have
-_YOUNG_INTERVAL_S = 5.0
+_YOUNG_INTERVAL_S = 5.0  # of a node that has settled lately: those around it may have, too
 _DIFFERING = -2  # the bucket index that asks for all whose stamp differs
 _ENTRIES_MAX = 160
 _STAMPS_MAX = 64
@@ -64,18 +63,15 @@ class Summaries:
     # --- asking -----------------------------------------------------------------------------------
 
     def pull(self, now: float) -> None:
-        """Ask one contact of the subtree whose summary is oldest."""
-        young = now - self.hub.settled_at < _YOUNG_S
+        """Ask one contact each of the subtrees whose summaries are oldest."""
+        young = self.hub.is_young(now)
         interval = _YOUNG_INTERVAL_S if young else 0.9 * SUMMARY_INTERVAL_S
         due = [
-            (bucket.pulled, index)
+            (bucket.pulled, index, bucket)
             for index, bucket in self.hub.buckets.inhabited()
             if now - bucket.pulled > interval
         ]
-        if due:
-            _, index = min(due)
-            bucket = self.hub.buckets.get(index)
-            assert bucket is not None
+        for _, index, bucket in sorted(due, key=lambda entry: entry[:2])[: 4 if young else 1]:
             bucket.pulled = now
             for contact in self.hub.buckets.choose(index, self.core.rng, 1):
                 self._ask(contact.endpoint, [], now)

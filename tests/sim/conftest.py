@@ -7,6 +7,7 @@ searching. Whatever fails is reported with its seed, the commit and the command 
 
 import random
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 USUAL_SEEDS = (1, 2)
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # pytest imports each test by its path: this makes `fleets` known
 
 
 def pytest_addoption(parser):
