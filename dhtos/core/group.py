@@ -204,9 +204,7 @@ class Group:
         """The version vector: two bytes for each of `count` bins of members below `prefix`."""
         digests = [0] * count
         for member in self.under(prefix):
-            digests[_bin_of(member.key, count)] ^= (
-                version_hash(member.key, member.record.seq) >> 48
-            )
+            digests[_bin_of(member.key, count)] ^= version_hash(member.key, member.record.seq) >> 48
         return b"".join(digest.to_bytes(2) for digest in digests)
 
     def in_bins(self, prefix: Prefix, count: int, wanted: set[int]) -> list[Member]:

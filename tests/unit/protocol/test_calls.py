@@ -4,6 +4,7 @@ from random import Random
 from typing import Any
 
 import pytest
+
 from dhtos.core.ids import Endpoint
 from dhtos.core.limits import CALL_DEADLINE_S, CALLS_OUTSTANDING_MAX, RTO_FLOOR_S, RTO_UNKNOWN_S
 from dhtos.protocol.calls import OWN_CAPABILITIES, Call

@@ -1,6 +1,7 @@
 """Operations end once, stream items, and say so by events."""
 
 import pytest
+
 from dhtos.errors import Closed, NoPeers
 from dhtos.protocol.operation import Event, Finished, Operation, Progressed
 
