@@ -120,23 +120,31 @@ class Demo:
 
         Each question goes to another node, so a row of them that count everybody says that the
         members agree. What groups tell each other about their content is made anew at intervals;
-        the first that were made while all were joining must have been replaced.
+        what was told while half of the fleet was still joining must have been replaced.
         """
-        count = self.options.nodes
         began = time.monotonic()
-        steady = 0
-        split = False
-        with self.screen.progress("let the groups settle", count) as progress:
-            while time.monotonic() - began < SETTLE_S:
-                result = await asker.ask("true", count_only=True)
-                split = split or result.coverage.asked > 1
-                steady = steady + 1 if result.matches == count else 0
-                progress(result.matches)
-                spread = not split or time.monotonic() - began > SPREAD_S
-                if steady >= STEADY and spread:
-                    return
+        if not await self._members_agree(asker, began + SETTLE_S):
+            self.screen.warn(f"warning: after {SETTLE_S:.0f} s the nodes still count differently")
+        if self.options.nodes <= self.options.group_size:
+            return
+        with self.screen.progress("groups tell each other (s)", round(SPREAD_S)) as progress:
+            while (waited := time.monotonic() - began) < SPREAD_S:
+                progress(int(waited))
                 await asyncio.sleep(LOOK_S)
-        self.screen.warn(f"warning: after {SETTLE_S:.0f} s one question counts {result.matches}")
+            progress(round(SPREAD_S))
+
+    async def _members_agree(self, asker: DemoNode, deadline: float) -> bool:
+        count = self.options.nodes
+        steady = 0
+        with self.screen.progress("members meet their groups", count) as progress:
+            while time.monotonic() < deadline:
+                result = await asker.ask("true", count_only=True)
+                progress(result.matches)
+                steady = steady + 1 if result.matches == count else 0
+                if steady >= STEADY:
+                    return True
+                await asyncio.sleep(LOOK_S)
+        return False
 
     async def _examine(self, examiner: "Examiner") -> None:
         """Ask, kill, ask again."""

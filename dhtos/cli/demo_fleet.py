@@ -19,6 +19,7 @@ from dhtos.core.schema import Schema, Value
 from dhtos.errors import DhtosError
 
 Attributes = Mapping[str, Value]
+END_S = 5.0  # a worker that was told to end gets this time
 _GIB = 2**30
 
 
@@ -130,7 +131,7 @@ class Fleet:
                 process.stdin.close()
         for process in self._processes:
             try:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(END_S):
                     await process.wait()
             except TimeoutError:
                 process.kill()

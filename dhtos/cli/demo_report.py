@@ -98,16 +98,16 @@ def show_catalogue(screen: Screen, report: Report) -> None:
     """What is about to happen, which columns are used, and what could not be."""
     catalogue = report.catalogue
     used = ", ".join(c if c == a else f"{c} as {a}" for c, a in catalogue.columns.items())
-    screen.say(
-        f"{report.nodes} real nodes on this machine, none of them a server. Each advertises one\n"
-        f"of the {len(catalogue.machines):,} machines in {catalogue.source} ({used}).\n"
-        f"How busy a machine is and what it costs is drawn from seed {report.seed}. A node holds\n"
-        f"the records of at most {report.group_size} machines and knows where to ask for the rest."
+    screen.paragraph(
+        f"{report.nodes} real nodes on this machine, none of them a server. Each advertises one of "
+        f"the {len(catalogue.machines):,} machines in {catalogue.source} ({used}). How busy a "
+        f"machine is and what it costs is drawn from seed {report.seed}. A node holds the records "
+        f"of at most {report.group_size} machines and knows where to ask for the rest."
     )
     if catalogue.unmapped:
         shown = ", ".join(f"{c} ({why})" for c, why in catalogue.unmapped[:UNMAPPED_SHOWN_MAX])
         more = len(catalogue.unmapped) - UNMAPPED_SHOWN_MAX
-        screen.say(f"Columns left out: {shown}{f' and {more} more' if more > 0 else ''}.")
+        screen.paragraph(f"Columns left out: {shown}{f' and {more} more' if more > 0 else ''}.")
     for line, why in catalogue.broken[:BROKEN_SHOWN_MAX]:
         screen.warn(f"warning: {catalogue.source} line {line} is left out: {why}")
     more = len(catalogue.broken) - BROKEN_SHOWN_MAX

@@ -10,11 +10,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from shutil import get_terminal_size
+from textwrap import fill
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+PARAGRAPH_COLUMNS = 96
 _STYLES: Mapping[str, str] = {"yes": "green", "NO": "bold red"}
 
 
@@ -55,6 +58,11 @@ class Screen:
         """A sentence for people; programs do not get it."""
         if not self.as_json:
             self._write(text)
+
+    def paragraph(self, text: str) -> None:
+        """Sentences for people, wrapped to the screen."""
+        columns = get_terminal_size((PARAGRAPH_COLUMNS, 24)).columns
+        self.say(fill(text, max(20, min(columns, PARAGRAPH_COLUMNS))))
 
     def warn(self, text: str) -> None:
         """A sentence beside the output, for people and logs."""

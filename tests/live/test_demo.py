@@ -75,7 +75,7 @@ def test_the_tables_read_well_without_a_terminal(tmp_path: Path) -> None:
     done = demo("--nodes", "12", "--data", str(path))
     lines = done.stdout.splitlines()
     assert lines[0].startswith("12 real nodes on this machine")
-    assert "nb_cores as cores, ram as mem, site" in done.stdout
+    assert "nb_cores as cores, ram as mem, site" in " ".join(done.stdout.split())
     assert "Columns left out: colour (no such attribute)." in lines
     assert "start nodes, join over UDP: 12 of 12" in lines
     assert "fleet.csv line 32 is left out: cores is a finite number" in done.stderr
