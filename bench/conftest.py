@@ -1,6 +1,11 @@
 """Benchmarks run when this folder is asked for: `pytest bench/`; elsewhere they are skipped."""
 
+import sys
+from pathlib import Path
+
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # the modules beside the tests
 
 
 @pytest.hookimpl(tryfirst=True)
