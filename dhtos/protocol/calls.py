@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _ID_BATCH = 128  # message ids drawn at once
 _DEADLINE_FLOOR_S = 0.25
 _LAG_S = RTO_FLOOR_S / 2  # a timer later than this was held up by our own loop
+_UNKNOWN, _STOCK, _DHTOS = Capability.UNKNOWN, Capability.STOCK, Capability.DHTOS
 OWN_CAPABILITIES = 1  # bit 0: hub overlay, sequenced values
 
 
@@ -83,8 +84,7 @@ class Calls:
         self._rng = rng
         self._counters = counters
         self._open: dict[bytes, Call] = {}
-        self._ids = b""
-        self._next_id = 0
+        self._ids: list[bytes] = []  # drawn ahead, the next one last
         self._greeting = encode_trailer([OWN_CAPABILITIES])
 
     def send(
@@ -110,27 +110,29 @@ class Calls:
         peer = self._peers.of(endpoint)
         call = Call(peer, name, owner, tag)
         call.stream = stream
-        call.msg_id = self._new_id()
-        datagram = encode_request(call.msg_id, name, args)
-        if peer.capability is not Capability.STOCK:
+        msg_id = call.msg_id = self._new_id()
+        datagram = encode_request(msg_id, name, args)
+        capability = peer.capability
+        if capability is not _STOCK:
             if trailer is not None:
                 datagram += encode_trailer([OWN_CAPABILITIES, *trailer])
-            elif peer.capability is Capability.UNKNOWN:
+            elif capability is _UNKNOWN:
                 datagram += self._greeting
         call.datagram = datagram
         call.sent_at = now
         rto = peer.rto()
         if deadline_s is None:
-            deadline_s = min(max(4 * rto, _DEADLINE_FLOOR_S), CALL_DEADLINE_S)
+            deadline_s = _deadline_of(rto)
         call.deadline = now + deadline_s
         if len(self._open) >= CALLS_OUTSTANDING_MAX:
             self._counters["calls_refused"] += 1
             call.timer = self._timers.at(now, lambda at: self._expire(call, at))
             return call
-        self._open[call.msg_id] = call
-        call.timer = self._timers.at(
-            now + min(rto, deadline_s), lambda at: self._on_timer(call, at)
-        )
+        self._open[msg_id] = call
+        late_at = now + rto
+        if late_at > call.deadline:
+            late_at = call.deadline
+        call.timer = self._timers.at(late_at, lambda at: self._on_timer(call, at))
         self._outbox.append((datagram, endpoint))
         self._counters["requests_out"] += 1
         return call
@@ -149,7 +151,8 @@ class Calls:
 
     def resolve(self, response: Response, source: Endpoint, now: float) -> None:
         """Match a reply to its call; one from another address or without a call is dropped."""
-        call = self._open.get(response.msg_id)
+        msg_id = response.msg_id
+        call = self._open.get(msg_id)
         if call is None:
             self._counters["replies_unasked"] += 1
             return
@@ -157,7 +160,10 @@ class Calls:
             self._counters["replies_foreign"] += 1
             return
         if not call.stream:
-            self.cancel(call)
+            del self._open[msg_id]
+            if call.timer is not None:
+                call.timer.cancel()
+                call.timer = None
         peer = call.peer
         peer.last_heard = now
         peer.failures = 0
@@ -166,18 +172,18 @@ class Calls:
         call.answered = True
         trailer = response.trailer
         if trailer is not None:
-            peer.capability = Capability.DHTOS
-        elif peer.capability is Capability.UNKNOWN:
-            peer.capability = Capability.STOCK
+            peer.capability = _DHTOS
+        elif peer.capability is _UNKNOWN:
+            peer.capability = _STOCK
         call.owner.on_reply(call, response.value, trailer, now)
 
     def _new_id(self) -> bytes:
-        start = self._next_id
-        if start >= len(self._ids):
-            self._ids = self._rng.randbytes(ID_BYTES * _ID_BATCH)
-            start = 0
-        self._next_id = start + ID_BYTES
-        return self._ids[start : self._next_id]
+        ids = self._ids
+        if not ids:
+            drawn = self._rng.randbytes(ID_BYTES * _ID_BATCH)
+            ids += [drawn[at : at + ID_BYTES] for at in range(0, len(drawn), ID_BYTES)]
+            ids.reverse()
+        return ids.pop()
 
     def _on_timer(self, call: Call, now: float) -> None:
         assert call.timer is not None
@@ -216,3 +222,13 @@ class Calls:
             assert call.msg_id == msg_id
             assert call.timer is not None
             assert call.timer.callback is not None
+
+
+def _deadline_of(rto: float) -> float:
+    """How long a call to a peer with this time-out may take, unless its sender knows better."""
+    deadline_s = 4 * rto
+    if deadline_s < _DEADLINE_FLOOR_S:
+        return _DEADLINE_FLOOR_S
+    if deadline_s > CALL_DEADLINE_S:
+        return CALL_DEADLINE_S
+    return deadline_s

@@ -136,11 +136,9 @@ class Core:
         if type(value) is Deferred:
             value.msg_id, value.source, value.greet = msg_id, source, greet
             return
+        foot = self._greeting if greet else b""
         for part in value if type(value) is Parts else (value,):
-            reply = encode_response(msg_id, part)
-            if greet:
-                reply += self._greeting
-            self.sending.append((reply, source))
+            self.sending.append((encode_response(msg_id, part) + foot, source))
 
     def check(self) -> None:
         """Assert the invariants of everything the overlays share."""

@@ -68,19 +68,23 @@ class Response(msgspec.Struct, frozen=True):
 
 def parse(datagram: bytes) -> Request | Response:
     """Read one datagram; raises MalformedMessage for anything that is not a message."""
-    if not _PAYLOAD_AT < len(datagram) <= DATAGRAM_BYTES_MAX:
-        raise MalformedMessage(f"a datagram of {len(datagram)} bytes is no message")
+    size = len(datagram)
+    if not _PAYLOAD_AT < size <= DATAGRAM_BYTES_MAX:
+        raise MalformedMessage(f"a datagram of {size} bytes is no message")
     kind = datagram[0]
     if kind > RESPONSE:
         raise MalformedMessage(f"a message starts with 0 or 1, got {kind}")
-    if kind == REQUEST and len(datagram) > _REQUEST_BYTES_MAX:
-        raise MalformedMessage(f"a request of {len(datagram)} bytes is over the limit")
+    if kind == REQUEST and size > _REQUEST_BYTES_MAX:
+        raise MalformedMessage(f"a request of {size} bytes is over the limit")
     trailer: list[Any] | None = None
     if datagram.endswith(TRAILER_MAGIC):
         payload, payload_bytes, trailer = _split(datagram)
     else:
-        payload_bytes = len(datagram) - _PAYLOAD_AT
-        payload = _decoded(datagram[_PAYLOAD_AT:])
+        payload_bytes = size - _PAYLOAD_AT
+        try:
+            payload = _decode(datagram[_PAYLOAD_AT:])
+        except _UNREADABLE as error:
+            raise _unreadable(error) from error
     msg_id = datagram[1:_PAYLOAD_AT]
     if kind == RESPONSE:
         if type(payload) not in _SCALARS:
@@ -160,8 +164,12 @@ def _decoded(payload: bytes) -> object:
     try:
         value = _decode(payload)
     except _UNREADABLE as error:
-        raise MalformedMessage(f"not a MessagePack payload: {type(error).__name__}") from error
+        raise _unreadable(error) from error
     return value
+
+
+def _unreadable(error: Exception) -> MalformedMessage:
+    return MalformedMessage(f"not a MessagePack payload: {type(error).__name__}")
 
 
 def _check_plain(value: object, depth: int = NESTING_MAX) -> None:

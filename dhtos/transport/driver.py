@@ -69,6 +69,11 @@ class Driver:
         self.socket = socket
         self.clock = clock or loop.time
         self.closed = False
+        # The verbs of every wake-up, bound once.
+        self._receive = engine.receive
+        self._outbox = engine.outbox
+        self._events = engine.events
+        self._next_deadline = engine.next_deadline
         self._loop = loop
         self._on_event = on_event
         self._timer: asyncio.TimerHandle | None = None
@@ -143,11 +148,11 @@ class Driver:
             self._timer = None
         for operation in list(self._waiters):
             operation.cancel(now)
-        self._dispatch()
+        self._dispatch(self._events())
         for _, future in self._conditions:
             if not future.done():
                 future.set_exception(Closed("the node was closed"))
-        self.socket.send_all(self.engine.outbox())
+        self.socket.send_all(self._outbox())
         self.socket.close()
         assert not self._waiters
 
@@ -173,9 +178,11 @@ class Driver:
 
     def _on_readable(self) -> None:
         now = self.clock()
-        engine = self.engine
-        count = self.socket.receive_into(engine.receive, now)
-        self._step(now, exhausted=count < DRAIN_DATAGRAMS_MAX)
+        count = self.socket.receive_into(self._receive, now)
+        if self._next_deadline() <= now:
+            self._step(now, exhausted=count < DRAIN_DATAGRAMS_MAX)
+        else:
+            self._settle(now)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -184,32 +191,32 @@ class Driver:
 
     def _step(self, now: float, *, exhausted: bool) -> None:
         """Tick if something is due, but only after everything that already arrived was read."""
-        engine = self.engine
         try:
-            if engine.next_deadline() <= now:
+            if self._next_deadline() <= now:
                 if not exhausted:
                     self._drain(now)
-                engine.tick(now)
+                self.engine.tick(now)
         finally:
             self._settle(now)
 
     def _drain(self, now: float) -> None:
-        receive = self.engine.receive
         for _ in range(DRAINS_BEFORE_TICK_MAX):
-            if self.socket.receive_into(receive, now) < DRAIN_DATAGRAMS_MAX:
+            if self.socket.receive_into(self._receive, now) < DRAIN_DATAGRAMS_MAX:
                 return
 
     def _settle(self, now: float) -> None:
         """Send the outbox, wake the waiters, set the timer."""
-        outbox = self.engine.outbox()
+        outbox = self._outbox()
         if outbox:
             self.socket.send_all(outbox)
-        self._dispatch()
-        if self.engine.next_deadline() < self._timer_at:
+        events = self._events()
+        if events or self._conditions:
+            self._dispatch(events)
+        if self._next_deadline() < self._timer_at:
             self._rearm(now)
 
-    def _dispatch(self) -> None:
-        for event in self.engine.events():
+    def _dispatch(self, events: list[Event]) -> None:
+        for event in events:
             match event:
                 case Finished(operation) | Progressed(operation):
                     for future in self._waiters.pop(operation, ()):
@@ -218,13 +225,12 @@ class Driver:
                 case _:
                     if self._on_event is not None:
                         self._on_event(event)
-        if self._conditions:
-            for condition, future in self._conditions:
-                if not future.done() and condition():
-                    future.set_result(None)
+        for condition, future in self._conditions:
+            if not future.done() and condition():
+                future.set_result(None)
 
     def _rearm(self, now: float) -> None:
-        deadline = self.engine.next_deadline()
+        deadline = self._next_deadline()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -100,10 +100,28 @@ class UdpSocket:
         if self._queue:
             self._enqueue(outbox)
             return
+        addresses, send = self._addresses, self._socket.sendto
+        sent = 0
         for index, (datagram, endpoint) in enumerate(outbox):
-            if not self._send(datagram, endpoint):
+            try:
+                address = addresses[endpoint]
+            except KeyError:
+                address = self._remember(endpoint)
+            if address is None:
+                self.dropped += 1
+                continue
+            try:
+                send(datagram, address)
+            except BlockingIOError:
                 self._enqueue(outbox[index:])
-                return
+                break
+            except OSError:
+                # Refused by ICMP, unroutable, too long or out of buffers: to the engine all of
+                # these are a lost datagram, which it handles anyway.
+                self.errors += 1
+                continue
+            sent += 1
+        self.sent += sent
 
     def close(self) -> None:
         """Close at once; what still waits is dropped and counted."""
@@ -118,27 +136,6 @@ class UdpSocket:
         self._queue.clear()
         self._socket.close()
 
-    def _send(self, datagram: bytes, endpoint: Endpoint) -> bool:
-        """Send, or drop and count; False when the kernel's buffer is full."""
-        try:
-            address = self._addresses[endpoint]
-        except KeyError:
-            address = self._remember(endpoint)
-        if address is None:
-            self.dropped += 1
-            return True
-        try:
-            self._socket.sendto(datagram, address)
-        except BlockingIOError:
-            return False
-        except OSError:
-            # Refused by ICMP, unroutable, too long or out of buffers: to the engine all of
-            # these are a lost datagram, which it handles anyway.
-            self.errors += 1
-            return True
-        self.sent += 1
-        return True
-
     def _enqueue(self, outbox: list[tuple[bytes, Endpoint]]) -> None:
         room = SEND_QUEUE_DATAGRAMS_MAX - len(self._queue)
         self._queue.extend(outbox[:room])
@@ -149,10 +146,10 @@ class UdpSocket:
             self._loop.add_writer(self._socket.fileno(), self._on_writable)
 
     def _on_writable(self) -> None:
-        queue = self._queue
-        while queue and self._send(*queue[0]):
-            queue.popleft()
-        if not queue and self._loop is not None:
+        waiting = list(self._queue)
+        self._queue.clear()
+        self.send_all(waiting)
+        if not self._queue and self._loop is not None:
             self._writing = False
             self._loop.remove_writer(self._socket.fileno())
 
