@@ -37,15 +37,19 @@ class State(IntEnum):
 
 
 class Member:
-    """One record of the group; `born` is when its version was made, on our clock."""
+    """One record of the group; `born` is when its version was made, on our clock.
 
-    __slots__ = ("born", "key", "record", "state")
+    `mark` is the hash of the version: views are compared by it many times a version.
+    """
+
+    __slots__ = ("born", "key", "mark", "record", "state")
 
     def __init__(self, key: bytes, record: Record, born: float) -> None:
         self.key = key
         self.record = record
         self.born = born
         self.state = State.ALIVE
+        self.mark = version_hash(key, record.seq)
 
 
 class Tombstone:
@@ -111,14 +115,16 @@ class Group:
         if member is None:
             if len(self.members) > 2 * GROUP_SIZE_MAX:
                 return False
-            self.members[key] = Member(key, record, born)
-            self.hash ^= version_hash(key, record.seq)
+            member = self.members[key] = Member(key, record, born)
+            self.hash ^= member.mark
             self.version += 1
             return True
         held = member.record
         if record.seq < held.seq or (record.seq == held.seq and not _wins_tie(record, held)):
             return False
-        self.hash ^= version_hash(key, held.seq) ^ version_hash(key, record.seq)
+        mark = version_hash(key, record.seq)
+        self.hash ^= member.mark ^ mark
+        member.mark = mark
         self.version += record.rev != held.rev
         member.record = record
         member.born = born
@@ -197,14 +203,14 @@ class Group:
             return self.hash
         total = 0
         for member in self.under(prefix):
-            total ^= version_hash(member.key, member.record.seq)
+            total ^= member.mark
         return total
 
     def bins(self, prefix: Prefix, count: int) -> bytes:
         """The version vector: two bytes for each of `count` bins of members below `prefix`."""
         digests = [0] * count
         for member in self.under(prefix):
-            digests[_bin_of(member.key, count)] ^= version_hash(member.key, member.record.seq) >> 48
+            digests[_bin_of(member.key, count)] ^= member.mark >> 48
         return b"".join(digest.to_bytes(2) for digest in digests)
 
     def in_bins(self, prefix: Prefix, count: int, wanted: set[int]) -> list[Member]:
@@ -213,7 +219,7 @@ class Group:
 
     def _drop(self, key: bytes) -> None:
         member = self.members.pop(key)
-        self.hash ^= version_hash(key, member.record.seq)
+        self.hash ^= member.mark
         self.version += 1
 
     def check(self) -> None:
@@ -224,7 +230,8 @@ class Group:
             assert self.prefix.holds(key)
             assert key not in self.tombstones
             assert member.state in (State.ALIVE, State.SUSPECT)
-            total ^= version_hash(key, member.record.seq)
+            assert member.mark == version_hash(key, member.record.seq)
+            total ^= member.mark
         assert total == self.hash
         assert self.prefix.holds(self.own_key)
         assert self.own_key not in self.tombstones

@@ -182,11 +182,23 @@ class Gossip:
             lambda v: as_list(v, 4 * RUMOURS_PER_MESSAGE_MAX),
         )
         schema = self.hub.schema
-        for news in [as_news(rumour, schema) for rumour in rumours]:
+        for news in [as_news(rumour, schema) for rumour in rumours if not self._is_old(rumour)]:
             self.take(news, now)
         self.hub.agree(key, depth, now)
         self.hub.summaries.compare(key, depth, inhabited, now)
         return key, depth, view, coordinate
+
+    def _is_old(self, rumour: Any) -> bool:
+        """Whether a delta tells what we know: most do, so this is seen before it is parsed."""
+        if type(rumour) is not list or len(rumour) < 5 or rumour[0] != 1:
+            return False
+        key, seq = rumour[2], rumour[4]
+        member = self.hub.group.members.get(key) if type(key) is bytes else None
+        if member is None or type(seq) is not int or seq > member.record.seq:
+            return False
+        if seq == member.record.seq:
+            self.rumours.tire(key)
+        return True
 
     def _on_gossip(
         self, args: list[Any], source: Endpoint, _trailer: list[Any] | None, now: float
