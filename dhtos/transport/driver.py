@@ -8,6 +8,10 @@ Before a tick that has something due, the socket is drained once more beyond the
 stall of the loop the replies of live peers are already waiting in the kernel, and an engine
 that looked at its deadlines first would declare those peers late.
 
+While wake-ups bring one datagram each, most of them read one and do not ask the kernel for a
+second in vain; what is left in the socket wakes the loop again at once, and the first wake-up that
+finds more goes back to whole batches.
+
 The timer is lazy: it is moved only when the engine's deadline comes nearer. One that fires
 early costs a step that finds nothing to do; moving it at every datagram would cost more.
 """
@@ -29,6 +33,9 @@ from dhtos.protocol.operation import Event, Finished, MemberGone, Operation, Pro
 from dhtos.transport.udp import UdpSocket
 
 T = TypeVar("T")
+
+_SPARSE_AFTER = 8  # wake-ups in a row that brought one datagram each: the traffic is sparse
+_PROBE_EVERY = 4  # of sparse wake-ups, those that look for more all the same
 
 
 class Engine(Protocol):
@@ -74,6 +81,7 @@ class Driver:
         self._outbox = engine.outbox
         self._events = engine.events
         self._next_deadline = engine.next_deadline
+        self._singles = 0  # wake-ups in a row that brought exactly one datagram
         self._loop = loop
         self._on_event = on_event
         self._timer: asyncio.TimerHandle | None = None
@@ -178,9 +186,13 @@ class Driver:
 
     def _on_readable(self) -> None:
         now = self.clock()
-        count = self.socket.receive_into(self._receive, now)
+        singles = self._singles
+        sparse = singles >= _SPARSE_AFTER and singles % _PROBE_EVERY
+        limit = 1 if sparse else DRAIN_DATAGRAMS_MAX
+        count = self.socket.receive_into(self._receive, now, limit)
+        self._singles = singles + 1 if count == 1 else 0
         if self._next_deadline() <= now:
-            self._step(now, exhausted=count < DRAIN_DATAGRAMS_MAX)
+            self._step(now, exhausted=count < limit)
         else:
             self._settle(now)
 

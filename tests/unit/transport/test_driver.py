@@ -22,6 +22,7 @@ class FakeSocket:
         self.log = log
         self.waiting = deque()
         self.sent = []
+        self.limits = []
         self.on_readable = None
 
     def attach(self, loop, on_readable):
@@ -29,6 +30,7 @@ class FakeSocket:
 
     def receive_into(self, sink, now, limit=DRAIN_DATAGRAMS_MAX):
         count = min(limit, len(self.waiting))
+        self.limits.append(limit)
         self.log.append(f"drain {count}")
         for _ in range(count):
             sink(self.waiting.popleft(), PEER, now)
@@ -144,6 +146,35 @@ async def test_a_flood_does_not_put_off_the_tick(world):
     assert world.log.count(f"drain {DRAIN_DATAGRAMS_MAX}") == 1 + DRAINS_BEFORE_TICK_MAX
     assert world.log[-1] == "tick"
     assert world.socket.waiting
+
+
+async def test_sparse_traffic_is_read_one_by_one_and_a_burst_in_batches(world):
+    for _ in range(40):
+        world.socket.waiting.append(b"one")
+        world.socket.on_readable()
+    limits = world.socket.limits[-8:]
+    assert sorted(limits) == [1] * 6 + [DRAIN_DATAGRAMS_MAX] * 2  # two of eight look for more
+    world.socket.waiting.extend([b"burst"] * 50)
+    wakes = 0
+    while world.socket.waiting:
+        world.socket.on_readable()
+        wakes += 1
+    assert wakes <= 4
+    world.socket.waiting.extend([b"burst"] * 50)
+    world.socket.on_readable()
+    assert not world.socket.waiting
+
+
+async def test_a_due_tick_reads_the_rest_first_in_sparse_traffic(world):
+    for _ in range(41):
+        world.socket.waiting.append(b"one")
+        world.socket.on_readable()
+    world.socket.waiting.extend([b"reply"] * 3)
+    world.engine.deadline = 0.0
+    world.log.clear()
+    world.socket.on_readable()
+    assert world.log[0] == "drain 1"
+    assert world.log[1:] == ["drain 2", "tick"]
 
 
 async def test_nothing_due_means_no_tick(world):
