@@ -54,6 +54,14 @@ def closest(rounds: int = 60) -> list[Row]:
     return [Row(question, "us", tuple(ours), tuple(theirs), target=0.5, relative=True)]
 
 
+def pin(*pids: int, together: bool) -> None:
+    """Keep processes on one core, or let them go; only where the system can."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = os.sched_getaffinity(0)
+        for pid in pids:
+            os.sched_setaffinity(pid, {max(cores)} if together else cores)
+
+
 RPC_LEAST = {64: 4.0, 1: 2.5}  # by calls in flight: how often as many as rpcudp
 ASKERS = (("asyncio", "call"), ("asyncio", "ask"), ("uvloop", "call"), ("uvloop", "ask"))
 HOW = {"call": "engine's own way", "ask": "each reply awaited"}
@@ -64,6 +72,8 @@ def rpc(rounds: int = 11, seconds: float = 0.3) -> list[Row]:
 
     rpcudp runs on asyncio and awaits a future for each reply, as stock lookups do. dhtos runs on
     both loops, with its own callbacks (as its lookups do) and with a future for each reply too.
+    With one call in flight only one end works at a time: both are then kept on one core, or the
+    figure would tell how long the machine takes to wake a sleeping one.
     """
     loops = ("asyncio", "uvloop") if importlib.util.find_spec("uvloop") else ("asyncio",)
     kinds = [("stock", loop) for loop in loops] + [("dhtos", loop) for loop in loops]
@@ -79,11 +89,13 @@ def rpc(rounds: int = 11, seconds: float = 0.3) -> list[Row]:
             port = server.ask("listen", server=True)
             client.ask("listen", server=False)
             client.ask("ask", port=port, flight=8, seconds=seconds / 3)  # warm-up
-            pairs[contender, loop] = (client, port)
+            pairs[contender, loop] = (client, server, port)
         for flight in RPC_LEAST:
+            for client, server, _ in pairs.values():
+                pin(client.pid, server.pid, together=flight == 1)
             for _ in range(rounds):
                 for contender, loop, do in runs:
-                    client, port = pairs[contender, loop]
+                    client, _, port = pairs[contender, loop]
                     rate = client.ask(do, port=port, flight=flight, seconds=seconds)
                     rates.setdefault((contender, loop, do, flight), []).append(rate)
     made = []
