@@ -217,6 +217,10 @@ class Schema:
             seen.add(attribute.name)
         self._check_key_order(seen)
 
+    def __reduce__(self) -> tuple[type["Schema"], tuple[object, ...]]:
+        """Pickle the definition alone: what is derived from it holds closures."""
+        return (Schema, (self.name, self.version, self.attributes, self.key_order))
+
     def _check_key_order(self, names: set[str]) -> None:
         for name in self.key_order:
             if name not in names:
