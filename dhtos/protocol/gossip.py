@@ -67,6 +67,7 @@ class Gossip:
         self.rumours = Rumours()
         self._round: list[bytes] = []
         self._ticks = 0
+        self._refuted = False  # whether the message at hand took us for dead, or for in doubt
         self.repair = Repair(self, _ROOM)
         self.liveness = Liveness(self)
         self.core.register("dh_gossip", self._on_gossip)
@@ -113,6 +114,17 @@ class Gossip:
     def push_own(self, to: list[Endpoint], now: float) -> None:
         """Tell strangers (contacts of other subtrees) that we are here."""
         self.push([self.hub.key], 0, to, now)
+
+    def tell_buried(self, key: bytes, endpoint: Endpoint, now: float) -> None:
+        """`key` speaks from `endpoint`: if it has a tombstone here, let it refute that."""
+        if key in self.hub.group.tombstones:
+            self.push([key], 0, [endpoint], now)
+
+    def answer_refuted(self, source: Endpoint, now: float) -> None:
+        """Show whoever took us for dead our newer version: it may not be in our view at all."""
+        if self._refuted:
+            self._refuted = False
+            self.push_own([source], now)
 
     def partners(self, count: int) -> list[Endpoint]:
         """Up to `count` random members to send to."""
@@ -210,6 +222,7 @@ class Gossip:
             return NO_REPLY
         key, depth, view, _ = self._hear(args[1:7], now)
         self.liveness.heard(key, source, now)
+        self.answer_refuted(source, now)
         self.repair.fetch(source, now)
         reply = self._state(now)
         if hub.settled and (args[7] or depth != hub.group.depth):
@@ -227,6 +240,7 @@ class Gossip:
             self.liveness.doubt(expected, seq, now)
             return
         self.liveness.heard(key, call.endpoint, now)
+        self.answer_refuted(call.endpoint, now)
         self.hub.measured(call, remote)
         self.repair.fetch(call.endpoint, now)
         self.repair.unfinished = False
@@ -257,6 +271,10 @@ class Gossip:
             fresh = [news.key for news in taken if self.take(news, now)]
             if fresh and hops > 0:
                 self.push(fresh, hops - 1, self.partners(EAGER_FANOUT), now)
+            for news in taken:
+                if news.record is not None and news.record.endpoint == source:
+                    self.tell_buried(news.key, source, now)
+            self.answer_refuted(source, now)
             self.repair.fetch(source, now)
         return NO_REPLY
 
@@ -318,4 +336,7 @@ class Gossip:
             return
         if (news.state is not None and news.seq >= own.seq) or news.seq > own.seq:
             self.core.counters["refutations"] += 1
+            self._refuted = True
             self.hub.renew(now, at_least=news.seq + 1, eager=True)
+        elif news.state in (State.DEAD, State.LEFT):
+            self._refuted = True  # refuted long ago, but not everybody has heard

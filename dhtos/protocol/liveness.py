@@ -5,7 +5,8 @@
     SUSPECT --SUSPICION_S--> DEAD: a tombstone, told at once to 4 members, then as a rumour
 
 A member that hears of its own suspicion or death answers with a newer version, so a slow member
-is not buried by one bad link.
+is not buried by one bad link. Whoever speaks while we hold it for dead is told so at once, and
+tells us its newer version: so the sides of a partition find together again.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -37,11 +38,12 @@ class Liveness:
         """`key` spoke to us from `endpoint`."""
         hub = self.hub
         if hub.group.prefix.holds(key):
-            if key not in hub.group.members:
-                if hub.lacks(key, 0):
-                    self.gossip.repair.wanted.add(key)
-            else:
+            if key in hub.group.members:
                 self._clear(key)
+            elif hub.lacks(key, 0):
+                self.gossip.repair.wanted.add(key)
+            else:
+                self.gossip.tell_buried(key, endpoint, now)
         else:
             hub.met(Contact(key, endpoint), now, now, proven=False)
 

@@ -11,7 +11,7 @@ Members may have split to different depths: they compare the narrower of two nes
 from typing import TYPE_CHECKING, Any
 
 from dhtos.core.contact import Contact
-from dhtos.core.group import BIN_COUNT_MAX, bin_count, differing_bins
+from dhtos.core.group import BIN_COUNT_MAX, State, bin_count, differing_bins
 from dhtos.core.ids import Endpoint, Prefix
 from dhtos.protocol.calls import Call
 from dhtos.protocol.hubwire import (
@@ -108,11 +108,12 @@ class Repair:
                 news.append(self.gossip.tell(member.key, now, whole=seq is None))
             elif seq > member.record.seq:
                 wants.append(member.key)
-        for their_key in theirs:
-            if their_key in hub.group.tombstones:
+        for their_key, seq in theirs.items():
+            if hub.lacks(their_key, seq):
+                if prefix.holds(their_key):
+                    wants.append(their_key)
+            elif their_key in hub.group.tombstones:
                 news.append(self.gossip.tell(their_key, now))
-            elif prefix.holds(their_key):
-                wants.append(their_key)
         wants = wants[:_WANTS_MAX]
         told = [words for words in news if words is not None]
         packed, _ = pack(told, self._room - _WANT_BYTES * len(wants))
@@ -125,6 +126,7 @@ class Repair:
         else:
             for news in as_list(value, _FETCH_MAX):
                 self.gossip.take(as_news(news, self.hub.schema), now)
+        self.gossip.answer_refuted(call.endpoint, now)
 
     def on_late(self, call: Call, now: float) -> None:
         """The retransmission is out; repair is not urgent."""
@@ -151,10 +153,20 @@ class Repair:
             self.core.calls.send(endpoint, "dh_fetch", [self.hub.number, keys], self, now)
 
     def introduce(self, contact: Contact, now: float) -> None:
-        """Somebody told of a node that should be a member: ask it for its record."""
-        if contact.id not in self.hub.group.members and self.hub.lacks(contact.id, 0):
+        """Somebody told of a node that should be a member: ask it for its record.
+
+        If we hold it for dead, we may be the two sides of a partition that has healed: tell it
+        so, and who says it. If it lives it will answer with a newer version.
+        """
+        group = self.hub.group
+        if contact.id in group.members or not group.prefix.holds(contact.id):
+            return
+        tombstone = group.tombstones.get(contact.id)
+        if tombstone is None:
             args = [self.hub.number, [contact.id]]
             self.core.calls.send(contact.endpoint, "dh_fetch", args, self, now)
+        elif tombstone.state is State.DEAD:
+            self.gossip.push([contact.id, self.hub.key], 0, [contact.endpoint], now)
 
     def _on_fetch(
         self, args: list[Any], _source: Endpoint, _trailer: list[Any] | None, now: float

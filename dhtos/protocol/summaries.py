@@ -223,6 +223,10 @@ class Summaries:
         )
         if not self.hub.serves(number) or not self.hub.settled or key == self.hub.key:
             return NO_REPLY
+        if self.hub.group.prefix.holds(key) and key not in self.hub.group.members:
+            # It has split deeper than we: nobody of its own group might ever tell us of it.
+            self.hub.gossip.liveness.heard(key, source, now)
+            self.hub.gossip.repair.fetch(source, now)
         fork = common_prefix_bits(self.hub.key, key)
         wanted = {as_int(index, _DIFFERING, 160) for index in indexes}
         entries = []
