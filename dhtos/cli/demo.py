@@ -26,7 +26,6 @@ from dhtos.cli.failure import WrongAnswer
 from dhtos.cli.loop import run_loop
 from dhtos.cli.screen import Screen
 from dhtos.core.ids import ID_BYTES
-from dhtos.core.limits import SUMMARY_INTERVAL_S
 from dhtos.core.schema import Schema, default_schema
 from dhtos.errors import DhtosError, PredicateError
 from dhtos.protocol.engine import EngineConfig
@@ -34,7 +33,7 @@ from dhtos.protocol.engine import EngineConfig
 GATEWAYS = 16
 KILLED_SHARE = 0.3
 SETTLE_S = 38.0
-SPREAD_S = SUMMARY_INTERVAL_S
+SPREAD_S = 15.0  # young nodes look around often: several rounds of summaries
 STEADY = 8
 LOOK_S = 0.25
 
