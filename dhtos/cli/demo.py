@@ -26,6 +26,7 @@ from dhtos.cli.failure import WrongAnswer
 from dhtos.cli.loop import run_loop
 from dhtos.cli.screen import Screen
 from dhtos.core.ids import ID_BYTES
+from dhtos.core.limits import SUMMARY_INTERVAL_S
 from dhtos.core.schema import Schema, default_schema
 from dhtos.errors import DhtosError, PredicateError
 from dhtos.protocol.engine import EngineConfig
@@ -33,7 +34,7 @@ from dhtos.protocol.engine import EngineConfig
 GATEWAYS = 16
 KILLED_SHARE = 0.3
 SETTLE_S = 38.0
-SPREAD_S = 15.0  # young nodes look around often: several rounds of summaries
+SPREAD_S = SUMMARY_INTERVAL_S
 STEADY = 8
 LOOK_S = 0.25
 
