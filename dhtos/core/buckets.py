@@ -39,7 +39,7 @@ class Known:
 class Bucket:
     """One sibling subtree: contacts by key, and its last summary with the time it was true."""
 
-    __slots__ = ("contacts", "grown", "pulled", "stamp", "summary", "summary_born")
+    __slots__ = ("contacts", "grown", "mark", "pulled", "stamp", "summary", "summary_born")
 
     def __init__(self) -> None:
         self.contacts: dict[bytes, Known] = {}
@@ -47,6 +47,7 @@ class Bucket:
         self.summary_born = 0.0
         self.grown = float("-inf")  # when the summary last said something lives where none did
         self.stamp = 0  # the summary's occupancy; 0 without one
+        self.mark = 0  # a hash of the index and the stamp; 0 without one
         self.pulled = float("-inf")
 
     @property
@@ -80,7 +81,7 @@ class Buckets:
 
     def bits(self, depth: int) -> int:
         """Which buckets below `depth` are inhabited: bit i stands for bucket i."""
-        return sum(1 << index for index in self._buckets if index < depth)
+        return sum([1 << index for index in self._buckets if index < depth])
 
     def heard(self, contact: Contact, heard: float, now: float, *, proven: bool = True) -> bool:
         """Learn that a contact was alive at `heard`; True when its bucket was empty before.
@@ -132,7 +133,7 @@ class Buckets:
         held = bucket.summary
         bucket.summary_born = born
         if summary is None:
-            bucket.summary, bucket.stamp = None, 0
+            bucket.summary, bucket.stamp, bucket.mark = None, 0, 0
             return
         stamp = summary.occupancy(schema)
         if held is not None and stamp != bucket.stamp:
@@ -142,14 +143,17 @@ class Buckets:
                 bucket.grown = born
             if born - bucket.grown < STICKY_S:
                 summary, stamp = wide, union
-        bucket.summary, bucket.stamp = summary, stamp
+        bucket.summary = summary
+        if stamp != bucket.stamp:
+            bucket.stamp = stamp
+            bucket.mark = crc32(bytes((index,)) + stamp.to_bytes(4))
 
     def digest(self, depth: int) -> int:
         """32 bits that agree when two nodes describe the buckets below `depth` alike."""
         total = 0
         for index, bucket in self._buckets.items():
-            if index < depth and bucket.stamp:
-                total ^= crc32(bytes((index,)) + bucket.stamp.to_bytes(4))
+            if index < depth:
+                total ^= bucket.mark
         return total
 
     def absorb(self, index: int) -> None:

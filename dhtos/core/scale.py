@@ -8,7 +8,9 @@ always compared on their real values; a position may only rule out what cannot m
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 
 POSITION_BITS = 16
@@ -24,9 +26,39 @@ def _spread(fraction: float, floor: int) -> int:
     return min(POSITION_MAX, floor + int(fraction * (POSITION_MAX + 1 - floor)))
 
 
-def _text_position(text: str, floor: int) -> int:
+# Places are found millions of times an hour, so what a scale and a floor decide is bound once.
+
+
+def _log2_place(scale: "Log2", floor: int, start: float, width: float, value: float) -> int:
+    if scale.low < value < scale.high:
+        return _spread((math.log2(value) - start) / width, floor)
+    return floor if value <= scale.low else POSITION_MAX
+
+
+def _log2p1_place(scale: "Log2p1", floor: int, width: float, value: float) -> int:
+    if scale.low < value < scale.high:
+        return _spread(math.log2(1 + value) / width, floor)
+    return floor if value <= scale.low else POSITION_MAX
+
+
+def _linear_place(scale: "Linear", floor: int, width: float, value: float) -> int:
+    if scale.low < value < scale.high:
+        return _spread((value - scale.low) / width, floor)
+    return floor if value <= scale.low else POSITION_MAX
+
+
+def _text_place(floor: int, text: str) -> int:
     value = int.from_bytes(blake2b(text.encode("utf-8"), digest_size=4).digest())
     return floor + value % (POSITION_MAX + 1 - floor)
+
+
+def _word_place(places: dict[str, int], floor: int, text: str) -> int:
+    place = places.get(text)
+    return _text_place(floor, text) if place is None else place
+
+
+def _flag_place(lower: int, upper: int, flag: bool) -> int:
+    return upper if flag else lower
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +67,6 @@ class _NumberScale:
 
     low: float
     high: float
-
-    def position(self, value: float, floor: int) -> int:
-        """Monotone; values outside `low`..`high` sit at the ends."""
-        if value <= self.low:
-            return floor
-        if value >= self.high:
-            return POSITION_MAX
-        return _spread(self._fraction(value), floor)
 
     def least(self, position: int, floor: int) -> float:
         """No value at `position` is smaller than this; minus infinity at the low end."""
@@ -56,9 +80,6 @@ class _NumberScale:
             return math.inf
         return self._at((position + 1 - floor + _EXACT) / (POSITION_MAX + 1 - floor))
 
-    def _fraction(self, value: float) -> float:
-        raise NotImplementedError
-
     def _at(self, fraction: float) -> float:
         raise NotImplementedError
 
@@ -67,13 +88,14 @@ class _NumberScale:
 class Log2(_NumberScale):
     """Equal ratios are equally far apart: cores, memory, prices.
 
-    >>> Log2(1, 1024).position(32, 0)
+    >>> Log2(1, 1024).placer(0)(32)
     32768
     """
 
-    def _fraction(self, value: float) -> float:
+    def placer(self, floor: int) -> Callable[[float], int]:
+        """The position of any number; those outside `low`..`high` sit at the ends."""
         start = math.log2(self.low)
-        return (math.log2(value) - start) / (math.log2(self.high) - start)
+        return partial(_log2_place, self, floor, start, math.log2(self.high) - start)
 
     def _at(self, fraction: float) -> float:
         start = math.log2(self.low)
@@ -84,8 +106,9 @@ class Log2(_NumberScale):
 class Log2p1(_NumberScale):
     """`log2(1 + n)` from zero on: small counts where nothing is an answer too, as GPUs."""
 
-    def _fraction(self, value: float) -> float:
-        return math.log2(1 + value) / math.log2(1 + self.high)
+    def placer(self, floor: int) -> Callable[[float], int]:
+        """The position of any number; those outside `low`..`high` sit at the ends."""
+        return partial(_log2p1_place, self, floor, math.log2(1 + self.high))
 
     def _at(self, fraction: float) -> float:
         return float(2.0 ** (fraction * math.log2(1 + self.high))) - 1
@@ -95,8 +118,9 @@ class Log2p1(_NumberScale):
 class Linear(_NumberScale):
     """Equal differences are equally far apart: percentages."""
 
-    def _fraction(self, value: float) -> float:
-        return (value - self.low) / (self.high - self.low)
+    def placer(self, floor: int) -> Callable[[float], int]:
+        """The position of any number; those outside `low`..`high` sit at the ends."""
+        return partial(_linear_place, self, floor, self.high - self.low)
 
     def _at(self, fraction: float) -> float:
         return self.low + fraction * (self.high - self.low)
@@ -112,29 +136,29 @@ class Codes:
     words: tuple[str, ...]
     open: bool = False
 
-    def position(self, value: str, floor: int) -> int:
+    def placer(self, floor: int) -> Callable[[str], int]:
         """The same for equal words; different for declared words while cells last."""
-        if value not in self.words:
-            return _text_position(value, floor)
-        return _spread((self.words.index(value) + 0.5) / len(self.words), floor)
+        total = len(self.words)
+        places = {word: _spread((n + 0.5) / total, floor) for n, word in enumerate(self.words)}
+        return partial(_word_place, places, floor)
 
 
 @dataclass(frozen=True, slots=True)
 class Hashed:
     """Any text, by its hash: only equality can be asked by position."""
 
-    def position(self, value: str, floor: int) -> int:
+    def placer(self, floor: int) -> Callable[[str], int]:
         """The same for equal texts, on every machine."""
-        return _text_position(value, floor)
+        return partial(_text_place, floor)
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
     """False and true: the two halves of the axis."""
 
-    def position(self, value: bool, floor: int) -> int:
+    def placer(self, floor: int) -> Callable[[bool], int]:
         """The start of the lower or of the upper half."""
-        return _spread(0.5 if value else 0.0, floor)
+        return partial(_flag_place, _spread(0.0, floor), _spread(0.5, floor))
 
 
 NumberScale = Log2 | Log2p1 | Linear

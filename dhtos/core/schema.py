@@ -56,7 +56,7 @@ def scale_ends(scale: Scale) -> tuple[float, ...]:
     return (scale.low, scale.high) if isinstance(scale, Log2 | Log2p1 | Linear) else ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Attribute:
     """One declared property of a machine.
 
@@ -121,9 +121,10 @@ class Attribute:
         """The smallest position of a present value: below it lies only "missing"."""
         return 1 << (POSITION_BITS - self.keyed_bits) if self.keyed_bits else 1
 
-    def position(self, value: Value) -> int:
+    @cached_property
+    def position(self) -> Callable[[Value], int]:
         """The place of a checked value on the axis: monotone for numbers, `floor`..65535."""
-        return self.scale.position(value, self.floor)  # type: ignore[arg-type]  # checked value
+        return self.scale.placer(self.floor)  # type: ignore[return-value]  # checked values
 
     def cell(self, position: int) -> int:
         """The key cell of a position; cell 0 means that the attribute is missing."""

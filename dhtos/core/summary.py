@@ -5,6 +5,7 @@ highest position that occurs. On the wire counts are 4-bit logarithms, rounded u
 bin never looks empty. A summary prunes and ranks; it was true when it was made.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import add
@@ -12,7 +13,7 @@ from zlib import crc32
 
 from dhtos.core.record import Record
 from dhtos.core.scale import POSITION_BITS, POSITION_MAX
-from dhtos.core.schema import Schema, Value
+from dhtos.core.schema import Schema
 from dhtos.errors import MalformedMessage
 
 BIN_COUNT = 16
@@ -50,23 +51,17 @@ class Summary:
         bins, lows, highs = [], [], []
         for attribute, slot in zip(schema.attributes, schema.slots, strict=True):
             if attribute.role == "static":
-                values = [r.static[slot] for r in everyone]
+                values = [value for r in everyone if (value := r.static[slot]) is not None]
             else:
-                values = [r.dynamic[slot] for r in everyone]
+                values = [value for r in everyone if (value := r.dynamic[slot]) is not None]
+            tally = Counter(values)
+            places = [*map(attribute.position, tally)]
             counts = [0] * BIN_COUNT
-            low, high = _NO_BOUNDS
-            tally: dict[Value, int] = {}
-            for held in values:
-                if held is not None:
-                    tally[held] = tally.get(held, 0) + 1
-            for value, times in tally.items():
-                position = attribute.position(value)
-                counts[position >> _BIN_SHIFT] += times
-                low = min(low, position)
-                high = max(high, position)
+            for place, times in zip(places, tally.values(), strict=True):
+                counts[place >> _BIN_SHIFT] += times
             bins.append(tuple(counts))
-            lows.append(low)
-            highs.append(high)
+            lows.append(min(places, default=_NO_BOUNDS[0]))
+            highs.append(max(places, default=_NO_BOUNDS[1]))
         return cls(len(everyone), tuple(bins), tuple(lows), tuple(highs))
 
     def occupancy(self, schema: Schema) -> int:

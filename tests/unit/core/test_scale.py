@@ -29,7 +29,7 @@ def probes(scale):
 @pytest.mark.parametrize("scale", NUMBER_SCALES, ids=repr)
 @pytest.mark.parametrize("floor", FLOORS)
 def test_positions_are_monotone_and_never_missing(scale, floor):
-    positions = [scale.position(value, floor) for value in probes(scale)]
+    positions = [scale.placer(floor)(value) for value in probes(scale)]
     assert positions == sorted(positions)
     assert positions[0] == floor > MISSING
     assert positions[-1] == POSITION_MAX
@@ -39,7 +39,7 @@ def test_positions_are_monotone_and_never_missing(scale, floor):
 @pytest.mark.parametrize("floor", FLOORS)
 def test_a_position_bounds_the_values_that_have_it(scale, floor):
     for value in probes(scale):
-        position = scale.position(value, floor)
+        position = scale.placer(floor)(value)
         assert scale.least(position, floor) <= value <= scale.greatest(position, floor)
 
 
@@ -54,45 +54,43 @@ def test_clamped_ends_say_nothing(scale):
 def test_bounds_of_a_position_are_tight(scale):
     for position in range(20, POSITION_MAX, 1999):
         least, greatest = scale.least(position, 1), scale.greatest(position, 1)
-        assert scale.position(least, 1) >= position - 1
-        assert scale.position(greatest, 1) <= position + 1
+        assert scale.placer(1)(least) >= position - 1
+        assert scale.placer(1)(greatest) <= position + 1
 
 
 def test_log2_is_linear_in_the_logarithm():
     scale = Log2(1, 1024)
-    steps = [scale.position(2**power, 0) for power in range(10)]
+    steps = [scale.placer(0)(2**power) for power in range(10)]
     assert steps == [int(power * 65536 / 10) for power in range(10)]
 
 
 def test_log2p1_keeps_zero_apart_from_one():
     scale = Log2p1(0, 31)
-    assert [scale.position(n, 0) for n in (0, 1, 3, 7, 15)] == [
-        int(k * 65536 / 5) for k in range(5)
-    ]
+    assert [scale.placer(0)(n) for n in (0, 1, 3, 7, 15)] == [int(k * 65536 / 5) for k in range(5)]
 
 
 def test_linear_is_linear():
     scale = Linear(0, 100)
-    assert scale.position(50, 0) == 32768
-    assert scale.position(25, 0) == 16384
+    assert scale.placer(0)(50) == 32768
+    assert scale.placer(0)(25) == 16384
 
 
 def test_values_that_logarithms_cannot_take_sit_at_the_low_end():
     for value in (0, 0.0, -1, -1e300):
-        assert Log2(1, 1024).position(value, 16) == 16
-        assert Log2p1(0, 31).position(value, 16) == 16
+        assert Log2(1, 1024).placer(16)(value) == 16
+        assert Log2p1(0, 31).placer(16)(value) == 16
 
 
 def test_huge_integers_have_a_place():
-    assert Log2(1, 1024).position(2**63 - 1, 1) == POSITION_MAX
-    assert Linear(0, 2**62).position(2**61, 0) == 32768
+    assert Log2(1, 1024).placer(1)(2**63 - 1) == POSITION_MAX
+    assert Linear(0, 2**62).placer(0)(2**61) == 32768
 
 
 @pytest.mark.parametrize(("bits", "count"), [(1, 1), (2, 3), (4, 12), (4, 15), (8, 255), (16, 999)])
 def test_declared_words_have_different_cells_while_cells_last(bits, count):
     words = tuple(f"w{n}" for n in range(count))
     scale, floor = Codes(words), 1 << (16 - bits)
-    cells = [scale.position(word, floor) >> (16 - bits) for word in words]
+    cells = [scale.placer(floor)(word) >> (16 - bits) for word in words]
     assert len(set(cells)) == count
     assert cells == sorted(cells)
     assert min(cells) >= 1
@@ -100,22 +98,22 @@ def test_declared_words_have_different_cells_while_cells_last(bits, count):
 
 def test_words_spread_over_the_whole_axis():
     scale = Codes(("a", "b", "c", "d"))
-    bins = [scale.position(word, 1) >> 14 for word in scale.words]
+    bins = [scale.placer(1)(word) >> 14 for word in scale.words]
     assert bins == [0, 1, 2, 3]
 
 
 def test_an_unknown_word_of_an_open_list_is_hashed():
     scale = Codes(("a", "b"), open=True)
-    assert scale.position("zebra", 16) == Hashed().position("zebra", 16)
+    assert scale.placer(16)("zebra") == Hashed().placer(16)("zebra")
 
 
 def test_hashes_are_the_same_on_every_machine():
-    assert Hashed().position("grenoble", 1) == 25916
-    assert Hashed().position("é", 1) == Hashed().position("\u00e9", 1)
+    assert Hashed().placer(1)("grenoble") == 25916
+    assert Hashed().placer(1)("é") == Hashed().placer(1)("\u00e9")
 
 
 def test_hashes_stay_above_the_floor_and_spread():
-    positions = [Hashed().position(f"text {n}", 4096) for n in range(2000)]
+    positions = [Hashed().placer(4096)(f"text {n}") for n in range(2000)]
     assert min(positions) >= 4096
     assert max(positions) <= POSITION_MAX
     bins = {position >> 12 for position in positions}
@@ -123,10 +121,10 @@ def test_hashes_stay_above_the_floor_and_spread():
 
 
 def test_a_flag_takes_one_half_for_each_answer():
-    assert Flag().position(False, 1) == 1
-    assert Flag().position(True, 1) >> 15 == 1
-    assert Flag().position(False, 16384) >> 14 == 1
-    assert Flag().position(True, 16384) >> 14 == 2
+    assert Flag().placer(1)(False) == 1
+    assert Flag().placer(1)(True) >> 15 == 1
+    assert Flag().placer(16384)(False) >> 14 == 1
+    assert Flag().placer(16384)(True) >> 14 == 2
 
 
 def test_scales_are_values():
