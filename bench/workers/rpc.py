@@ -18,7 +18,7 @@ from rpcudp.protocol import RPCProtocol
 from dhtos.core.ids import ID_BYTES
 from dhtos.protocol.calls import Call
 from dhtos.protocol.engine import Engine
-from dhtos.transport.driver import Driver
+from dhtos.transport.driver import Driver, clock_of
 from dhtos.transport.udp import UdpSocket
 
 HOST = "127.0.0.1"
@@ -55,7 +55,7 @@ class EnginePeer:
         """Bind and start; the port."""
         loop = asyncio.get_running_loop()
         socket = UdpSocket(HOST, 0)
-        self.engine = Engine(self.own, rng=random.Random(1), now=loop.time())
+        self.engine = Engine(self.own, rng=random.Random(1), now=clock_of(loop)())
         self.driver = Driver(self.engine, socket, loop)
         self.loop = loop
         return socket.endpoint[1]

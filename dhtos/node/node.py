@@ -35,7 +35,7 @@ from dhtos.protocol.peers import Capability
 from dhtos.protocol.put import PutResult
 from dhtos.protocol.store import StoredValue
 from dhtos.query import Expr, parse
-from dhtos.transport.driver import Driver
+from dhtos.transport.driver import Driver, clock_of
 from dhtos.transport.udp import UdpSocket
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Node:
         assert self._identity is not None
         loop = asyncio.get_running_loop()
         sock = self._open_socket(config.host, config.port)
-        clock = self._clock or loop.time
+        clock = self._clock or clock_of(loop)
         self._engine = Engine(
             self._identity.node_id,
             rng=self._rng,
