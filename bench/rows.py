@@ -30,7 +30,8 @@ from dhtos.core.machine_schema import MACHINE_SCHEMA
 from dhtos.core.record import make_record
 from dhtos.protocol.engine import Engine, EngineConfig
 from dhtos.sim import Cluster
-from dhtos.sim.engines import engines, hub_truth
+from dhtos.sim.engines import engines
+from dhtos.sim.truth import hub_truth
 from dhtos.transport.driver import Driver
 from dhtos.transport.udp import UdpSocket
 

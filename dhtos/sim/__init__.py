@@ -10,7 +10,7 @@ from dhtos.sim.checkers import (
 )
 from dhtos.sim.clock import Clock
 from dhtos.sim.cluster import Cluster
-from dhtos.sim.engines import base_truth, bootstrap, closest_nodes, engines, hub_truth
+from dhtos.sim.engines import bootstrap, closest_nodes, engines
 from dhtos.sim.failure import SimulationError
 from dhtos.sim.faults import Crash, Fault, FaultPlan, Partition, Pause, Storm
 from dhtos.sim.loop import VirtualLoop, run
@@ -21,10 +21,11 @@ from dhtos.sim.socket import SimSocket, sockets
 from dhtos.sim.testing import EchoEngine
 from dhtos.sim.trace import Trace
 from dhtos.sim.traffic import Traffic
+from dhtos.sim.truth import HubTruth, base_truth, hub_truth
 
 __all__ = [
     "Cluster", "SimNode", "NodeState", "SimEngine", "SimOperation", "SimulationError",
-    "engines", "bootstrap", "base_truth", "hub_truth", "closest_nodes",
+    "engines", "bootstrap", "base_truth", "hub_truth", "HubTruth", "closest_nodes",
     "Clock", "Network", "Weather", "CLEAR", "LatencyMatrix",
     "Fault", "FaultPlan", "Crash", "Pause", "Partition", "Storm",
     "Checker", "EngineInvariants", "BoundedOutbox", "BoundedDatagrams", "RepliesAnswerRequests",

@@ -1,4 +1,4 @@
-"""Clusters of the real engine: the factory, the truth, the closest nodes."""
+"""Clusters of the real engine: the factory, the truth they start from, the closest nodes."""
 
 from random import Random
 
@@ -10,7 +10,8 @@ from dhtos.core.record import make_record
 from dhtos.core.schema import default_schema
 from dhtos.protocol.engine import EngineConfig
 from dhtos.sim.cluster import Cluster
-from dhtos.sim.engines import base_truth, bootstrap, closest_nodes, engines, hub_truth
+from dhtos.sim.engines import bootstrap, closest_nodes, engines
+from dhtos.sim.truth import base_truth, hub_truth
 
 K = 4
 
