@@ -1,0 +1,564 @@
+"""What does a hub answer while its machines come and go, and what does that cost?
+
+    python -m bench.churn [--nodes 200] [--hours 24] [--group 128] [--sessions weibull]
+                          [--mean-minutes 30] [--verify 1] [--seed 1] ...
+
+A simulated cluster of real engines starts settled, from the truth; from then on it keeps itself
+by its own protocol. Every node lives for one session and is replaced at once by a new machine
+at a new address, which joins through three nodes that live then and remembers no others. One end
+in ten is a goodbye, the others are sudden. Sessions are drawn from a distribution, or from those
+of Skype in 2005 (Guha, Daswani, Jain, IPTPS 2006; Repository of Availability Traces), whose own
+lengths count then. The rest of a session that has begun before the start is length-biased, so
+that the start is like any other moment.
+
+Random settled nodes ask at a steady rate, in turn LIMIT 20 and everything, at 10, 1 and 0.1 % of
+the machines. Counted per answer, at its end:
+
+recall       found of the matches that live then and had their place for 10 s when it began; with
+             a limit at most so many are to be found
+stale        hits whose machine is dead or has left by then, over all hits
+overclaimed  answers not cut off by their limit whose `coverage.fraction` is more than 1 % above
+             their recall
+background   UDP payload of everything, joins and queries too, per node and second
+
+Figures go to `bench/results/churn.json`, one entry per setting.
+"""
+
+import argparse
+import inspect
+import json
+import lzma
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from math import gamma, inf
+from pathlib import Path
+from random import Random
+from statistics import fmean
+from typing import Any
+
+from dhtos.cli.demo_catalogue import shipped_catalogue
+from dhtos.core.machine_schema import MACHINE_SCHEMA as SCHEMA
+from dhtos.core.predicate import Box, OneOf, Predicate, Range
+from dhtos.core.record import Record, make_record
+from dhtos.protocol.engine import Engine, EngineConfig
+from dhtos.protocol.frontier import FindResult
+from dhtos.protocol.hub import Hub
+from dhtos.protocol.operation import Operation
+from dhtos.sim import Cluster, EchoEngine, SimNode, Weather, engines, hub_truth
+
+RESULTS = Path(__file__).with_name("results") / "churn.json"
+TRACE = Path(__file__).parents[2] / "shared" / "data" / "churn_skype2005" / "skype.avt.xz"
+WEIBULL_SHAPE = 0.55
+CLEAN_ENDS = 0.1  # share of sessions that end with a goodbye
+GATEWAYS = 3
+PLACED_S = 10.0  # who has had its place for so long must be found
+LIMIT = 20
+SELECTIVITIES = (0.1, 0.01, 0.001)
+OVERCLAIM = 0.01
+POOL = 4000  # machines that predicates are tuned on
+PREDICATES = 60  # of each selectivity
+SETTLING_S = 60.0  # after the start, before anything is counted
+_NUMBERS = ("cores", "mem", "price", "gpus", "mem_free", "disk")
+_TEXTS = ("arch", "provider", "site", "family")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One experiment; the same setting gives the same figures."""
+
+    nodes: int = 200
+    hours: float = 24.0
+    group: int = 128
+    sessions: str = "weibull"
+    mean_minutes: float = 30.0
+    verify: int = 1
+    seed: int = 1
+    per_minute: float = 15.0
+    change_s: float = 0.0  # each node changes a dynamic value so often; 0: heartbeats alone
+    loss: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What tells it from the other entries of the results."""
+        return " ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+                        for name, value in asdict(self).items())  # fmt: skip
+
+
+# --- sessions and machines ------------------------------------------------------------------------
+
+
+class Sessions:
+    """How long machines stay."""
+
+    def __init__(self, kind: str, mean_s: float, rng: Random, trace: Path = TRACE) -> None:
+        self._rng = rng
+        self._kind = kind
+        self._mean_s = mean_s
+        self._traced = trace_sessions(trace) if kind == "skype" else []
+
+    def draw(self) -> float:
+        """A whole session, in seconds."""
+        match self._kind:
+            case "weibull":
+                scale_s = self._mean_s / gamma(1 + 1 / WEIBULL_SHAPE)
+                return self._rng.weibullvariate(scale_s, WEIBULL_SHAPE)
+            case "exponential":
+                return self._rng.expovariate(1 / self._mean_s)
+            case _:
+                return self._rng.choice(self._traced)
+
+    def rests(self, count: int) -> list[float]:
+        """What is left of the sessions that are under way at a random moment."""
+        whole = [self.draw() for _ in range(max(1000, 10 * count))]
+        met = self._rng.choices(whole, weights=whole, k=count)
+        return [length * self._rng.random() for length in met]
+
+
+def trace_sessions(path: Path) -> list[float]:
+    """The lengths of all sessions in an `.avt` file: `id count start end start end ...`."""
+    if not path.exists():
+        raise SystemExit(f"no trace at {path}: give one with --trace, or other --sessions")
+    lengths = []
+    with lzma.open(path, "rt", encoding="ascii") as lines:
+        for line in lines:
+            times = [float(word) for word in line.split()[2:]]
+            lengths += [b - a for a, b in zip(times[::2], times[1::2], strict=True) if b > a]
+    return lengths
+
+
+def machines(rng: Random) -> Iterator[dict[str, Any]]:
+    """Machines without end: real types, made-up prices and loads."""
+    table = [machine.attributes for machine in shipped_catalogue(SCHEMA).machines]
+    while True:
+        row = rng.choice(table)
+        cores = float(row["cores"])
+        values = {
+            **row,
+            "price": round(0.003 + 0.02 * cores * rng.lognormvariate(0, 0.3), 4),
+            "cpu_free": round(rng.uniform(0, 100), 1),
+            "load1": round(rng.random() * cores, 2),
+            "mem_free": int(float(row["mem"]) * rng.random()),
+        }
+        yield {name: SCHEMA.check(name, value) for name, value in values.items()}
+
+
+def predicates(rng: Random, source: Iterator[dict[str, Any]]) -> dict[float, list[Predicate]]:
+    """Random questions by the share of machines that match, within a factor of two."""
+    pool = [next(source) for _ in range(POOL)]
+    records = [_record(values, n.to_bytes(20), ("10.0.0.1", 1), 1) for n, values in enumerate(pool)]
+    found: dict[float, list[Predicate]] = {share: [] for share in SELECTIVITIES}
+    while min(map(len, found.values())) < PREDICATES:
+        predicate = _predicate(rng, pool)
+        matches = predicate.bind(SCHEMA).matches
+        share = sum(map(matches, records)) / POOL
+        for target in SELECTIVITIES:
+            if target / 2 <= share <= target * 2 and len(found[target]) < PREDICATES:
+                found[target].append(predicate)
+    return found
+
+
+def _predicate(rng: Random, pool: list[dict[str, Any]]) -> Predicate:
+    terms: list[Any] = []
+    for name in rng.sample(_NUMBERS + _TEXTS, rng.randint(1, 4)):
+        value = rng.choice(pool).get(name)
+        if value is None:
+            continue
+        index = SCHEMA.index(name)
+        if name in _TEXTS:
+            terms.append(OneOf(index, (value,)))
+        else:
+            terms.append(Range(index, *((value, inf) if rng.random() < 0.7 else (-inf, value))))
+    return Predicate((Box(tuple(terms)),))
+
+
+def _record(
+    values: Mapping[str, Any], node_id: bytes, endpoint: tuple[str, int], seq: int, rev: int = 1
+) -> Record:
+    identity = node_id + bytes(12)
+    return make_record(
+        SCHEMA, values, {}, node_id=node_id, endpoint=endpoint, seq=seq, rev=rev, identity=identity
+    )
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One answer against the truth at its end."""
+
+    kind: str
+    wanted: int
+    found: int
+    hits: int
+    stale: int
+    claimed: float
+    limited: bool
+    asked: int
+    rtt: int
+
+    @property
+    def recall(self) -> float:
+        """Found of what was to be found; 1 of nothing."""
+        return self.found / self.wanted if self.wanted else 1.0
+
+    @property
+    def overclaimed(self) -> bool:
+        """Whether it says it covers more than it does."""
+        return not self.limited and self.claimed > self.recall + OVERCLAIM
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Everything that was counted."""
+
+    answers: list[Answered] = field(default_factory=list)
+    begun: int = 0
+    misses: list[str] = field(default_factory=list)
+
+    def figures(self) -> dict[str, Any]:
+        """The sums, overall and by kind of question."""
+        by_kind = defaultdict(list)
+        for answer in self.answers:
+            by_kind[answer.kind].append(answer)
+        return {
+            "queries": len(self.answers),
+            "asker died": self.begun - len(self.answers),
+            **_summed(self.answers),
+            "kinds": {kind: _summed(answers) for kind, answers in sorted(by_kind.items())},
+        }
+
+
+def _summed(answers: list[Answered]) -> dict[str, float]:
+    if not answers:
+        return {}
+    wanted, hits = sum(a.wanted for a in answers), sum(a.hits for a in answers)
+    with_any = [a.recall for a in answers if a.wanted]
+    return {
+        "recall of matches": sum(a.found for a in answers) / max(wanted, 1),
+        "recall of answers": fmean(with_any) if with_any else 1.0,
+        "answers that missed": sum(a.recall < 1 for a in answers) / len(answers),
+        "stale hits": sum(a.stale for a in answers) / max(hits, 1),
+        "answers with stale hits": sum(a.stale > 0 for a in answers) / len(answers),
+        "overclaimed": sum(a.overclaimed for a in answers) / len(answers),
+        "rpcs": fmean(a.asked for a in answers),
+        "round trips": fmean(a.rtt for a in answers),
+    }
+
+
+# --- the world ------------------------------------------------------------------------------------
+
+
+class World:
+    """A cluster under churn, and the truth about it."""
+
+    def __init__(self, setting: Setting, *, trace: Path = TRACE) -> None:
+        self.setting = setting
+        self.cluster: Cluster[Engine] = Cluster(
+            engines(schema=SCHEMA, config=EngineConfig(group_size=setting.group)),
+            seed=setting.seed,
+            accounting=True,
+            weather=Weather(loss=setting.loss),
+        )
+        self.ledger = Ledger()
+        self.alive: dict[SimNode[Engine], dict[str, Any]] = {}  # with what each machine says
+        self._by_id: dict[bytes, SimNode[Engine]] = {}
+        self.ends: Counter[str] = Counter()
+        self._rng = self.cluster.stream("churn")
+        mean_s = 60 * setting.mean_minutes
+        self._sessions = Sessions(setting.sessions, mean_s, self.cluster.stream("sessions"), trace)
+        self._machines = machines(self.cluster.stream("machines"))
+        self._predicates = predicates(
+            self.cluster.stream("predicates"), machines(self.cluster.stream("pool"))
+        )
+        known = inspect.signature(Hub.find).parameters
+        if setting.verify > 1 and "verify" not in known:
+            raise SystemExit("this hub cannot verify: leave --verify at 1")
+        self._options = {"verify": setting.verify} if "verify" in known else {}
+
+    def start(self) -> None:
+        """Settle everybody from the truth; nothing has been counted yet."""
+        nodes = self.cluster.add(self.setting.nodes)
+        for node in nodes:
+            self._equip(node)
+        self.cluster.warm_start(hub_truth(lambda node: self._advert(node, 1)))
+        for node in nodes:
+            node.engine.hub.gateways = self._gateways(node)
+            self._vary(node)
+
+    def churn(self) -> None:
+        """Let sessions end from now on."""
+        nodes = list(self.alive)
+        for node, rest_s in zip(nodes, self._sessions.rests(len(nodes)), strict=True):
+            self._end_after(node, rest_s)
+
+    def count(self, hours: float, progress: bool = False) -> None:
+        """Ask at a steady rate for so long; the bill begins anew."""
+        assert self.cluster.traffic is not None
+        self.cluster.traffic.requests.clear()
+        self.cluster.traffic.replies.clear()
+        until = self.cluster.now + 3600 * hours
+        began = time.perf_counter()
+        number = 0
+        while (at := self.cluster.now + 60 / self.setting.per_minute) <= until:
+            self.cluster.run_for(at - self.cluster.now)
+            self.ask(number)
+            number += 1
+            if progress and number % int(20 * self.setting.per_minute) == 0:
+                self._report(until, time.perf_counter() - began)
+        self.cluster.run_for(max(until - self.cluster.now, 0))
+
+    def _report(self, until: float, real_s: float) -> None:
+        figures = _summed(self.ledger.answers)
+        told = ", ".join(f"{name} {value:.5g}" for name, value in list(figures.items())[:6])
+        sys.stderr.write(
+            f"{(until - self.cluster.now) / 3600:.1f} h to go, {real_s:.0f} s gone: {told}\n"
+        )
+
+    def figures(self, hours: float) -> dict[str, Any]:
+        """What was counted in so many hours."""
+        assert self.cluster.traffic is not None
+        total, node_s = self.cluster.traffic.total, 3600 * hours * self.setting.nodes
+        bill = Counter[str]()
+        for book in (self.cluster.traffic.requests, self.cluster.traffic.replies):
+            for name, count in book.items():
+                bill[name] += count.bytes
+        return {
+            **self.ledger.figures(),
+            "ends": dict(self.ends),
+            "bytes/s per node": total.bytes / node_s,
+            "datagrams/s per node": total.datagrams / node_s,
+            "bytes/s per node by call": {n: b / node_s for n, b in bill.most_common()},
+        }
+
+    # --- coming and going -------------------------------------------------------------------------
+
+    def _equip(self, node: SimNode[Engine]) -> None:
+        self.alive[node] = next(self._machines)
+        self._by_id[node.id] = node
+
+    def _advert(self, node: SimNode[Engine], seq: int) -> Record:
+        return _record(self.alive[node], node.id, node.endpoint, seq)
+
+    def _gateways(self, node: SimNode[Engine]) -> list[tuple[str, int]]:
+        others = [other for other in self.alive if other is not node and other.engine.hub.settled]
+        return [o.endpoint for o in self._rng.sample(others, min(GATEWAYS, len(others)))]
+
+    def _end_after(self, node: SimNode[Engine], seconds: float) -> None:
+        self.cluster.call_at(self.cluster.now + seconds, lambda: self._end(node))
+
+    def _end(self, node: SimNode[Engine]) -> None:
+        """A session is over: another machine takes the place in the count."""
+        how = "clean" if self._rng.random() < CLEAN_ENDS else "sudden"
+        self.ends[how] += 1
+        if how == "clean":
+            self.cluster.begin(node, lambda e, now: e.hub.leave(now))
+        self.remove(node)
+        (newcomer,) = self.cluster.add()
+        self._equip(newcomer)
+        record, gateways = self._advert(newcomer, 1), self._gateways(newcomer)
+        newcomer.engine.hub.gateways = gateways
+        self.cluster.begin(newcomer, lambda e, now: e.hub.advertise(record, now))
+        self.cluster.begin(newcomer, lambda e, now: e.hub.join(gateways, now))
+        self._end_after(newcomer, self._sessions.draw())
+        self._vary(newcomer)
+
+    def remove(self, node: SimNode[Engine]) -> None:
+        """Take a machine away for good, and its memory from ours."""
+        self.cluster.crash([node])
+        del self.alive[node], self._by_id[node.id]
+        node.engine = EchoEngine()  # type: ignore[assignment]  # it never runs
+
+    def _vary(self, node: SimNode[Engine]) -> None:
+        """Let a dynamic value change now and then that no question is about."""
+        every_s = self.setting.change_s
+        if not every_s:
+            return
+
+        def change() -> None:
+            if node in self.alive:
+                self.alive[node]["cpu_free"] = round(self._rng.uniform(0, 100), 1)
+                hub = node.engine.hub
+                assert hub.own is not None
+                record = replace_version(hub.own, self._advert(node, hub.own.seq + 1))
+                self.cluster.begin(node, lambda e, now: e.hub.advertise(record, now))
+                self._vary(node)
+
+        self.cluster.call_at(self.cluster.now + every_s * self._rng.uniform(0.8, 1.2), change)
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    def ask(self, number: int) -> None:
+        """One question from a random settled node; its answer is judged when it ends."""
+        share = SELECTIVITIES[number // 2 % len(SELECTIVITIES)]
+        limit = LIMIT if number % 2 else 0
+        predicate = self._rng.choice(self._predicates[share])
+        asker = self._rng.choice([node for node in self.alive if node.engine.hub.settled])
+        began = self.cluster.now
+        kind = f"{f'limit {limit}' if limit else 'all'} at {share:.1%}"
+        self.ledger.begun += 1
+        operation: Operation[FindResult] = self.cluster.begin(
+            asker, lambda e, now: e.hub.find(predicate, now, limit=limit, **self._options)
+        )
+
+        def judge(_now: float) -> None:
+            self._judge(kind, asker, predicate, limit, began, operation.result())
+
+        if operation.done:
+            judge(began)
+        else:
+            asker.engine.hub.when_finished(operation, judge)
+
+    def truth(self, predicate: Predicate, began: float) -> set[SimNode[Engine]]:
+        """Who matches, lives, and had its place for PLACED_S at `began`."""
+        matches = predicate.bind(SCHEMA).matches
+        found = set()
+        for node in self.alive:
+            hub = node.engine.hub
+            if hub.own is not None and hub.settled and matches(hub.own):
+                if hub.settled_at - node.offset_s <= began - PLACED_S:
+                    found.add(node)
+        return found
+
+    def _judge(
+        self,
+        kind: str,
+        asker: SimNode[Engine],
+        predicate: Predicate,
+        limit: int,
+        began: float,
+        result: FindResult,
+    ) -> None:  # fmt: skip
+        truth = self.truth(predicate, began)
+        hits = [self._by_id.get(bytes(hit.id)) for hit in result.hits]
+        found = truth.intersection(hits)
+        wanted = min(len(truth), limit) if limit else len(truth)
+        coverage = result.coverage
+        self.ledger.answers.append(
+            Answered(
+                kind, wanted, min(len(found), wanted), len(hits), hits.count(None),
+                coverage.fraction, coverage.limited, coverage.asked, coverage.rtt,
+            )
+        )  # fmt: skip
+        if len(found) < wanted and not coverage.limited:
+            for missed in sorted(truth - found, key=lambda node: node.index):
+                told = self.explain(asker, missed)
+                self.ledger.misses.append(f"{began:.1f} s, {kind}, {coverage}: {told}")
+
+    def explain(self, asker: SimNode[Engine], missed: SimNode[Engine]) -> str:
+        """Who should know a machine that was not found, and what they believe of it."""
+        hub = missed.engine.hub
+        age_s = self.cluster.now + missed.offset_s - hub.settled_at
+        lines = [f"{missed} placed {age_s:.1f} s ago, depth {hub.group.depth}, asked by {asker}"]
+        for node in self.alive:
+            other = node.engine.hub
+            if not other.settled:
+                continue
+            if other.group.prefix.holds(hub.key):
+                tombstone = other.group.tombstones.get(hub.key)
+                if hub.key not in other.group.members:
+                    lines.append(f"  {node} depth {other.group.depth} lacks it: {_buried(tombstone)}")
+            else:
+                bucket = other.buckets.get(other.buckets.index_of(hub.key))
+                if bucket is None:
+                    lines.append(f"  {node} depth {other.group.depth} has no bucket for it")
+        return "\n".join(lines)
+
+
+def _buried(tombstone: Any) -> str:
+    return "unknown" if tombstone is None else f"{tombstone.state.name} at {tombstone.seq}"
+
+
+def replace_version(held: Record, changed: Record) -> Record:
+    """The next version of a record with the dynamic values of another."""
+    return held.updated(changed.seq, changed.dynamic, held.coordinate)
+
+
+# --- the run --------------------------------------------------------------------------------------
+
+
+def measure(setting: Setting, *, trace: Path = TRACE, progress: bool = False) -> World:
+    """Run one setting to its end."""
+    world = World(setting, trace=trace)
+    world.start()
+    world.churn()
+    world.cluster.run_for(SETTLING_S)
+    world.ends.clear()
+    world.count(setting.hours, progress)
+    return world
+
+
+def after_deaths(setting: Setting, share: float, queries: int = 600) -> World:
+    """Nobody comes or goes, but a share dies at once; questions follow within ten seconds."""
+    world = World(replace(setting, sessions="none"))
+    world.start()
+    world.cluster.run_for(SETTLING_S)
+    for node in world.cluster.stream("deaths").sample(
+        list(world.alive), round(share * setting.nodes)
+    ):
+        world.remove(node)
+    for number in range(queries):
+        world.ask(number)
+        world.cluster.run_for(10.0 / queries)
+    world.cluster.run_for(15.0)
+    return world
+
+
+def save(name: str, figures: dict[str, Any]) -> None:
+    """Put the figures beside those of other settings."""
+    held = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    held[name] = figures
+    RESULTS.write_text(json.dumps(held, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """The figures as lines."""
+    lines = []
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            lines.append(f"{name}:")
+            lines += [f"    {row}" for row in table(value).splitlines()]
+        else:
+            lines.append(f"{name:<28}{value:>12.6g}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run, print, save."""
+    parser = argparse.ArgumentParser(prog="python -m bench.churn")
+    for name, value in asdict(Setting()).items():
+        option = f"--{name.replace('_', '-')}"
+        if name == "sessions":
+            kinds = ("weibull", "exponential", "skype")
+            parser.add_argument(option, choices=kinds, default=value)
+        else:
+            parser.add_argument(option, type=type(value), default=value)
+    parser.add_argument("--trace", type=Path, default=TRACE, help="an .avt.xz file of sessions")
+    parser.add_argument("--dead", type=float, help="no churn: this share dies at once")
+    parser.add_argument("--misses", type=int, default=0, help="show so many misses")
+    parser.add_argument("--no-save", action="store_true")
+    given = vars(parser.parse_args())
+    setting = Setting(**{name: given[name] for name in asdict(Setting())})
+    began = time.perf_counter()
+    if given["dead"] is None:
+        world = measure(setting, trace=given["trace"], progress=True)
+        name, figures = setting.name, world.figures(setting.hours)
+    else:
+        world = after_deaths(setting, given["dead"])
+        name = f"dead={given['dead']:g} {setting.name}"
+        figures = world.ledger.figures()
+    for miss in world.ledger.misses[: given["misses"]]:
+        sys.stdout.write(f"{miss}\n")
+    figures["digest"] = world.cluster.trace.digest
+    figures["real s"] = round(time.perf_counter() - began, 1)
+    digest = figures.pop("digest")
+    sys.stdout.write(f"{name}\n{table(figures)}\n")
+    if not given["no_save"]:
+        save(name, {**figures, "digest": digest})
+
+
+if __name__ == "__main__":
+    main()
