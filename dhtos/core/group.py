@@ -9,9 +9,16 @@ Versions decide between copies: a higher `seq` wins, at equal `seq` the larger c
 and a tombstone beats the version it buries. Ages are relative to the receiver: a copy is as old
 as its sender said plus the time it was held here, so clocks are never compared.
 
+Foreign records (of machines without a node, see `record`) are held, told and matched like all
+others, but nobody answers for them, so they cannot hold records themselves. Therefore a group
+crowded by them splits only while each half keeps GROUP_SERVING_MIN members that serve; above G
+serving members it splits in any case, as without gateways. What falls into a half where nobody
+serves belongs to no group until its gateway takes a seat there (`protocol.seats`).
+
 This module holds state and answers questions. It sends nothing and knows no time of its own.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from enum import IntEnum
 from hashlib import blake2b
@@ -19,8 +26,14 @@ from hashlib import blake2b
 import msgspec
 from sortedcontainers import SortedDict
 
-from dhtos.core.ids import ID_BITS, Prefix
-from dhtos.core.limits import GROUP_SIZE_MAX, RECORD_TTL_S
+from dhtos.core.ids import ID_BITS, Endpoint, Prefix
+from dhtos.core.limits import (
+    FOREIGN_PER_GATEWAY_MAX,
+    FOREIGN_PER_GROUP_MAX,
+    GROUP_SERVING_MIN,
+    GROUP_SIZE_MAX,
+    RECORD_TTL_S,
+)
 from dhtos.core.record import Record
 
 _MASK = (1 << 64) - 1
@@ -50,6 +63,11 @@ class Member:
         self.born = born
         self.state = State.ALIVE
         self.mark = version_hash(key, record.seq)
+
+    @property
+    def serves(self) -> bool:
+        """Whether anybody may send to it as a member: false for a machine without a node."""
+        return self.record.serves
 
 
 class Tombstone:
@@ -86,6 +104,8 @@ class Group:
         self.tombstones: dict[bytes, Tombstone] = {}
         self.hash = 0
         self.version = 0  # grows with every change of membership or of a static part
+        self.serving = 0  # members that are nodes
+        self._rows: Counter[Endpoint] = Counter()  # foreign records by their gateway
 
     @property
     def depth(self) -> int:
@@ -113,9 +133,10 @@ class Group:
             del self.tombstones[key]
         member = self.members.get(key)
         if member is None:
-            if len(self.members) > 2 * GROUP_SIZE_MAX:
+            if not self._has_room(record):
                 return False
             member = self.members[key] = Member(key, record, born)
+            self._count(record, 1)
             self.hash ^= member.mark
             self.version += 1
             return True
@@ -126,10 +147,28 @@ class Group:
         self.hash ^= member.mark ^ mark
         member.mark = mark
         self.version += record.rev != held.rev
+        self._count(held, -1)
+        self._count(record, 1)
         member.record = record
         member.born = born
         member.state = State.ALIVE
         return True
+
+    def _has_room(self, record: Record) -> bool:
+        if record.serves:
+            return self.serving <= 2 * GROUP_SIZE_MAX
+        if len(self.members) - self.serving >= FOREIGN_PER_GROUP_MAX:
+            return False
+        return self._rows[record.endpoint] < FOREIGN_PER_GATEWAY_MAX
+
+    def _count(self, record: Record, change: int) -> None:
+        if record.serves:
+            self.serving += change
+            return
+        endpoint = record.endpoint
+        self._rows[endpoint] += change
+        if not self._rows[endpoint]:
+            del self._rows[endpoint]
 
     def bury(self, key: bytes, seq: int, state: State, now: float) -> bool:
         """A member died or left at `seq`; True when that is news."""
@@ -155,16 +194,32 @@ class Group:
         member = self.members.get(key)
         if member is None or member.state is State.SUSPECT or member.record.seq > seq:
             return False
+        if not member.serves:  # it lives by its gateway's word, and nobody could refute
+            return False
         member.state = State.SUSPECT
         return True
 
+    def is_crowded(self, size: int) -> bool:
+        """Whether the group should split if `size` records were its limit."""
+        if self.serving > size:
+            return True
+        if len(self.members) <= size or self.serving < 2 * GROUP_SERVING_MIN:
+            return False
+        other = Prefix.of(self.own_key, self.depth + 1).sibling()
+        beyond = sum(member.serves for member in self.under(other))
+        return GROUP_SERVING_MIN <= beyond <= self.serving - GROUP_SERVING_MIN
+
+    def nodes(self) -> list[Member]:
+        """The other members that may be sent to, in key order."""
+        return [m for key, m in self.members.items() if m.serves and key != self.own_key]
+
     def narrow(self, depth: int = 0) -> list[Member]:
-        """Split while there are more than G members, and at least to `depth` bits.
+        """Split while the group is crowded, and at least to `depth` bits.
 
         Returns the members that fell outside.
         """
         outside: list[Member] = []
-        while self.depth < depth or (len(self.members) > self.size and self.depth < ID_BITS):
+        while self.depth < depth or (self.depth < ID_BITS and self.is_crowded(self.size)):
             other = Prefix.of(self.own_key, self.depth + 1).sibling()
             for key in list(self.members.irange(other.first, other.last)):
                 outside.append(self.members[key])
@@ -220,12 +275,14 @@ class Group:
 
     def _drop(self, key: bytes) -> None:
         member = self.members.pop(key)
+        self._count(member.record, -1)
         self.hash ^= member.mark
         self.version += 1
 
     def check(self) -> None:
         """Assert every invariant; O(n)."""
         total = 0
+        rows: Counter[Endpoint] = Counter()
         for key, member in self.members.items():
             assert member.key == key
             assert self.prefix.holds(key)
@@ -233,7 +290,12 @@ class Group:
             assert member.state in (State.ALIVE, State.SUSPECT)
             assert member.mark == version_hash(key, member.record.seq)
             total ^= member.mark
+            if not member.serves:
+                assert member.state is State.ALIVE
+                rows[member.record.endpoint] += 1
         assert total == self.hash
+        assert rows == self._rows
+        assert self.serving == len(self.members) - rows.total()
         assert self.prefix.holds(self.own_key)
         assert self.own_key not in self.tombstones
 

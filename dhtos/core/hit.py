@@ -35,6 +35,11 @@ class Hit:
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     @property
+    def gateway(self) -> bool:
+        """Whether the machine runs no node: `endpoint` is that of the gateway to ask for it."""
+        return self.record.is_foreign
+
+    @property
     def seq(self) -> int:
         """The version of the record."""
         return self.record.seq

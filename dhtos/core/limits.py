@@ -76,6 +76,16 @@ SUSPICION_S = 4.0
 INDIRECT_PROBES = 3
 SUMMARY_INTERVAL_S = 30.0
 PREFIX_BITS_MAX = 160
+GROUP_SERVING_MIN = 8  # nodes that each half keeps when records of gateways crowd a group
+FOREIGN_PER_GROUP_MAX = 4096  # records of machines without a node that one group holds
+FOREIGN_PER_GATEWAY_MAX = 2048  # and those of one gateway among them
+FOREIGN_COPIES = 3  # members a gateway puts each record to
+ROW_BYTES_MAX = 64  # a gateway's name for one of its machines
+GATEWAY_ROWS_MAX = 10_000  # machines one gateway advertises
+GATEWAY_SEATS_MAX = 32  # places one gateway takes where too few nodes are
+GATEWAY_PUTS_MAX = 32  # datagrams of a gateway that wait for their answer
+GATEWAY_PLACES_MAX = 4096  # groups whose members a gateway remembers
+PUT_RUMOURS_MAX = 64  # records in one `dh_put`
 
 # --- coordinates --------------------------------------------------------------------------------
 RTT_S_MAX = 10.0  # a longer sample is a stalled process, not a path (Serf refuses it too)

@@ -5,9 +5,15 @@ decides the key, and a dynamic part, which changes all the time and never does. 
 versions, `rev` is the `seq` at which the static part last changed, so a `Delta` with the same
 `rev` is all a holder needs to follow. The key is always derived from the content, never
 believed: a record cannot lie about where it belongs.
+
+A *foreign* record stands for a machine that runs no node: its gateway, a node, advertises it
+under a name of its own, the `row`. Its identity is the gateway's, its endpoint is where the
+gateway is asked for the machine, its id and its key follow from identity and row. Nobody answers
+there in the record's name (`serves` is false), except where the gateway has taken a seat for it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from itertools import pairwise
 
 import msgspec
@@ -21,6 +27,7 @@ from dhtos.core.limits import (
     LABEL_BYTES_MAX,
     LABELS_MAX,
     RECORD_BYTES_MAX,
+    ROW_BYTES_MAX,
 )
 from dhtos.core.pool import Pool
 from dhtos.core.schema import Schema
@@ -37,7 +44,7 @@ _PART_BYTES = 3
 Slots = tuple[Value | None, ...]
 Labels = tuple[tuple[str, str], ...]
 
-_RECORD_FIELDS = 12
+_RECORD_FIELDS = 14
 _DELTA_FIELDS = 5
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -58,6 +65,13 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     dynamic: Slots
     packed: bytes | None  # the coordinate, 3 bytes a part
     signature: bytes = b""
+    row: str = ""  # the gateway's name for a machine without a node; empty in a node's own record
+    serves: bool = True  # whether a node answers at the endpoint in this record's name
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether a gateway says this of a machine that runs no node."""
+        return self.row != ""
 
     @property
     def coordinate(self) -> tuple[float, ...] | None:
@@ -71,7 +85,8 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     def key(self, schema: Schema) -> bytes:
         """The record's place in the hub, derived from what it says."""
-        return record_key(schema, self.static, self.identity or self.node_id)
+        identity = self.identity or self.node_id
+        return record_key(schema, self.static, identity + self.row.encode())
 
     def attributes(self, schema: Schema) -> dict[str, Value]:
         """All values by name; missing ones are left out."""
@@ -153,6 +168,7 @@ def make_record(
     identity: bytes = b"",
     rev: int | None = None,
     coordinate: tuple[float, ...] | None = None,
+    row: str = "",
 ) -> Record:
     """A record of these values; raises UsageError for what the schema does not allow.
 
@@ -162,6 +178,7 @@ def make_record(
     share = schema.pool.share
     assert len(node_id) == ID_BYTES
     assert len(identity) in (0, IDENTITY_BYTES)
+    assert not row or node_id == row_id(identity, row)
     record = Record(
         node_id=node_id,
         identity=identity,
@@ -174,6 +191,8 @@ def make_record(
         seq=seq,
         dynamic=tuple(checked.get(a.name) for a in schema.dynamic),
         packed=pack_coordinate(coordinate),
+        row=row,
+        serves=not row,
     )
     size = record_size(record)
     if size > RECORD_BYTES_MAX:
@@ -181,6 +200,17 @@ def make_record(
             f"a record has at most {RECORD_BYTES_MAX} bytes, got {size}: shorten texts or labels"
         )
     return record
+
+
+def row_id(identity: bytes, row: str) -> bytes:
+    """The id of a foreign record: it follows from the gateway's public key and its row."""
+    assert len(identity) == IDENTITY_BYTES
+    return blake2b(b"dhtos-row" + identity + row.encode(), digest_size=ID_BYTES).digest()
+
+
+def is_row(text: object) -> bool:
+    """Whether a text can be a gateway's name for a machine."""
+    return type(text) is str and text != "" and is_printable(text, ROW_BYTES_MAX)
 
 
 def record_size(record: Record) -> int:
@@ -209,8 +239,9 @@ def check_record(schema: Schema, wire: object) -> Record:
     if type(wire) is not list or len(wire) < _RECORD_FIELDS:
         raise _bad(f"has {_RECORD_FIELDS} fields")
     node_id, identity, host, port, tag, static, labels, rev, seq, dynamic, coordinate, signature = (
-        wire[:_RECORD_FIELDS]
+        wire[:12]
     )
+    row, serves = wire[12:_RECORD_FIELDS]
     if type(node_id) is not bytes or len(node_id) != ID_BYTES:
         raise _bad("carries a node id of 20 bytes")
     if type(identity) is not bytes or len(identity) not in (0, IDENTITY_BYTES):
@@ -224,6 +255,7 @@ def check_record(schema: Schema, wire: object) -> Record:
     if type(signature) is not bytes or len(signature) > SIGNATURE_BYTES_MAX:
         raise _bad(f"carries a signature of at most {SIGNATURE_BYTES_MAX} bytes")
     _check_versions(rev, seq)
+    _check_row(node_id, identity, row, serves)
     pool = schema.pool
     record = Record(
         pool.share(node_id),
@@ -238,6 +270,8 @@ def check_record(schema: Schema, wire: object) -> Record:
         tuple(_check_slots(schema.dynamic_tests, dynamic)),
         _check_coordinate(coordinate),
         signature,
+        row,
+        serves,
     )
     if record_size(record) > RECORD_BYTES_MAX:
         raise _bad(f"has at most {RECORD_BYTES_MAX} bytes")
@@ -263,6 +297,18 @@ def _bad(what: str) -> MalformedMessage:
 def _check_versions(rev: object, seq: object) -> None:
     if type(rev) is not int or type(seq) is not int or not 0 <= rev <= seq <= SEQ_MAX:
         raise _bad("carries versions 0 <= rev <= seq")
+
+
+def _check_row(node_id: bytes, identity: bytes, row: object, serves: object) -> None:
+    """A node's own record has no row; a foreign one has the id that follows from its row."""
+    if type(serves) is not bool:
+        raise _bad("says whether a node answers for it")
+    if row == "" and serves:
+        return
+    if type(row) is not str or not is_row(row):
+        raise _bad(f"has a row of at most {ROW_BYTES_MAX} printable bytes")
+    if len(identity) != IDENTITY_BYTES or node_id != row_id(identity, row):
+        raise _bad("of a gateway has the id of its row")
 
 
 def _check_static(schema: Schema, wire: object) -> Slots:

@@ -433,7 +433,7 @@ class Node:
         now = driver.clock()
         record = advert.record(hub.own, self._first_seq, hub.coordinate.to_wire())
         self._advert = advert
-        alone = hub.settled and len(hub.group) == 1 and hub.group.depth == 0
+        alone = hub.settled and hub.group.serving == 1 and hub.group.depth == 0
         hub.advertise(record, now, eager=eager)
         if alone and not hub.settled:
             hub.found(now)  # It moved, and nobody is there to ask for the new place.

@@ -81,9 +81,10 @@ class Gossip:
 
     def spread(self, key: bytes, now: float, *, eager: bool = False, whole: bool = False) -> None:
         """Pass on news of `key`: with the next ticks, and at once if `eager`."""
-        self.rumours.add(key, min(len(self.hub.group).bit_length() + 1, 6), whole=whole)
+        size = self.hub.group.serving
+        self.rumours.add(key, min(size.bit_length() + 1, 6), whole=whole)
         if eager:
-            hops = min((len(self.hub.group).bit_length() + 1) // 2, RUMOUR_HOPS_MAX)  # log4 G
+            hops = min((size.bit_length() + 1) // 2, RUMOUR_HOPS_MAX)  # log4 G
             self.push([key], max(hops - 1, 0), self.partners(EAGER_FANOUT), now)
 
     def tell(self, key: bytes, now: float, *, whole: bool = False) -> list[Any] | None:
@@ -128,11 +129,10 @@ class Gossip:
 
     def partners(self, count: int) -> list[Endpoint]:
         """Up to `count` random members to send to."""
-        hub = self.hub
-        keys = [key for key in hub.group.members if key != hub.key]
-        if len(keys) > count:
-            keys = self.core.rng.sample(keys, count)
-        return [hub.group.members[key].record.endpoint for key in keys]
+        members = self.hub.group.nodes()
+        if len(members) > count:
+            members = self.core.rng.sample(members, count)
+        return [member.record.endpoint for member in members]
 
     # --- the tick -----------------------------------------------------------------------------
 
@@ -151,9 +151,9 @@ class Gossip:
         for _ in range(2):
             while self._round:
                 member: Member | None = hub.group.members.get(self._round.pop())
-                if member is not None:
+                if member is not None and member.serves:
                     return member
-            self._round = [key for key in hub.group.members if key != hub.key]
+            self._round = [member.key for member in hub.group.nodes()]
             self.core.rng.shuffle(self._round)
         return None
 
@@ -301,7 +301,8 @@ class Gossip:
         if record is None:
             return False
         if not hub.group.prefix.holds(news.key):
-            hub.met(Contact(news.key, record.endpoint), now - news.age, now)
+            if record.serves:
+                hub.met(Contact(news.key, record.endpoint), now - news.age, now)
             hub.summaries.met(news.key, record, now)
             return False
         whole = member is None or member.record.rev != record.rev
@@ -323,6 +324,9 @@ class Gossip:
                 return False
             self.liveness.start_suspicion(news.key, news.seq, now)
         else:
+            member = hub.group.members.get(news.key)
+            if news.state is State.DEAD and member is not None and not member.serves:
+                return False  # nobody probes it, so nobody can know
             hub.buckets.forget(news.key)
             if not hub.group.bury(news.key, news.seq, news.state, now):
                 return False

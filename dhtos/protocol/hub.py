@@ -313,7 +313,7 @@ class Hub:
         """
         group = self.group
         if self.settled and depth > group.depth and group.prefix.holds(key):
-            crowded = 2 * len(group) > self.group_size
+            crowded = group.is_crowded(self.group_size // 2)
             self._to_buckets(group.narrow(group.depth + crowded), now)
 
     def _to_buckets(self, outside: list[Member], now: float) -> None:
@@ -321,7 +321,8 @@ class Hub:
         for member in outside:
             by_index.setdefault(self.buckets.index_of(member.key), []).append(member)
         for index, members in by_index.items():
-            for member in sorted(members, key=lambda m: -m.born)[:HUB_BUCKET_CONTACTS_MAX]:
+            nodes = sorted((m for m in members if m.serves), key=lambda m: -m.born)
+            for member in nodes[:HUB_BUCKET_CONTACTS_MAX]:
                 self.buckets.heard(Contact(member.key, member.record.endpoint), member.born, now)
             summary = Summary.of(self.schema, [m.record for m in members])
             self.buckets.summarise(index, summary, now, self.schema)
@@ -363,7 +364,7 @@ class Hub:
         gateways = [endpoint for endpoint in self.gateways if endpoint != own]
         if not gateways:
             return
-        if not self.settled or (len(self.group) == 1 and self.group.depth == 0):
+        if not self.settled or (self.group.serving == 1 and self.group.depth == 0):
             self.join(gateways, now)
             return
         gateway = Contact(b"", self.core.rng.choice(gateways))

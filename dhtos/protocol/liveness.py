@@ -69,7 +69,7 @@ class Liveness:
         member = self.hub.group.members.get(key)
         if member is None:
             return
-        others = [k for k in self.hub.group.members if k not in (key, self.hub.key)]
+        others = [other for other in self.hub.group.nodes() if other.key != key]
         if len(others) > INDIRECT_PROBES:
             others = self.core.rng.sample(others, INDIRECT_PROBES)
         if not others:
@@ -77,10 +77,8 @@ class Liveness:
             return
         host, port = member.record.endpoint
         for other in others:
-            endpoint = self.hub.group.members[other].record.endpoint
-            self.core.calls.send(
-                endpoint, "dh_probe", [self.hub.number, key, host, port], self, now, tag=key
-            )
+            args = [self.hub.number, key, host, port]
+            self.core.calls.send(other.record.endpoint, "dh_probe", args, self, now, tag=key)
         self.core.timers.at(
             now + self.core.peers.of(member.record.endpoint).rto() * 2 + 4 * RTO_FLOOR_S,
             lambda at: self._verdict(key, seq, now, at),
@@ -93,7 +91,9 @@ class Liveness:
             raise bad("dh_probe has 4 fields")
         key, endpoint = as_key(args[1]), as_endpoint(args[2], args[3])
         member = self.hub.group.members.get(key)
-        if not self.hub.serves(args[0]) or member is None or member.record.endpoint != endpoint:
+        if not self.hub.serves(args[0]) or member is None or not member.serves:
+            return NO_REPLY
+        if member.record.endpoint != endpoint:
             return NO_REPLY  # only members are probed: nobody is sent to strangers by strangers
         deferred = Deferred()
         self.gossip.exchange(member, now, deferred)
