@@ -261,7 +261,8 @@ class Summaries:
     def _own_side(self, fork: int, now: float) -> list[Any]:
         """Our subtree below the fork with the asker, as an entry of the asker's bucket."""
         summary: Summary | None = self._group_summary(now)
-        members = [m for m in self.hub.group.members.values() if m.state is State.ALIVE]
+        group = self.hub.group
+        members = [m for m in group.members.values() if m.serves and m.state is State.ALIVE]
         rng = self.core.rng
         told = [
             [m.key, *m.record.endpoint, now - m.born]
