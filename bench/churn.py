@@ -15,7 +15,7 @@ Random settled nodes ask at a steady rate, in turn LIMIT 20 and everything, at 1
 the machines. Counted per answer, at its end:
 
 recall       found of the matches that live then and had their place for 10 s when it began; with
-             a limit at most so many are to be found
+             a limit no more is to be found than it leaves room for beside stale hits
 stale        hits whose machine is dead or has left by then, over all hits
 overclaimed  answers not cut off by their limit whose `coverage.fraction` is more than 1 % above
              their recall
@@ -434,17 +434,20 @@ class World:
     ) -> None:  # fmt: skip
         truth = self.truth(predicate, began)
         hits = [self._by_id.get(bytes(hit.id)) for hit in result.hits]
-        found = truth.intersection(hits)
-        wanted = min(len(truth), limit) if limit else len(truth)
         coverage = result.coverage
+        stale = hits.count(None)
+        found, wanted = len(truth.intersection(hits)), len(truth)
+        if limit:  # any live match will do
+            wanted = min(wanted, limit - stale)
+            found = min(len(hits) - stale, wanted)
         self.ledger.answers.append(
             Answered(
-                kind, wanted, min(len(found), wanted), len(hits), hits.count(None),
+                kind, wanted, found, len(hits), stale,
                 coverage.fraction, coverage.limited, coverage.asked, coverage.rtt,
             )
         )  # fmt: skip
-        if len(found) < wanted and not coverage.limited:
-            for missed in sorted(truth - found, key=lambda node: node.index):
+        if found < wanted:
+            for missed in sorted(truth.difference(hits), key=lambda node: node.index):
                 told = self.explain(asker, missed)
                 self.ledger.misses.append(f"{began:.1f} s, {kind}, {coverage}: {told}")
 

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 REPAIR_EVERY = 10  # ticks between two repairs of one member
 REPAIR_EVERY_YOUNG = 2  # who has just joined may have crossed others that were joining
 EAGER_FANOUT = 4
+_TELLS = 4  # how often each member passes on news of who is there
+_TELLS_VALUES = 2  # and a change of dynamic values
 _HASH_MAX = 2**64 - 1
 _ROOM = REPLY_BYTES_MAX - 200
 _PUSHES_MAX = 8  # datagrams that one repair may push
@@ -80,9 +82,15 @@ class Gossip:
     # --- telling ------------------------------------------------------------------------------
 
     def spread(self, key: bytes, now: float, *, eager: bool = False, whole: bool = False) -> None:
-        """Pass on news of `key`: with the next ticks, and at once if `eager`."""
+        """Pass on news of `key`: with the next ticks, and at once if `eager`.
+
+        News of who is there reach all but one member in 2,000 as rumours. A change of dynamic
+        values is told less often, at half the price; one member in eight learns it by repair.
+        """
         size = self.hub.group.serving
-        self.rumours.add(key, min(size.bit_length() + 1, 6), whole=whole)
+        member = self.hub.group.members.get(key)
+        values = not whole and member is not None and member.state is State.ALIVE
+        self.rumours.add(key, _TELLS_VALUES if values else _TELLS, whole=whole)
         if eager:
             hops = min((size.bit_length() + 1) // 2, RUMOUR_HOPS_MAX)  # log4 G
             self.push([key], max(hops - 1, 0), self.partners(EAGER_FANOUT), now)
@@ -103,8 +111,11 @@ class Gossip:
             return state_rumour(key, tombstone.seq, tombstone.state, now - tombstone.since)
         return None
 
-    def _take_rumours(self, now: float) -> list[list[Any]]:
-        return list(self.rumours.take(lambda key, whole: self.tell(key, now, whole=whole), _ROOM))
+    def _take_rumours(self, now: float, known: set[bytes]) -> list[list[Any]]:
+        def tell(key: bytes, whole: bool) -> list[Any] | None:
+            return self.tell(key, now, whole=whole)
+
+        return list(self.rumours.take(tell, _ROOM, known))
 
     def push(self, keys: list[bytes], hops: int, to: list[Endpoint], now: float) -> None:
         words = [w for key in keys if (w := self.tell(key, now, whole=True)) is not None]
@@ -163,14 +174,17 @@ class Gossip:
         self.core.calls.send(
             member.record.endpoint,
             "dh_gossip",
-            [self.hub.number, *self._state(now), int(repair)],
+            [self.hub.number, *self._state(now, set()), int(repair)],
             self,
             now,
             tag=(member.key, member.record.seq, deferred),
         )
 
-    def _state(self, now: float) -> list[Any]:
-        """What both sides of an exchange say: who, how deep, which view, what is new."""
+    def _state(self, now: float, known: set[bytes]) -> list[Any]:
+        """What both sides of an exchange say: who, how deep, which view, what is new.
+
+        An answer leaves out what the other side has just told: it is `known` there.
+        """
         hub = self.hub
         group = hub.group
         return [
@@ -179,11 +193,11 @@ class Gossip:
             group.hash,
             hub.summaries.inhabited(group.depth),
             hub.coordinate.to_wire(),
-            self._take_rumours(now),
+            self._take_rumours(now, known),
         ]
 
-    def _hear(self, args: list[Any], now: float) -> tuple[bytes, int, int, Coordinate]:
-        """Take in what `_state` of the other side said."""
+    def _hear(self, args: list[Any], now: float) -> tuple[bytes, int, int, Coordinate, set[bytes]]:
+        """Take in what `_state` of the other side said; last, which keys it told of."""
         key, depth, view, inhabited, coordinate, rumours = unpack(
             args,
             as_key,
@@ -194,11 +208,29 @@ class Gossip:
             lambda v: as_list(v, 4 * RUMOURS_PER_MESSAGE_MAX),
         )
         schema = self.hub.schema
-        for news in [as_news(rumour, schema) for rumour in rumours if not self._is_old(rumour)]:
+        told, fresh = [], []
+        for rumour in rumours:
+            if self._is_old(rumour):
+                told.append((rumour[2], rumour[4], State.ALIVE))
+            else:
+                news = as_news(rumour, schema)
+                told.append((news.key, news.seq, news.state or State.ALIVE))
+                fresh.append(news)
+        for news in fresh:
             self.take(news, now)
         self.hub.agree(key, depth, now)
         self.hub.summaries.compare(key, depth, inhabited, now)
-        return key, depth, view, coordinate
+        known = {k for k, seq, state in told if (seq, state) >= self._held(k)}
+        return key, depth, view, coordinate, known
+
+    def _held(self, key: bytes) -> tuple[int, State]:
+        """The version of a key that we hold, and what we believe of it."""
+        group = self.hub.group
+        member = group.members.get(key)
+        if member is not None:
+            return member.record.seq, member.state
+        tombstone = group.tombstones.get(key)
+        return (-1, State.ALIVE) if tombstone is None else (tombstone.seq, tombstone.state)
 
     def _is_old(self, rumour: Any) -> bool:
         """Whether a delta tells what we know: most do, so this is seen before it is parsed."""
@@ -220,11 +252,11 @@ class Gossip:
             raise bad("dh_gossip has 8 fields")
         if not hub.serves(args[0]):
             return NO_REPLY
-        key, depth, view, _ = self._hear(args[1:7], now)
+        key, depth, view, _, known = self._hear(args[1:7], now)
         self.liveness.heard(key, source, now)
         self.answer_refuted(source, now)
         self.repair.fetch(source, now)
-        reply = self._state(now)
+        reply = self._state(now, known)
         if hub.settled and (args[7] or depth != hub.group.depth):
             reply += self.repair.vector(Prefix.of(key, depth), view)
         return reply
@@ -232,7 +264,7 @@ class Gossip:
     def on_reply(self, call: Call, value: Any, _trailer: list[Any] | None, now: float) -> None:
         """A partner answered: it lives, and may hold other versions."""
         fields = as_list(value, 16)
-        key, _, _, remote = self._hear(fields[:6], now)
+        key, _, _, remote, _ = self._hear(fields[:6], now)
         expected, seq, deferred = call.tag
         if deferred is not None:
             self.core.answer(deferred, key == expected)

@@ -2,7 +2,10 @@
 
     probe  --no answer-->  ask 3 others to probe  --none reached it-->  SUSPECT
     SUSPECT --a newer version, or a word from it--> ALIVE
-    SUSPECT --SUSPICION_S--> DEAD: a tombstone, told at once to 4 members, then as a rumour
+    SUSPECT --SUSPICION_S--> DEAD: a tombstone, told as a rumour
+
+Suspicion is told at once to 4 members, who pass it on, so that most see the end of SUSPICION_S
+for themselves.
 
 A member that hears of its own suspicion or death answers with a newer version, so a slow member
 is not buried by one bad link. Whoever speaks while we hold it for dead is told so at once, and
@@ -125,4 +128,4 @@ class Liveness:
         if group.bury(key, member.record.seq, State.DEAD, now):
             self.core.counters["burials"] += 1
             self.core.happened.append(MemberGone(key))
-            self.gossip.spread(key, now, eager=True)
+            self.gossip.spread(key, now)

@@ -4,7 +4,7 @@ Only the key is queued; the words are made when they are sent, so a rumour alway
 newest version and its true age.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 from dhtos.core.limits import RUMOURS_PER_MESSAGE_MAX, RUMOURS_QUEUED_MAX
@@ -40,10 +40,13 @@ class Rumours:
             else:
                 del self._left[key]
 
-    def take(self, tell: Tell, room: int) -> Iterator[list[Any]]:
-        """Up to a message's worth of words, within a budget of about `room` bytes."""
+    def take(self, tell: Tell, room: int, known: Container[bytes] = ()) -> Iterator[list[Any]]:
+        """Up to a message's worth of words, within a budget of about `room` bytes.
+
+        What is `known` where the message goes waits for another.
+        """
         left = self._left
-        for key in list(left)[:RUMOURS_PER_MESSAGE_MAX]:
+        for key in [k for k in left if k not in known][:RUMOURS_PER_MESSAGE_MAX]:
             times, whole = left[key]
             words = tell(key, whole)
             if words is None:
