@@ -1,6 +1,6 @@
 """How a group keeps one view: gossip that probes, rumours, and eager pushes.
 
-    dh_gossip  args   [hub, key, depth, view, inhabited, coordinate, [rumour...], repair?]
+    dh_gossip  args   [hub, key, depth, view, inhabited, nil, [rumour...], repair?]
                reply  [key, depth, view, inhabited, coordinate, [rumour...]
                        (, prefix of the version vector, version vector)]
     dh_push    args   [hub, hops, [rumour...]]          no reply
@@ -26,6 +26,7 @@ from dhtos.core.limits import (
     RUMOUR_HOPS_MAX,
     RUMOURS_PER_MESSAGE_MAX,
 )
+from dhtos.core.record import pack_coordinate
 from dhtos.protocol.calls import Call
 from dhtos.protocol.hubwire import (
     News,
@@ -33,6 +34,7 @@ from dhtos.protocol.hubwire import (
     as_key,
     as_list,
     as_news,
+    as_packed_coordinate,
     bad,
     delta_rumour,
     packs,
@@ -118,7 +120,12 @@ class Gossip:
         return list(self.rumours.take(tell, _ROOM, known))
 
     def push(self, keys: list[bytes], hops: int, to: list[Endpoint], now: float) -> None:
-        words = [w for key in keys if (w := self.tell(key, now, whole=True)) is not None]
+        """Send the newest that is known of keys, in full."""
+        words = [self.tell(key, now, whole=True) for key in keys]
+        self.push_words([w for w in words if w is not None], hops, to)
+
+    def push_words(self, words: list[list[Any]], hops: int, to: list[Endpoint]) -> None:
+        """Send rumours at once."""
         for packed in packs(words, _ROOM)[:_PUSHES_MAX]:
             for endpoint in to:
                 self.core.calls.notify(endpoint, "dh_push", [self.hub.number, hops, packed])
@@ -174,16 +181,17 @@ class Gossip:
         self.core.calls.send(
             member.record.endpoint,
             "dh_gossip",
-            [self.hub.number, *self._state(now, set()), int(repair)],
+            [self.hub.number, *self._state(now), int(repair)],
             self,
             now,
             tag=(member.key, member.record.seq, deferred),
         )
 
-    def _state(self, now: float, known: set[bytes]) -> list[Any]:
+    def _state(self, now: float, known: set[bytes] | None = None) -> list[Any]:
         """What both sides of an exchange say: who, how deep, which view, what is new.
 
-        An answer leaves out what the other side has just told: it is `known` there.
+        An answer leaves out what the other side has just told: it is `known` there. The time of
+        the exchange is taken by who asks, so only an answer says from where on the map it comes.
         """
         hub = self.hub
         group = hub.group
@@ -192,11 +200,13 @@ class Gossip:
             group.depth,
             group.hash,
             hub.summaries.inhabited(group.depth),
-            hub.coordinate.to_wire(),
-            self._take_rumours(now, known),
+            None if known is None else pack_coordinate(hub.coordinate.to_wire()),
+            self._take_rumours(now, known or set()),
         ]
 
-    def _hear(self, args: list[Any], now: float) -> tuple[bytes, int, int, Coordinate, set[bytes]]:
+    def _hear(
+        self, args: list[Any], now: float
+    ) -> tuple[bytes, int, int, Coordinate | None, set[bytes]]:
         """Take in what `_state` of the other side said; last, which keys it told of."""
         key, depth, view, inhabited, coordinate, rumours = unpack(
             args,
@@ -204,7 +214,7 @@ class Gossip:
             lambda v: as_int(v, 0, 160),
             lambda v: as_int(v, 0, _HASH_MAX),
             as_inhabited,
-            Coordinate.from_wire,
+            as_packed_coordinate,
             lambda v: as_list(v, 4 * RUMOURS_PER_MESSAGE_MAX),
         )
         schema = self.hub.schema
@@ -273,7 +283,8 @@ class Gossip:
             return
         self.liveness.heard(key, call.endpoint, now)
         self.answer_refuted(call.endpoint, now)
-        self.hub.measured(call, remote)
+        if remote is not None:
+            self.hub.measured(call, remote)
         self.repair.fetch(call.endpoint, now)
         self.repair.unfinished = False
         if len(fields) >= 8:

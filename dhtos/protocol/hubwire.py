@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from dhtos.core.contact import Contact
+from dhtos.core.coordinate import Coordinate
 from dhtos.core.group import State
 from dhtos.core.ids import ID_BYTES, Endpoint, Prefix
 from dhtos.core.limits import RECORD_TTL_S, REPLY_BYTES_MAX
-from dhtos.core.record import Delta, Record, check_delta, check_record
+from dhtos.core.record import Delta, Record, check_delta, check_record, unpack_coordinate
 from dhtos.core.schema import Schema
 from dhtos.errors import MalformedMessage
 
@@ -85,6 +86,16 @@ def as_age(value: object) -> float:
         if isfinite(age) and age >= 0:
             return min(age, RECORD_TTL_S + 1)
     raise bad("an age is a number of seconds")
+
+
+def as_packed_coordinate(value: object) -> Coordinate | None:
+    """A coordinate as records carry it, or none."""
+    if value is None:
+        return None
+    packed = as_bytes(value, 64)
+    if len(packed) % 3:
+        raise bad("a coordinate has 3 bytes a part")
+    return Coordinate.from_wire(unpack_coordinate(packed))
 
 
 def as_prefix(value: object) -> Prefix:

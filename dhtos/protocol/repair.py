@@ -2,7 +2,8 @@
 
     1  a hash of the view rides on every exchange; every few ticks a mismatch is answered with a
        vector of two bytes a member (`Group.bins`)
-    2  dh_sync   the versions in the bins that differ -> what is newer there, and what is wanted
+    2  dh_sync   the versions in the bins that differ -> what is newer there, and what is wanted:
+                 first so many records in full, then what changed in others
     3  dh_push   what was wanted;  dh_fetch  whole records that somebody told of
 
 Members may have split to different depths: they compare the narrower of two nested prefixes.
@@ -98,26 +99,26 @@ class Repair:
             return NO_REPLY
         theirs = {as_key(k): as_int(s, 0, SEQ_MAX) for k, s in map(_as_pair, versions)}
         if not hub.group.prefix.covers(prefix):
-            return [[], [], 0]  # we have split since
+            return [[], [], 0, 0]  # we have split since
         wanted_bins = {as_int(b, 0, count - 1) for b in bins}
         news: list[list[Any] | None] = []
-        wants = []
+        older, lacking = [], []
         for member in hub.group.in_bins(prefix, count, wanted_bins):
             seq = theirs.pop(member.key, None)
             if seq is None or seq < member.record.seq:
                 news.append(self.gossip.tell(member.key, now, whole=seq is None))
             elif seq > member.record.seq:
-                wants.append(member.key)
+                older.append(member.key)
         for their_key, seq in theirs.items():
             if hub.lacks(their_key, seq):
                 if prefix.holds(their_key):
-                    wants.append(their_key)
+                    lacking.append(their_key)
             elif their_key in hub.group.tombstones:
                 news.append(self.gossip.tell(their_key, now))
-        wants = wants[:_WANTS_MAX]
+        wants = [*lacking, *older][:_WANTS_MAX]
         told = [words for words in news if words is not None]
         packed, _ = pack(told, self._room - _WANT_BYTES * len(wants))
-        return [packed, wants, int(len(packed) < len(told))]
+        return [packed, wants, int(len(packed) < len(told)), len(lacking)]
 
     def on_reply(self, call: Call, value: Any, _trailer: list[Any] | None, now: float) -> None:
         """An answer to `dh_sync` or `dh_fetch`."""
@@ -136,12 +137,14 @@ class Repair:
 
     def _on_synced(self, call: Call, value: Any, now: float) -> None:
         fields = as_list(value, 8)
-        if len(fields) < 3:
-            raise bad("a sync answer is [rumours, wants, more]")
+        if len(fields) < 4:
+            raise bad("a sync answer is [rumours, wants, more, in full]")
         for rumour in as_list(fields[0], 256):
             self.gossip.take(as_news(rumour, self.hub.schema), now)
         wants = [as_key(key) for key in as_list(fields[1], _FETCH_MAX)]
-        self.gossip.push(wants, 0, [call.endpoint], now)
+        whole = as_int(fields[3], 0, BIN_COUNT_MAX)
+        words = [self.gossip.tell(key, now, whole=n < whole) for n, key in enumerate(wants)]
+        self.gossip.push_words([w for w in words if w is not None], 0, [call.endpoint])
         self.fetch(call.endpoint, now)
         self.unfinished = bool(fields[2])
 
