@@ -328,6 +328,7 @@ class Gossip:
             self._hear_of_self(news, now)
             return False
         if news.state is not None:
+            hub.rows.heard_dead(news.key, news.seq)
             return self._take_state(news, now)
         member = hub.group.members.get(news.key)
         record = news.record

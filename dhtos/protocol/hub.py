@@ -24,8 +24,9 @@ from dhtos.core.hit import Hit
 from dhtos.core.ids import Endpoint, Prefix, random_id
 from dhtos.core.limits import (
     GROUP_SIZE,
-    HEARTBEAT_S,
     HUB_BUCKET_CONTACTS_MAX,
+    NODE_HEARTBEAT_S,
+    VOUCHED_S,
 )
 from dhtos.core.predicate import EVERYTHING, Predicate
 from dhtos.core.record import Record
@@ -34,6 +35,7 @@ from dhtos.core.summary import Summary
 from dhtos.errors import Unreachable
 from dhtos.protocol.answer import Answering, Order, Question
 from dhtos.protocol.calls import Call
+from dhtos.protocol.foreign import Foreign
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.gossip import Gossip
 from dhtos.protocol.hubwire import (
@@ -41,6 +43,7 @@ from dhtos.protocol.hubwire import (
 )
 from dhtos.protocol.join import Join
 from dhtos.protocol.operation import MemberGone, Operation
+from dhtos.protocol.rows import Rows
 from dhtos.protocol.rpc import Core
 from dhtos.protocol.summaries import Summaries
 from dhtos.protocol.walk import Walk
@@ -81,6 +84,8 @@ class Hub:
         self.answering = Answering(self)
         self.gossip = Gossip(self)
         self.summaries = Summaries(self)
+        self.foreign = Foreign(self)
+        self.rows = Rows(self)
 
     # --- the own record ---------------------------------------------------------------------------
 
@@ -100,7 +105,7 @@ class Hub:
             return
         if self.settled:
             self._say_left(now)
-        known = self._known_endpoints()
+        known = self.known_endpoints()
         joining = self._join is not None and not self._join.done
         self._place(key, record, now)
         if known and (self._running or joining):
@@ -123,7 +128,7 @@ class Hub:
         self.settled = False
         self.group.put(key, record, now, now)
 
-    def _known_endpoints(self) -> list[Endpoint]:
+    def known_endpoints(self) -> list[Endpoint]:
         """Who may help to find another place: some members, contacts, and the gateways."""
         known = self.gossip.partners(8)
         for index, _ in self.buckets.inhabited():
@@ -132,10 +137,17 @@ class Hub:
         return [e for e in dict.fromkeys([*known[:16], *self.gateways]) if e != own]
 
     def leave(self, now: float) -> None:
-        """Say goodbye: members bury the record at once."""
+        """Say goodbye: members bury the record, and those of our rows, at once."""
+        self.rows.leave(now)
         if self.own is not None and self.settled:
             self._say_left(now)
+        self.close(now)
+
+    def close(self, now: float) -> None:
+        """Do nothing more."""
         self.closed = True
+        if self._join is not None:
+            self._join.cancel(now)
 
     def _say_left(self, now: float) -> None:
         assert self.own is not None
@@ -242,6 +254,8 @@ class Hub:
 
     def proceed(self, now: float) -> None:
         """Run what waited for operations that have ended; called once per datagram or tick."""
+        for seat in list(self.rows.seats.hubs.values()):
+            seat.proceed(now)
         while self._pending:
             ended = [entry for entry in self._pending if entry[0].done]
             if not ended:
@@ -287,7 +301,7 @@ class Hub:
         self.core.timers.at(now + UPKEEP_S * rng.uniform(0.8, 1.2), self._upkeep)
         assert self.own is not None
         member = self.group.members[self.key]
-        if now - member.born > HEARTBEAT_S * rng.uniform(0.8, 1.0):
+        if now - member.born > NODE_HEARTBEAT_S * rng.uniform(0.8, 1.0):
             self.renew(now)
         if now - self._expired > _EXPIRE_S:
             self._expired = now
@@ -299,7 +313,7 @@ class Hub:
             self.summaries.pull(now)
         if now - self._reseeded > RESEED_S and (self._join is None or self._join.done):
             self._reseeded = now
-            self._reseed(now)
+            self.reseed(now)
 
     def _narrow(self, now: float) -> None:
         self._to_buckets(self.group.narrow(), now)
@@ -323,9 +337,11 @@ class Hub:
         for index, members in by_index.items():
             nodes = sorted((m for m in members if m.serves), key=lambda m: -m.born)
             for member in nodes[:HUB_BUCKET_CONTACTS_MAX]:
-                self.buckets.heard(Contact(member.key, member.record.endpoint), member.born, now)
+                heard = max(member.born, now - VOUCHED_S)
+                self.buckets.heard(Contact(member.key, member.record.endpoint), heard, now)
             summary = Summary.of(self.schema, [m.record for m in members])
             self.buckets.summarise(index, summary, now, self.schema)
+            self.foreign.hand_over([m for m in members if not m.serves], nodes, now)
 
     def _widen(self, now: float) -> None:
         """Merge with the sibling subtree while both together are at most G/2."""
@@ -358,7 +374,7 @@ class Hub:
         for key, (record, born, _) in walk.found.items():
             self.group.put(key, record, born, now)
 
-    def _reseed(self, now: float) -> None:
+    def reseed(self, now: float) -> None:
         """Ask a gateway whether the hub it sees knows us: heals partitions and lost starts."""
         own = self.own.endpoint if self.own else None
         gateways = [endpoint for endpoint in self.gateways if endpoint != own]
@@ -390,12 +406,14 @@ class Hub:
             "buckets": len(list(self.buckets.inhabited())),
             "rumours": len(self.gossip.rumours),
             "settled": float(self.settled),
+            **self.rows.stats(),
         }
 
     def check(self) -> None:
         """Assert every invariant of the hub's state."""
         self.group.check()
         self.buckets.check(self.group.depth)
+        self.rows.check()
         if self.own is not None:
             assert self.group.members[self.key].record is self.own
             assert self.own.key(self.schema) == self.key

@@ -11,6 +11,7 @@ answered a call of ours.
 
 from collections import Counter
 from collections.abc import Callable
+from copy import copy
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
@@ -76,6 +77,21 @@ class Core:
         """Answer the RPC `name` with `handler`."""
         assert name not in self._handlers, name
         self._handlers[name] = handler
+
+    def handler(self, name: str) -> Handler:
+        """Who answers the RPC `name`."""
+        return self._handlers[name]
+
+    def replace(self, name: str, handler: Handler) -> None:
+        """Let another answer the RPC `name`."""
+        assert name in self._handlers, name
+        self._handlers[name] = handler
+
+    def twin(self) -> "Core":
+        """The same core with an empty table of names: for another place at this address."""
+        twin = copy(self)
+        vars(twin)["_handlers"] = {}  # all else is shared
+        return twin
 
     def operation(self, on_cancel: Callable[[float], None]) -> Operation[Any]:
         """A new pending answer; `on_cancel(now)` must drop its calls and timers."""

@@ -60,5 +60,8 @@ class Rumours:
                 left[key] = (times - 1, whole)
             yield words
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._left
+
     def __len__(self) -> int:
         return len(self._left)
