@@ -32,6 +32,7 @@ from dhtos.core.limits import (
     FOREIGN_PER_GROUP_MAX,
     GROUP_SERVING_MIN,
     GROUP_SIZE_MAX,
+    NODE_TTL_S,
     RECORD_TTL_S,
 )
 from dhtos.core.record import Record
@@ -81,6 +82,11 @@ class Tombstone:
         self.since = since
 
 
+def ttl_s(record: Record) -> float:
+    """How old a version may get: who serves is probed as well, a row lives by its renewals."""
+    return NODE_TTL_S if record.serves else RECORD_TTL_S
+
+
 def version_hash(key: bytes, seq: int) -> int:
     """64 bits that stand for one version of one key (the key's tail is a hash already)."""
     mixed = int.from_bytes(key[12:]) ^ (seq * 0x9E3779B97F4A7C15 & _MASK)
@@ -124,7 +130,7 @@ class Group:
 
     def put(self, key: bytes, record: Record, born: float, now: float) -> bool:
         """Take a copy of a record; True when it is news.  O(log n)."""
-        if not self.prefix.holds(key) or now - born > RECORD_TTL_S:
+        if not self.prefix.holds(key) or now - born > ttl_s(record):
             return False
         tombstone = self.tombstones.get(key)
         if tombstone is not None:
@@ -241,14 +247,14 @@ class Group:
         stale = [
             member
             for key, member in self.members.items()
-            if now - member.born > RECORD_TTL_S and key != self.own_key
+            if now - member.born > ttl_s(member.record) and key != self.own_key
         ]
         for member in stale:
             self._drop(member.key)
         self.tombstones = {
             key: tombstone
             for key, tombstone in self.tombstones.items()
-            if now - tombstone.since <= RECORD_TTL_S
+            if now - tombstone.since <= NODE_TTL_S
         }
         return stale
 

@@ -21,7 +21,7 @@ from dhtos.core.contact import Contact
 from dhtos.core.coordinate import Coordinate
 from dhtos.core.group import State
 from dhtos.core.ids import ID_BYTES, Endpoint, Prefix
-from dhtos.core.limits import RECORD_TTL_S, REPLY_BYTES_MAX
+from dhtos.core.limits import NODE_TTL_S, REPLY_BYTES_MAX
 from dhtos.core.record import Delta, Record, check_delta, check_record, unpack_coordinate
 from dhtos.core.schema import Schema
 from dhtos.errors import MalformedMessage
@@ -84,7 +84,7 @@ def as_age(value: object) -> float:
     if type(value) in (int, float):
         age = float(value)  # type: ignore[arg-type]  # checked in the line above
         if isfinite(age) and age >= 0:
-            return min(age, RECORD_TTL_S + 1)
+            return min(age, NODE_TTL_S + 1)
     raise bad("an age is a number of seconds")
 
 

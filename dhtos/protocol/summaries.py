@@ -24,6 +24,7 @@ from dhtos.core.limits import (
     CONTACT_FAILURES_MAX,
     HUB_BUCKET_CONTACTS_MAX,
     SUMMARY_INTERVAL_S,
+    VOUCHED_S,
 )
 from dhtos.core.record import Record
 from dhtos.core.summary import Summary
@@ -265,7 +266,7 @@ class Summaries:
         members = [m for m in group.members.values() if m.serves and m.state is State.ALIVE]
         rng = self.core.rng
         told = [
-            [m.key, *m.record.endpoint, now - m.born]
+            [m.key, *m.record.endpoint, min(now - m.born, VOUCHED_S)]
             for m in (members if len(members) <= 5 else rng.sample(members, 5))
         ]
         for index, bucket in self.hub.buckets.inhabited():

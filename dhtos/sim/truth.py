@@ -11,7 +11,7 @@ from itertools import islice
 
 from dhtos.core.contact import Contact
 from dhtos.core.ids import ID_BITS, Prefix
-from dhtos.core.limits import HEARTBEAT_S, HUB_BUCKET_CONTACTS_MAX, SUMMARY_INTERVAL_S
+from dhtos.core.limits import HUB_BUCKET_CONTACTS_MAX, NODE_HEARTBEAT_S, SUMMARY_INTERVAL_S
 from dhtos.core.record import Record
 from dhtos.core.schema import Schema
 from dhtos.core.summary import Summary
@@ -145,4 +145,4 @@ class HubTruth:
 
 def _age_s(key: bytes) -> float:
     """How old the version of a record is at the start: the same for all who hold it."""
-    return 0.8 * HEARTBEAT_S * int.from_bytes(key[-3:]) / 2**24
+    return 0.8 * NODE_HEARTBEAT_S * int.from_bytes(key[-3:]) / 2**24

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from dhtos.core.group import Group, State, bin_count, differing_bins
 from dhtos.core.ids import ID_BITS, Prefix
-from dhtos.core.limits import RECORD_TTL_S
+from dhtos.core.limits import NODE_TTL_S
 from dhtos.core.machine_schema import MACHINE_SCHEMA
 from dhtos.core.record import Record, make_record
 
@@ -78,16 +78,16 @@ class GroupMachine(RuleBasedStateMachine):
     def prefix(self) -> Prefix:
         return Prefix.of(OWN, self.depth)
 
-    @rule(step=st.sampled_from([0.0, 1.0, 30.0, 100.0]))
+    @rule(step=st.sampled_from([0.0, 1.0, 100.0, 500.0]))
     def wait(self, step: float) -> None:
         self.now += step
 
-    @rule(key=keys(), record=records, age=st.sampled_from([0.0, 5.0, 170.0, RECORD_TTL_S + 1]))
+    @rule(key=keys(), record=records, age=st.sampled_from([0.0, 5.0, 170.0, NODE_TTL_S + 1]))
     def put(self, key: bytes, record: Record, age: float) -> None:
         """News is: inside, young enough, newer than the grave, newer than what is held."""
         born = self.now - age
         grave, held = self.buried.get(key), self.members.get(key)
-        news = self.prefix.holds(key) and age <= RECORD_TTL_S
+        news = self.prefix.holds(key) and age <= NODE_TTL_S
         news = news and (grave is None or record.seq > grave.seq)
         tie = held is not None and held.record.seq == record.seq and held.record != record
         if held is not None:
@@ -151,15 +151,13 @@ class GroupMachine(RuleBasedStateMachine):
         stale = {
             key
             for key, held in self.members.items()
-            if self.now - held.born > RECORD_TTL_S and key != OWN
+            if self.now - held.born > NODE_TTL_S and key != OWN
         }
         assert {member.key for member in self.group.expire(self.now)} == stale
         for key in stale:
             del self.members[key]
         self.buried = {
-            key: grave
-            for key, grave in self.buried.items()
-            if self.now - grave.since <= RECORD_TTL_S
+            key: grave for key, grave in self.buried.items() if self.now - grave.since <= NODE_TTL_S
         }
 
     def _inside(self, depth: int) -> set[bytes]:

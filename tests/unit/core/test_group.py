@@ -13,7 +13,7 @@ from dhtos.core.group import (
     version_hash,
 )
 from dhtos.core.ids import ID_BITS, Prefix
-from dhtos.core.limits import GROUP_SIZE_MAX, RECORD_TTL_S
+from dhtos.core.limits import GROUP_SIZE_MAX, NODE_TTL_S
 from dhtos.core.machine_schema import MACHINE_SCHEMA
 from dhtos.core.record import Record, make_record
 
@@ -94,8 +94,8 @@ def test_only_a_change_of_the_static_part_counts_as_a_new_version_of_the_group()
 def test_what_is_older_than_a_record_may_get_is_refused() -> None:
     group = group_of()
     now = 1000.0
-    assert not group.put(key("1"), record(), now - RECORD_TTL_S - 0.1, now)
-    assert group.put(key("1"), record(), now - RECORD_TTL_S, now)
+    assert not group.put(key("1"), record(), now - NODE_TTL_S - 0.1, now)
+    assert group.put(key("1"), record(), now - NODE_TTL_S, now)
 
 
 def test_a_key_of_another_subtree_is_refused() -> None:
@@ -121,9 +121,9 @@ def test_ages_are_relative_to_when_a_copy_came() -> None:
     group.put(OWN, record(2), 100.0, 100.0)
     group.put(key("1"), record(), 70.0, 100.0)
     group.put(key("01"), record(), 100.0, 100.0)
-    gone = group.expire(70.0 + RECORD_TTL_S + 1)
+    gone = group.expire(70.0 + NODE_TTL_S + 1)
     assert [member.key for member in gone] == [key("1")]
-    gone = group.expire(100.0 + RECORD_TTL_S + 1)
+    gone = group.expire(100.0 + NODE_TTL_S + 1)
     assert [member.key for member in gone] == [key("01")]
     assert list(group.members) == [OWN]  # the own record never expires
     group.check()
@@ -176,9 +176,9 @@ def test_the_unknown_can_be_buried_before_it_is_met_but_only_in_the_own_subtree(
 def test_tombstones_outlive_every_copy_and_then_go() -> None:
     group = group_of(key("1"))
     group.bury(key("1"), 1, State.DEAD, 10.0)
-    group.expire(10.0 + RECORD_TTL_S)
+    group.expire(10.0 + NODE_TTL_S)
     assert key("1") in group.tombstones
-    group.expire(10.0 + RECORD_TTL_S + 0.1)
+    group.expire(10.0 + NODE_TTL_S + 0.1)
     assert group.tombstones == {}
 
 

@@ -9,7 +9,7 @@ from hub_world import SCHEMA, machine, order
 
 from dhtos.core.contact import Contact
 from dhtos.core.ids import Prefix
-from dhtos.core.limits import CURSOR_BYTES_MAX, RECORD_TTL_S
+from dhtos.core.limits import CURSOR_BYTES_MAX, NODE_TTL_S
 from dhtos.errors import MalformedMessage, UsageError
 from dhtos.protocol.answer import Item
 from dhtos.protocol.frontier import WalkItem, read_cursor, read_hit, read_item, write_cursor
@@ -84,7 +84,7 @@ def test_the_key_of_a_hit_comes_from_its_record() -> None:
 
 def test_a_hit_cannot_be_older_than_records_get_nor_from_the_future() -> None:
     wire = over_the_wire([1e9, machine(3, cores=4)])
-    assert read_hit(wire, SCHEMA, 1000.0)[2] == 1000.0 - (RECORD_TTL_S + 1)
+    assert read_hit(wire, SCHEMA, 1000.0)[2] == 1000.0 - (NODE_TTL_S + 1)
     for age in (-0.1, nan, inf, "old", None, True):
         with pytest.raises(MalformedMessage):
             read_hit([age, wire[1]], SCHEMA, 1000.0)

@@ -13,7 +13,7 @@ from hub_world import SCHEMA, machine
 from dhtos.core.contact import Contact
 from dhtos.core.group import State
 from dhtos.core.ids import Prefix
-from dhtos.core.limits import RECORD_TTL_S, REPLY_BYTES_MAX
+from dhtos.core.limits import NODE_TTL_S, REPLY_BYTES_MAX
 from dhtos.errors import MalformedMessage
 from dhtos.protocol.hubwire import (
     SEQ_MAX,
@@ -60,9 +60,9 @@ def over_the_wire(value: object) -> Any:
         (as_age, 0, 0.0),
         (as_age, 2, 2.0),
         (as_age, 0.25, 0.25),
-        (as_age, RECORD_TTL_S + 1, RECORD_TTL_S + 1),
-        (as_age, 1e300, RECORD_TTL_S + 1),
-        (as_age, 2**64 - 1, RECORD_TTL_S + 1),
+        (as_age, NODE_TTL_S + 1, NODE_TTL_S + 1),
+        (as_age, 1e300, NODE_TTL_S + 1),
+        (as_age, 2**64 - 1, NODE_TTL_S + 1),
         (as_prefix, [0, b""], Prefix(0, 0)),
         (as_prefix, [3, b"\xa0"], Prefix(0b101, 3)),
         (as_prefix, [160, KEY], Prefix.of(KEY, 160)),
