@@ -175,6 +175,11 @@ class Gossip:
             self.core.rng.shuffle(self._round)
         return None
 
+    def _probe_soon(self, key: bytes) -> None:
+        """Give a newcomer a random place in the round that has begun (SWIM, section 4.3)."""
+        if len(self._round) < len(self.hub.group):
+            self._round.insert(self.core.rng.randrange(len(self._round) + 1), key)
+
     def exchange(self, member: Member, now: float, deferred: Deferred | None = None) -> None:
         every = REPAIR_EVERY_YOUNG if self.hub.is_young(now) else REPAIR_EVERY
         repair = self._ticks % every == 0 or self.repair.unfinished
@@ -351,6 +356,8 @@ class Gossip:
             return False
         whole = member is None or member.record.rev != record.rev
         if hub.group.put(news.key, record, now - news.age, now):
+            if member is None and record.serves:
+                self._probe_soon(news.key)
             self.spread(news.key, now, whole=whole)
             return True
         tombstone = hub.group.tombstones.get(news.key)
