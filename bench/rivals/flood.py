@@ -25,10 +25,10 @@ class Flood:
         chance = generator(rng)
         count = records.shape[1]
         ids = chance.integers(0, 1 << _ID_BITS, size=count)
-        self._order = np.argsort(ids)
+        self.order = np.argsort(ids)
         self.ids: Ints = np.sort(ids)
-        self._place = np.argsort(self._order)
-        self._records = np.ascontiguousarray(records[:, self._order])
+        self._place = np.argsort(self.order)
+        self._records = np.ascontiguousarray(records[:, self.order])
         self.storage: Ints = np.ones(count, dtype=np.int64)
 
     def buckets(self, place: int) -> tuple[Ints, Ints]:
@@ -55,5 +55,5 @@ class Flood:
         reached = np.zeros(len(found) + 1, dtype=np.int64)
         reached[begin] += 1
         reached[end] -= 1
-        asked = self._order[np.flatnonzero(np.cumsum(reached[:-1]))]
+        asked = self.order[np.flatnonzero(np.cumsum(reached[:-1]))]
         return Cost(int(sizes.sum()), rtt, own + int(hits[:taken].sum()), asked)

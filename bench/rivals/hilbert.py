@@ -33,31 +33,36 @@ def points(index: Ints, dimensions: int, bits: int) -> Cells:
     return x
 
 
-def block_boxes(first: Ints, order: int, dimensions: int, bits: int) -> tuple[Cells, Cells]:
+def block_boxes(order: Ints, first: Ints, dimensions: int, bits: int) -> tuple[Cells, Cells]:
     """The least and greatest cells of the blocks first .. first + 2 ** order - 1.
 
     Within a level the curve takes its subcells in Gray code, so an aligned block is a box, and
     two positions whose codes differ in all free bits lie in opposite corners of it.
     """
-    levels, free = divmod(order, dimensions)
-    alternate = sum(1 << bit for bit in range(free - 1, -1, -2))  # its Gray code is all ones
+    levels, free = order // dimensions, order % dimensions
+    alternate = [sum(1 << bit for bit in range(n - 1, -1, -2)) for n in range(dimensions)]
+    opposite = first ^ np.array(alternate, dtype=np.int64)[free] << levels * dimensions
+    levels = levels.astype(np.uint16)
     one = points(first, dimensions, bits) >> levels
-    other = points(first ^ (alternate << levels * dimensions), dimensions, bits) >> levels
-    low, high = np.minimum(one, other), np.maximum(one, other)
-    return low << levels, (high << levels) + ((1 << levels) - 1)
+    other = points(opposite, dimensions, bits) >> levels
+    low = np.minimum(one, other) << levels
+    high = (np.maximum(one, other) << levels) | ((1 << levels) - 1).astype(np.uint16)
+    return low, high
 
 
-def aligned_blocks(begin: Ints, end: Ints, width: int) -> list[tuple[int, Ints, Ints]]:
-    """The fewest aligned blocks that make up begin .. end - 1: (order, which interval, first)."""
+def aligned_blocks(begin: Ints, end: Ints, width: int) -> tuple[Ints, Ints, Ints]:
+    """The fewest aligned blocks that make up begin .. end - 1: order, which interval, first."""
     begin, end = begin.copy(), end.copy()
-    blocks: list[tuple[int, Ints, Ints]] = []
+    orders, intervals, firsts = [], [], []
     for order in range(width + 1):
         size = 1 << order
         front = np.flatnonzero((begin < end) & (begin & size > 0))
-        blocks.append((order, front, begin[front]))
+        firsts.append(begin[front])
         begin[front] += size
         back = np.flatnonzero((begin < end) & (end & size > 0))
         end[back] -= size
-        blocks.append((order, back, end[back]))
+        firsts.append(end[back])
+        intervals += [front, back]
+        orders.append(np.full(len(front) + len(back), order))
     assert (begin >= end).all()
-    return [block for block in blocks if len(block[1])]
+    return np.concatenate(orders), np.concatenate(intervals), np.concatenate(firsts)

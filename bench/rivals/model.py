@@ -105,11 +105,6 @@ def enough(hits: Ints, limit: int) -> int:
     return min(len(hits), int(np.searchsorted(np.cumsum(hits), limit)) + 1)
 
 
-def in_rounds(count: int, limit: int, total: int) -> int:
-    """`count` made up to whole rounds of alpha; a query for all has one round of everybody."""
-    return total if limit == 0 else min(total, -(-count // ALPHA) * ALPHA)
-
-
 def others(nodes: Ints, start: int) -> Ints:
     """The distinct nodes among these, without the asking one."""
     return np.unique(nodes[nodes != start])

@@ -22,7 +22,6 @@ from bench.rivals.model import (
     columns,
     enough,
     generator,
-    in_rounds,
     matching,
     others,
     overlapping,
@@ -81,7 +80,7 @@ class Murk:
         self.zone_low, self.zone_high = np.zeros_like(records), np.ones_like(records)
         self._code = np.zeros(count, dtype=np.int64)
         self._cut(records, order)
-        self._records = np.ascontiguousarray(records[:, order])
+        self.records = np.ascontiguousarray(records[:, order])
         self.storage: Ints = np.ones(count, dtype=np.int64)
 
     def _cut(self, records: Floats, order: Ints) -> None:
@@ -140,8 +139,8 @@ class Murk:
         if limit:
             shares = np.where(zones == entry, np.inf, self._shares(zones, low, high))
             zones = zones[np.lexsort((self._code[zones] ^ self._code[entry], -shares))]
-        hits = matching(self._records[:, zones], low, high).astype(np.int64)
-        more = in_rounds(enough(hits, limit) - 1, limit, len(zones) - 1)
+        hits = matching(self.records[:, zones], low, high).astype(np.int64)
+        more = enough(hits, limit) - 1
         zones, hits = zones[: 1 + more], hits[: 1 + more]
         rounds = -(-more // ALPHA) if limit else delegation_rounds(np.sort(self._code[zones]))
         asked = others(np.append(zones, np.array(route, dtype=np.int64)), start)

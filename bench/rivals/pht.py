@@ -5,7 +5,8 @@ on 20 nodes. A get is a `find_value`, 3.6 / 5.2 / 6.7 RPCs and 1.2 / 1.7 / 2.2 r
 N = 1k / 10k / 100k. The client's cache holds the prefix of every leaf that has records (`labels`,
 one get a leaf), or their nodes as well (`holders`, one RPC a leaf: the kindest case), or nothing
 (`nothing`: one get more for every inner node that meets the box and parts records). Gets run
-alpha = 4 at once for a limit, from a leaf that depends on the client, and all at once for all.
+alpha = 4 at once for a limit, from a leaf that depends on the client and none too many, and all at
+once for all.
 Relays of a get are spread evenly by its hash and do not count as asked: only the holders do.
 """
 
@@ -28,7 +29,6 @@ from bench.rivals.model import (
     enough,
     find_value,
     generator,
-    in_rounds,
     matching,
 )
 from bench.rivals.zorder import Trie
@@ -77,7 +77,7 @@ class PrefixHashTree:
         inside = np.append(0, np.cumsum(matching(self._records, low, high)))
         nodes = self.leaves[places]
         hits = inside[self.trie.last[nodes]] - inside[self.trie.first[nodes]]
-        asked = in_rounds(enough(hits, limit), limit, len(places))
+        asked = enough(hits, limit)
         rounds = -(-asked // ALPHA) if limit else min(asked, 1)
         gets = asked
         if self._cache == "nothing":

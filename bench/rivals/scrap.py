@@ -58,19 +58,9 @@ class Scrap:
         width = self._dimensions * self._bits
         begin = np.append(self._key + 1, 0)  # before the first record the last node owns
         end = np.append(self._key[1:], [1 << width, self._key[0]])
-        owners, lows, highs = (
-            [self._own[0, :0].astype(np.int64)],
-            [self._own[:, :0]],
-            [self._own[:, :0]],
-        )
-        for order, which, first in hilbert.aligned_blocks(begin, end, width):
-            low, high = hilbert.block_boxes(first, order, self._dimensions, self._bits)
-            owners.append(which)
-            lows.append(low)
-            highs.append(high)
-        owner = np.concatenate(owners)
+        order, owner, first = hilbert.aligned_blocks(begin, end, width)
         owner[owner == len(self._key)] = len(self._key) - 1
-        return owner, np.concatenate(lows, axis=1), np.concatenate(highs, axis=1)
+        return owner, *hilbert.block_boxes(order, first, self._dimensions, self._bits)
 
     def touched(self, low: Floats, high: Floats) -> Flags:
         """Which nodes own a part of the curve inside the box."""
