@@ -56,7 +56,8 @@ REPAIR_EVERY = 10  # ticks between two repairs of one member
 REPAIR_EVERY_YOUNG = 2  # who has just joined may have crossed others that were joining
 EAGER_FANOUT = 4
 _TELLS = 4  # how often each member passes on news of who is there
-_TELLS_VALUES = 2  # and a change of dynamic values
+_TELLS_VALUES = 2  # and a change of dynamic values in a group of more than _LARGE
+_LARGE = 32
 _HASH_MAX = 2**64 - 1
 _ROOM = REPLY_BYTES_MAX - 200
 _PUSHES_MAX = 8  # datagrams that one repair may push
@@ -86,12 +87,14 @@ class Gossip:
     def spread(self, key: bytes, now: float, *, eager: bool = False, whole: bool = False) -> None:
         """Pass on news of `key`: with the next ticks, and at once if `eager`.
 
-        News of who is there reach all but one member in 2,000 as rumours. A change of dynamic
-        values is told less often, at half the price; one member in eight learns it by repair.
+        News of who is there reach all but one member in 2,000 as rumours. In a large group a
+        change of dynamic values is told less often, at half the price, unless it is pushed as
+        well; one member in eight learns it by repair.
         """
         size = self.hub.group.serving
         member = self.hub.group.members.get(key)
-        values = not whole and member is not None and member.state is State.ALIVE
+        cheap = not whole and not eager and size > _LARGE
+        values = cheap and member is not None and member.state is State.ALIVE
         self.rumours.add(key, _TELLS_VALUES if values else _TELLS, whole=whole)
         if eager:
             hops = min((size.bit_length() + 1) // 2, RUMOUR_HOPS_MAX)  # log4 G
@@ -319,6 +322,8 @@ class Gossip:
             fresh = [news.key for news in taken if self.take(news, now)]
             if fresh and hops > 0:
                 self.push(fresh, hops - 1, self.partners(EAGER_FANOUT), now)
+                for key in fresh:  # it is urgent, and pushes reach 19 of 20
+                    self.rumours.urge(key, _TELLS)
             for news in taken:
                 if news.record is not None and news.record.endpoint == source:
                     self.tell_buried(news.key, source, now)

@@ -31,6 +31,12 @@ class Rumours:
             del self._left[next(iter(self._left))]
         self._left[key] = (times, whole)
 
+    def urge(self, key: bytes, times: int) -> None:
+        """Tell of `key` at least so many times, if it is still told of at all."""
+        entry = self._left.get(key)
+        if entry is not None and entry[0] < times:
+            self._left[key] = (times, entry[1])
+
     def tire(self, key: bytes) -> None:
         """Somebody told us what we tell: it is known widely, so tell it once less."""
         entry = self._left.get(key)
