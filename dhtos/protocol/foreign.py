@@ -22,7 +22,6 @@ from dhtos.protocol.hubwire import (
     as_list,
     as_news,
     bad,
-    packs,
     record_rumour,
     state_rumour,
     unpack,
@@ -77,6 +76,7 @@ class Foreign:
     def _take(self, news: News, now: float) -> Status:
         group, key = self.hub.group, news.key
         if not group.prefix.holds(key):
+            self._pass_on(news)
             return Status.ELSEWHERE
         member = group.members.get(key)
         if news.state is not None:
@@ -94,6 +94,14 @@ class Foreign:
         member = group.members.get(key)
         held = member is not None and member.record.seq >= news.seq
         return Status.TAKEN if held else Status.REFUSED
+
+    def _pass_on(self, news: News) -> None:
+        """A gateway that stops waits for no answer: its goodbye is passed to who is nearer."""
+        if news.state is not None:
+            hub = self.hub
+            near = hub.buckets.choose(hub.buckets.index_of(news.key), self.core.rng, 2)
+            words = state_rumour(news.key, news.seq, news.state, news.age)
+            hub.gossip.push_words([words], 1, [contact.endpoint for contact in near])
 
     def _newest(self, news: News) -> int:
         """The version below which nothing can be taken: what is held, or above a grave."""
@@ -128,7 +136,7 @@ class Foreign:
             young = [m for m in members if m.key in waiting]
             words = [record_rumour(m.record, now - m.born) for m in young]
             to = nodes if len(nodes) <= 2 else self.core.rng.sample(nodes, 2)
-            self._push(words, [member.record.endpoint for member in to])
+            self.hub.gossip.push_words(words, 0, [member.record.endpoint for member in to])
             return
         by_gateway: dict[Endpoint, list[list[Any]]] = {}
         for m in members:
@@ -136,9 +144,4 @@ class Foreign:
                 words = state_rumour(m.key, m.record.seq, State.DEAD, 0.0)
                 by_gateway.setdefault(m.record.endpoint, []).append(words)
         for endpoint, told in by_gateway.items():
-            self._push(told, [endpoint])
-
-    def _push(self, words: list[list[Any]], to: list[Endpoint]) -> None:
-        for packed in packs(words) if words else ():
-            for endpoint in to:
-                self.core.calls.notify(endpoint, "dh_push", [self.hub.number, 0, packed])
+            self.hub.gossip.push_words(told, 0, [endpoint])

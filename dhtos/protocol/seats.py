@@ -57,8 +57,7 @@ class Seats:
 
     def nearest(self, key: bytes) -> "Hub":
         """The hub at this address that is nearest to a key."""
-        others = [hub for hub in self._settled() if hub.key != key] or [self.hub]
-        return max(others, key=lambda hub: common_prefix_bits(hub.key, key))
+        return max(self._settled(), key=lambda hub: common_prefix_bits(hub.key, key))
 
     def _settled(self) -> "list[Hub]":
         """Our own place first."""
@@ -143,7 +142,11 @@ class Seats:
                 return self._around(as_prefix(prefix))
             case "dh_sync", [_, prefix, *_]:
                 return self._around(as_prefix(prefix))
-            case (("dh_gossip" | "dh_probe"), [_, key, *_]):
+            case "dh_gossip", [_, key, *_]:  # from a member of a group of ours, maybe ourselves
+                sender = as_key(key)
+                hubs = [hub for hub in self._settled() if hub.key != sender] or [self.hub]
+                return max(hubs, key=lambda hub: common_prefix_bits(hub.key, sender))
+            case "dh_probe", [_, key, *_]:
                 return self.nearest(as_key(key))
             case "dh_fetch", [_, [key, *_], *_]:
                 return self.nearest(as_key(key))
