@@ -50,6 +50,7 @@ async def serve(config: Config, *, wait: bool = False, as_json: bool = False) ->
     delay_s = RETRY_S
     while not leaving.is_set():
         node = Node(config)
+        node.on_warning = lambda text: _say(f"warning: {text}")
         try:
             started = await _start(node, leaving)
         except NoPeers as error:

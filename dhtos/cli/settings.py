@@ -44,6 +44,12 @@ _OPTIONS = (
         help="Advertise a label of your own, as team=video.",
     ),
     click.option("--group-size", type=int, help="Most machines that one node holds."),
+    click.option(
+        "--gateway",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="CSV",
+        help="Advertise the machines of this file, which cannot run a node: a row each.",
+    ),
     click.option("--no-sample", is_flag=True, help="Advertise only what --set says."),
     click.option(
         "--control",
@@ -116,7 +122,7 @@ def effective_config(
     config = Config.from_env(os.environ if environ is None else environ, config)
     changes: dict[str, Any] = {
         key: options[key]
-        for key in ("host", "port", "state_dir", "group_size", "control_path")
+        for key in ("host", "port", "state_dir", "group_size", "control_path", "gateway")
         if options.get(key) is not None
     }
     if options.get("seeds"):

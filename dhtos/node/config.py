@@ -31,7 +31,8 @@ class Config:
     """The settings of one node; raises ConfigError for what cannot be.
 
     `port=0` lets the system choose, `client=True` asks without serving, `state_dir=None` forgets
-    everything at the end. `advertise` and `labels` are told to the fleet beside what is sampled.
+    everything at the end. `advertise` and `labels` are told to the fleet beside what is sampled,
+    `gateway` names a CSV file of machines that run no node, to be advertised by this one.
     """
 
     host: str = "0.0.0.0"
@@ -44,6 +45,7 @@ class Config:
     client: bool = False
     control: bool = False
     control_path: Path | None = None
+    gateway: Path | None = None
     sample: bool = True
     sample_interval_s: float = SAMPLE_INTERVAL_S
     advertise: Mapping[str, Value] = field(default_factory=dict)
@@ -54,7 +56,7 @@ class Config:
 
     def __post_init__(self) -> None:
         self._normalise("seeds", _texts("seeds", self.seeds))
-        for key in ("state_dir", "control_path"):
+        for key in ("state_dir", "control_path", "gateway"):
             self._normalise(key, _path(key, getattr(self, key)))
         self._normalise("advertise", dict(_mapping("advertise", self.advertise)))
         self._normalise("labels", dict(_mapping("labels", self.labels)))
@@ -74,6 +76,8 @@ class Config:
                 raise _bad(key, "a whole number", getattr(self, key))
         self.engine_config()
         self._check_advertised()
+        if self.client and self.gateway is not None:
+            raise ConfigError("a client advertises nothing: use gateway without client")
 
     def _normalise(self, key: str, value: object) -> None:
         object.__setattr__(self, key, value)
@@ -142,7 +146,7 @@ class Config:
         """Read a TOML file; paths in it are relative to the file. Blocks for the disk."""
         path = Path(path).expanduser()
         mapping = _read_toml(path)
-        for key in ("schema", "state_dir", "control_path"):
+        for key in ("schema", "state_dir", "control_path", "gateway"):
             value = mapping.get(key)
             if isinstance(value, str) and value:
                 mapping[key] = str(path.parent / Path(value).expanduser())

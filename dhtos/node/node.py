@@ -9,8 +9,7 @@ socket, bootstrap, address, record, join) - run (samples and state in the backgr
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from pathlib import Path
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from random import Random, SystemRandom
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -26,13 +25,15 @@ from dhtos.node.address import learn, resolve
 from dhtos.node.advert import Advert
 from dhtos.node.config import Config, format_endpoint
 from dhtos.node.find import Count, Find
+from dhtos.node.gateway import GatewayFile
 from dhtos.node.sampler import Sampler, is_news
-from dhtos.node.state import SEQ_RESERVE, Identity, StateDir
+from dhtos.node.state import SEQ_RESERVE, Identity, StateDir, open_state
 from dhtos.protocol.engine import Engine
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.operation import Operation
 from dhtos.protocol.peers import Capability
 from dhtos.protocol.put import PutResult
+from dhtos.protocol.rows import Row
 from dhtos.protocol.store import StoredValue
 from dhtos.query import Expr, parse
 from dhtos.transport.driver import Driver, clock_of
@@ -75,6 +76,10 @@ class Node:
         self._wall_clock = wall_clock
         self._open_socket = open_socket
         self._sampler = sampler or Sampler(self.config.state_dir)
+        self.gateway = (
+            None if self.config.gateway is None else GatewayFile(self.config.gateway, self.schema)
+        )
+        self.on_warning: Callable[[str], None] = lambda _: None
         self._advert: Advert | None = None
         self._state: StateDir | None = None
         self._identity: Identity | None = None
@@ -105,6 +110,8 @@ class Node:
 
     async def _start(self) -> None:
         config = self.config
+        if self.gateway is not None:
+            await asyncio.to_thread(self.gateway.check)
         stored = await self._open_state()
         assert self._identity is not None
         loop = asyncio.get_running_loop()
@@ -125,6 +132,10 @@ class Node:
         endpoint = await learn(config.advertise_host, self._driver, self._engine.core, self._seeds)
         await self._describe(endpoint)
         self._take_place()
+        if self.gateway is not None:
+            self.gateway.own = self.engine.hub.own
+            self._advertise_rows((await asyncio.to_thread(self.gateway.read)).rows)
+            self._spawn(self.gateway.keep(self._advertise_rows, lambda w: self.on_warning(w)))
         if config.sample and not config.client:
             self._spawn(self._keep_sampling())
         self._spawn(self._keep_state())
@@ -138,19 +149,9 @@ class Node:
             self._identity = await asyncio.to_thread(Identity.generate)
             return []
 
-        def load(path: Path) -> tuple[StateDir, Identity, list[Endpoint], int]:
-            state = StateDir(path)
-            try:
-                identity = state.identity()
-                contacts = [contact.endpoint for contact in state.contacts()]
-                # A lost count is replaced by one that an earlier run cannot have reached.
-                seq = state.reserve_seq(int(self._wall_clock()) if state.warnings else 1)
-            except BaseException:
-                state.close()
-                raise
-            return state, identity, contacts, seq
-
-        self._state, self._identity, contacts, self._first_seq = await asyncio.to_thread(load, path)
+        self._state, self._identity, contacts, self._first_seq = await asyncio.to_thread(
+            open_state, path, self._wall_clock
+        )
         self._seq_bound = self._first_seq + SEQ_RESERVE
         return contacts
 
@@ -283,8 +284,9 @@ class Node:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What went wrong with the state directory without stopping the node."""
-        return tuple(self._state.warnings) if self._state is not None else ()
+        """What is wrong with the state directory or the gateway's file, but did not stop us."""
+        state = self._state.warnings if self._state is not None else []
+        return (*state, *(self.gateway.warnings if self.gateway is not None else []))
 
     # --- telling --------------------------------------------------------------------------------
 
@@ -402,13 +404,8 @@ class Node:
         """Counters and sizes of this node; asks nobody."""
         figures = dict(self.engine.stats())
         sock = self.driver.socket
-        figures |= {
-            "socket_received": sock.received,
-            "socket_sent": sock.sent,
-            "socket_dropped": sock.dropped,
-            "socket_errors": sock.errors,
-            "socket_queued": sock.queued,
-        }
+        for name in ("received", "sent", "dropped", "errors", "queued"):
+            figures[f"socket_{name}"] = getattr(sock, name)
         return figures | {f"probe_failed_{k}": v for k, v in self._sampler.counters.items()}
 
     def predicate(self, query: Query) -> Predicate:
@@ -438,6 +435,10 @@ class Node:
         if alone and not hub.settled:
             hub.found(now)  # It moved, and nobody is there to ask for the new place.
         driver.flush()
+
+    def _advertise_rows(self, rows: Sequence[Row]) -> None:
+        self.engine.hub.rows.advertise(rows, self.driver.clock(), seq=self._first_seq)
+        self.driver.flush()
 
     def _gateways(self) -> list[Endpoint]:
         """Peers that have shown to be dhtos nodes: the seeds, then contacts."""
@@ -484,9 +485,10 @@ class Node:
         contacts = engine.base.contacts()
         if contacts:
             await asyncio.to_thread(state.save_contacts, contacts)
-        own = engine.hub.own
-        if own is not None and own.seq > self._seq_bound - SEQ_RESERVE // 2:
-            self._seq_bound = SEQ_RESERVE + await asyncio.to_thread(state.reserve_seq, own.seq + 1)
+        hub = engine.hub
+        told = max(hub.own.seq if hub.own is not None else 0, hub.rows.seq_told)
+        if told > self._seq_bound - SEQ_RESERVE // 2:
+            self._seq_bound = SEQ_RESERVE + await asyncio.to_thread(state.reserve_seq, told + 1)
 
     async def _open_control(self) -> None:
         from dhtos.node.control import default_control_path

@@ -23,6 +23,7 @@ def hit_to_plain(hit: Hit) -> dict[str, Any]:
         "seq": hit.seq,
         "age_s": hit.age_s,
         "rtt_s": hit.rtt_s,
+        "gateway": hit.gateway,
         "attributes": dict(hit.attributes),
         "labels": dict(hit.labels),
     }
@@ -71,5 +72,6 @@ def status_to_plain(node: "Node") -> dict[str, Any]:
         "attributes": dict(node.attributes),
         "labels": dict(node.labels),
         "warnings": list(node.warnings),
+        "gateway": node.gateway and node.gateway.to_plain(),
         "stats": dict(node.stats()),
     }

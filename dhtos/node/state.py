@@ -15,7 +15,7 @@ caller leaves its thread running, so writers take turns, and one that is late wr
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import IO, Self, TypeVar
 import msgspec
 
 from dhtos.core.contact import Contact
-from dhtos.core.ids import ID_BYTES
+from dhtos.core.ids import ID_BYTES, Endpoint
 from dhtos.core.limits import STORED_CONTACTS_MAX
 from dhtos.errors import Closed, ConfigError
 
@@ -211,6 +211,22 @@ def _id(text: str) -> bytes:
     if len(raw) != ID_BYTES:
         raise ValueError(f"an id has {ID_BYTES} bytes, got {len(raw)}")
     return raw
+
+
+def open_state(
+    path: Path, wall_clock: Callable[[], float]
+) -> tuple[StateDir, Identity, list[Endpoint], int]:
+    """The directory, who we are, whom we knew, and the first version we may tell."""
+    state = StateDir(path)
+    try:
+        identity = state.identity()
+        contacts = [contact.endpoint for contact in state.contacts()]
+        # A lost count is replaced by one that an earlier run cannot have reached.
+        seq = state.reserve_seq(int(wall_clock()) if state.warnings else 1)
+    except BaseException:
+        state.close()
+        raise
+    return state, identity, contacts, seq
 
 
 def _corrupt_identity(path: Path) -> ConfigError:

@@ -256,6 +256,8 @@ class Delivery:
         """A dead member: another in its place."""
         sent = self._close(call)
         self._forget(sent.contact, sent.put.place)
+        if sent.put.place is None:
+            self.rows.seats.nearest(sent.put.keys[0]).buckets.forget(sent.contact.id)
         self._go_on(sent.put, now)
 
     def _close(self, call: Call) -> _Sent:

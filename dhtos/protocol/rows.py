@@ -256,6 +256,12 @@ class Rows:
             entry.held = False
             self.delivery.add([key])
 
+    @property
+    def seq_told(self) -> int:
+        """The highest version that any row or seat was told at."""
+        seats = [seat.own.seq for seat in self.seats.hubs.values() if seat.own is not None]
+        return max([self.seq, *seats])
+
     def stats(self) -> Mapping[str, float]:
         """How many rows there are, how many a member holds, and what they cost."""
         seated = sum(seat.settled for seat in self.seats.hubs.values())

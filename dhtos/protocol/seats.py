@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dhtos.core.ids import Endpoint, Prefix, common_prefix_bits
-from dhtos.core.limits import FOREIGN_COPIES, GATEWAY_SEATS_MAX
+from dhtos.core.limits import FOREIGN_COPIES, GATEWAY_SEATS_MAX, RECORD_TTL_S
 from dhtos.core.record import Record
 from dhtos.protocol.hubwire import as_key, as_news, as_prefix, bad
 from dhtos.protocol.rpc import NO_REPLY, Handler, Parts
@@ -41,6 +41,7 @@ class Seats:
         self.core = hub.core
         self.hubs: dict[bytes, Hub] = {}  # by the key of the row
         self._own: dict[str, Handler] = {}
+        self._left: dict[Prefix, float] = {}  # where we had a seat until then
         self._looked = -inf
 
     @property
@@ -91,6 +92,7 @@ class Seats:
     def leave(self, key: bytes, now: float) -> None:
         """The row of a seat is gone: say so and stop."""
         seat = self.hubs.pop(key)
+        self._left[seat.group.prefix] = now
         seat.leave(now)
 
     def look_around(self, now: float) -> None:
@@ -109,7 +111,7 @@ class Seats:
         for key, seat in self.hubs.items():
             elsewhere = [self.hub, *(s for k, s in self.hubs.items() if k < key)]
             twice = any(hub.settled and seat.group.prefix.holds(hub.key) for hub in elsewhere)
-            if seat.settled and (twice or seat.group.serving > 2 * FOREIGN_COPIES):
+            if seat.settled and (twice or seat.group.serving > FOREIGN_COPIES + 1):
                 found.append(key)
         return found
 
@@ -129,7 +131,10 @@ class Seats:
                 return NO_REPLY
             if name == "dh_summary":
                 return self._summaries(args, source, trailer, now)
-            return self._of(self._meant(name, args), name)(args, source, trailer, now)
+            hub = self._meant(name, args)
+            if name == "dh_range" and self._has_left(hub, as_prefix(args[2]), now):
+                return NO_REPLY
+            return self._of(hub, name)(args, source, trailer, now)
 
         return handle
 
@@ -163,6 +168,14 @@ class Seats:
             return own.covers(prefix), prefix.covers(own), 0 if prefix.covers(own) else near
 
         return max(self._settled(), key=rank)
+
+    def _has_left(self, hub: "Hub", prefix: Prefix, now: float) -> bool:
+        """Whether the asker means a seat that is no more: silence lets it forget that."""
+        self._left = {p: at for p, at in self._left.items() if now - at < RECORD_TTL_S}
+        own = hub.group.prefix
+        if own.covers(prefix) or prefix.covers(own):
+            return False
+        return any(p.covers(prefix) or prefix.covers(p) for p in self._left)
 
     def _summaries(
         self, args: list[Any], source: Endpoint, trailer: list[Any] | None, now: float

@@ -151,6 +151,9 @@ def test_rows_come_change_and_go(crowd):
     assert sum(hit.labels.get("on") == "sale" for hit in found.hits) == 20
     crowd.tell(gateway, [])
     crowd.cluster.run_for(15.0)
+    asker = crowd.cluster.up()[0]
+    assert not crowd.found(asker) & ids(found) - crowd.truth(EVERYTHING)
+    crowd.cluster.run_for(RECORD_TTL_S)  # who asked where a seat was has forgotten it
     crowd.expect_exact()
     assert gateway.engine.hub.stats()["rows"] == 0
 
@@ -233,6 +236,6 @@ def test_groups_split_and_merge_around_them(sim_seed, sim_replay):
         fleet.cluster.begin(node, lambda e, now: e.hub.leave(now))
         fleet.cluster.run_for(0.2)
     fleet.cluster.crash(leaving)
-    fleet.cluster.run_for(2 * ONE_BEAT_S)
+    fleet.cluster.run_for(RECORD_TTL_S + ONE_BEAT_S)
     crowd.expect_exact()
     fleet.check()

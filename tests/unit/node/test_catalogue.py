@@ -4,15 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from dhtos.cli.demo_catalogue import (
-    ALIASES,
-    ROWS_MAX,
-    load_catalogue,
-    read_catalogue,
-    shipped_catalogue,
-)
+from dhtos.cli.demo_catalogue import shipped_catalogue
 from dhtos.core.schema import default_schema
 from dhtos.errors import ConfigError
+from dhtos.node.catalogue import ALIASES, ROWS_MAX, load_catalogue, read_catalogue
 
 SCHEMA = default_schema()
 GIB = 2**30
