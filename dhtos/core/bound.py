@@ -97,6 +97,20 @@ class Bound:
             for cells in self._cells
         )
 
+    def reach(self, key: bytes) -> int:
+        """How many leading bits of a key agree with a match: the longest prefix that intersects.
+
+        Whoever sits at a key of long reach has a group full of what is looked for.
+        """
+        low, high = 0, VERSION_BITS + len(self.schema.key_schedule)
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.intersects(Prefix.of(key, middle)):
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
     def _hits_sets(self, prefix: Prefix, sets: tuple[tuple[int, tuple[int, ...]], ...]) -> bool:
         box = cells_of(self.schema, prefix)
         for place, cells in sets:

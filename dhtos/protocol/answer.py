@@ -1,15 +1,17 @@
 """How a member answers a range query from its own view: hits, what they cover, where else to ask.
 
-    dh_range  args   [hub, cookie, prefix, predicate, limit, order, after, flags]
-              reply  parts [index, part count, header | nil, items, hits]
+    dh_range  args   [hub, cookie, prefix, predicate, limit, order, flags, after, padding]
+              reply  a bundle of [header | nil, items | nil, hits]
               header [key, depth, cookie, covers, matches, next, pruned]
 
 An answer covers the asked prefix as far as it lies in the member's group; each sibling subtree
 between the asked prefix and the group that may hold a match becomes a frontier item with
 contacts. A member that is not below the asked prefix covers nothing and names contacts that are
-nearer to it. Long answers are several datagrams, but only for an asker that has proved it
-receives at its address (by the cookie, or by having answered us before); a stranger gets one
-datagram with the cookie to come back with, so that nobody can aim us at a third party.
+nearer to it.
+
+Nobody can aim us at a third party: an asker that has not proved to receive at its address (by
+the cookie, or by having answered us before) gets at most three times the bytes it sent, hits
+that do not fit left for the next page. So who wants a long answer at once pads its request.
 """
 
 from dataclasses import dataclass
@@ -23,22 +25,32 @@ from dhtos.core.bound import Bound
 from dhtos.core.contact import Contact
 from dhtos.core.group import Member
 from dhtos.core.ids import Endpoint, Prefix
-from dhtos.core.limits import HUB_BUCKET_CONTACTS_MAX, REPLY_BYTES_MAX, WALK_HITS_MAX
+from dhtos.core.limits import (
+    AMPLIFICATION_MAX,
+    ANSWER_BYTES_MAX,
+    HIT_PARTS_MAX,
+    HUB_BUCKET_CONTACTS_MAX,
+    ITEM_CONTACTS,
+    REPLY_BYTES_MAX,
+    WALK_HITS_MAX,
+)
 from dhtos.core.predicate import Predicate
 from dhtos.core.record import Record
 from dhtos.core.schema import Schema
+from dhtos.protocol import bundle
 from dhtos.protocol.hubwire import as_bytes, as_int, as_key, as_prefix, bad, unpack
 from dhtos.protocol.rpc import NO_REPLY, Parts
 
 if TYPE_CHECKING:
     from dhtos.protocol.hub import Hub
 
-PARTS_MAX = 16
 STRICT = 1
 COUNT_ONLY = 2
 _BOUND_CACHE = 64
-_ROOM = REPLY_BYTES_MAX - 144  # header, message id, trailer and the fixed fields
+_REQUEST_BYTES = 64  # of a request beside its predicate and its padding, at least
 PREDICATE_BYTES_MAX = 6000
+
+_encode = msgspec.msgpack.Encoder().encode
 
 Order = tuple[int, bool]
 """An attribute's index in the schema, and whether the largest come first."""
@@ -166,7 +178,10 @@ def _frontier(hub: "Hub", indexes: list[int], question: Question) -> tuple[list[
             pruned += 1
             continue
         contacts = hub.buckets.choose(index, hub.core.rng, HUB_BUCKET_CONTACTS_MAX)
-        items.append(_item(prefix, bucket.count, summary, contacts, question))
+        hub.core.rng.shuffle(contacts)
+        contacts.sort(key=lambda contact: -question.bound.reach(contact.id))
+        told = contacts[:ITEM_CONTACTS]
+        items.append(_item(prefix, bucket.count, summary, told, question))
     return items, pruned
 
 
@@ -219,7 +234,7 @@ class Answering:
         if number != hub.number or hub.closed:
             return NO_REPLY
         if not hub.settled:
-            return [0, 1, None, [], []]
+            return Parts(bundle.cut(_encode([None, [], []]), 0))
         question = Question(
             predicate,
             self.bound(predicate),
@@ -229,7 +244,12 @@ class Answering:
             bool(flags & COUNT_ONLY),
         )
         found = answer(hub, prefix, question, as_after(after, order))
-        return self._cut(found, question, source, cookie, now)
+        parts = HIT_PARTS_MAX
+        if not hub.core.proven(source, cookie):
+            padding = args[8] if len(args) > 8 else b""
+            heard = _REQUEST_BYTES + len(predicate) + len(as_bytes(padding, REPLY_BYTES_MAX))
+            parts = max(1, AMPLIFICATION_MAX * heard // REPLY_BYTES_MAX)
+        return Parts(bundle.cut(*self._packed(found, question, source, parts, now)))
 
     def bound(self, predicate: bytes) -> Bound:
         """The bound form of a predicate on the wire, from a small cache."""
@@ -245,57 +265,51 @@ class Answering:
             self._bounds[predicate] = bound
         return bound
 
-    def _cut(
-        self, found: Answer, question: Question, source: Endpoint, cookie: bytes, now: float
-    ) -> Any:
-        """Cut an answer into datagrams; a stranger gets at most one."""
+    def _packed(
+        self, found: Answer, question: Question, source: Endpoint, parts: int, now: float
+    ) -> tuple[bytes, int]:
+        """As much of an answer as fits into so many datagrams, and its size.
+
+        Frontier items are never cut off: without one of them the asker would miss a subtree. If
+        they alone are too much, the answer is empty but for the cookie to come back with.
+        """
         hub = self.hub
-        expected = hub.core.cookie(source)
-        proven = hub.core.proven(source, cookie)
-        pieces = [item.to_wire() for item in found.items]
-        hits = [[now - m.born, m.record] for m in found.hits]
-        bodies, sent = _bodies(pieces, hits)
-        if len(bodies) > 1 and not proven:
-            return [0, 1, [hub.key, hub.group.depth, expected, [], 0, None, 0], None, []]
-        cut_at = None
-        if sent < len(hits) or (found.more and sent):
-            last = found.hits[sent - 1]
-            cut_at = sort_key(last.key, last.record, hub.schema, question.order)
-        header = [
-            hub.key,
-            hub.group.depth,
-            expected,
-            [prefix.to_wire() for prefix in found.covers],
-            found.matches,
-            cut_at,
-            found.pruned,
-        ]
-        return Parts(
-            [i, len(bodies), header if i == 0 else None, items, hits]
-            for i, (items, hits) in enumerate(bodies)
-        )
+        items = [item.to_wire() for item in found.items]
+        hits = [msgspec.Raw(_encode([now - m.born, m.record])) for m in found.hits]
+        count = _as_many_as_fit(hits)
+        while True:
+            last = None
+            if count < len(hits) or (found.more and count):
+                member = found.hits[count - 1] if count else None
+                last = member and sort_key(member.key, member.record, hub.schema, question.order)
+            header = [
+                hub.key,
+                hub.group.depth,
+                hub.core.cookie(source),
+                [prefix.to_wire() for prefix in found.covers],
+                found.matches,
+                last,
+                found.pruned,
+            ]
+            body = _encode([header, items, hits[:count]])
+            packed, size = bundle.pack(body)
+            needed = bundle.part_count(packed)
+            if needed <= parts or (count <= 1 and parts == HIT_PARTS_MAX):
+                return packed, size
+            if count <= 1:
+                header[3:] = [[], 0, None, 0]
+                return bundle.pack(_encode([header, None, []]))
+            count = max(1, min(count - 1, count * parts * 15 // (needed * 16)))
 
 
-def _bodies(items: list[Any], hits: list[Any]) -> tuple[list[tuple[list[Any], list[Any]]], int]:
-    """Items, then hits, cut into datagrams of which the last hits may not fit; how many did.
-
-    Frontier items are never cut off: without one of them the asker would miss a subtree.
-    """
-    bodies: list[tuple[list[Any], list[Any]]] = [([], [])]
-    left = _ROOM
-    sent = 0
-    for n, piece in enumerate([*items, *hits]):
-        encoded = msgspec.msgpack.encode(piece)
-        is_hit = n >= len(items)
-        if len(encoded) > left and left < _ROOM:
-            if is_hit and len(bodies) >= PARTS_MAX:
-                break
-            bodies.append(([], []))
-            left = _ROOM
-        bodies[-1][is_hit].append(msgspec.Raw(encoded))
-        left -= len(encoded)
-        sent += is_hit
-    return bodies, sent
+def _as_many_as_fit(hits: list[msgspec.Raw]) -> int:
+    """How many hits an answer may carry before it is compressed."""
+    left = ANSWER_BYTES_MAX // 2  # the other half is for items
+    for n, hit in enumerate(hits):
+        left -= len(bytes(hit))
+        if left < 0:
+            return n
+    return len(hits)
 
 
 def as_order(value: object, schema: Schema) -> Order | None:

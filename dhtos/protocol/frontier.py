@@ -6,19 +6,20 @@ cursor = [1, [[prefix, after, [contact...]]...]]   what was not answered, and wh
 
 from dataclasses import dataclass
 from math import inf, isnan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from dhtos.core.contact import Contact
 from dhtos.core.coverage import Coverage
 from dhtos.core.hit import Hit
-from dhtos.core.ids import Endpoint, Prefix
-from dhtos.core.limits import CURSOR_BYTES_MAX
+from dhtos.core.ids import ID_BITS, Endpoint, Prefix
+from dhtos.core.limits import CURSOR_BYTES_MAX, WALK_HITS_MAX
 from dhtos.core.record import Record, check_record
 from dhtos.core.schema import Schema
 from dhtos.errors import MalformedMessage, UsageError
-from dhtos.protocol.answer import Item, Order, as_after
+from dhtos.protocol.answer import Item, Order, Question, as_after
+from dhtos.protocol.bundle import Assembly
 from dhtos.protocol.calls import Call
 from dhtos.protocol.hubwire import (
     as_age,
@@ -30,6 +31,10 @@ from dhtos.protocol.hubwire import (
     bad,
 )
 
+if TYPE_CHECKING:
+    from dhtos.protocol.hub import Hub
+
+_PADDED_BYTES = 1070  # of predicate and padding: makes a request nearly one full datagram
 _CURSOR_CONTACTS = 3
 _CURSOR_ITEMS_MAX = 8192
 _UNREADABLE = (
@@ -68,7 +73,7 @@ class WalkItem:
         self.asked: set[Endpoint] = set()
         self.proved: set[Endpoint] = set()  # whom we showed a cookie to get the whole answer
         self.open: list[Call] = []
-        self.parts: dict[Call, dict[int, list[Any]]] = {}
+        self.parts: dict[Call, Assembly] = {}
         self.detours = 0
         self.hops = 0
 
@@ -76,6 +81,38 @@ class WalkItem:
     def weight(self) -> float:
         """Matches that may be missed if the item is never answered: never nothing."""
         return max(self.estimate, 1.0)
+
+
+def range_args(
+    hub: "Hub", endpoint: Endpoint, prefix: Prefix, question: Question, after: list[Any] | None
+) -> list[Any]:
+    """The arguments of `dh_range` to a node: with its cookie, or padded to one full datagram."""
+    cookie = hub.core.cookies.get(endpoint, b"")
+    predicate, limit, order, flags = question.to_wire()
+    padding = b"" if cookie else bytes(max(0, _PADDED_BYTES - len(predicate)))
+    told = prefix.to_wire()
+    return [hub.number, cookie, told, predicate, limit, order, flags, after, padding]
+
+
+Told = tuple[list[Any], list[Any] | None, list[Any]]
+
+
+def read_answer(body: object) -> Told | None:
+    """The header, the items and the hits of an answer, their insides still to be read.
+
+    None is the answer of a node that has no place yet. No items at all (rather than an empty
+    list) is that of one that wants our address proved first.
+    """
+    fields = as_list(body, 8)
+    if len(fields) < 3:
+        raise bad("a range answer has 3 fields")
+    if fields[0] is None:
+        return None
+    header = as_list(fields[0], 16)
+    if len(header) < 7:
+        raise bad("a range header has 7 fields")
+    items = None if fields[1] is None else as_list(fields[1], ID_BITS)
+    return header, items, as_list(fields[2], WALK_HITS_MAX)
 
 
 def read_item(value: Any) -> Item:

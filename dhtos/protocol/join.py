@@ -11,18 +11,21 @@ a group of its own one bit below the fork. Until BUCKETS is done the node answer
 query: what it does not know yet would look empty.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dhtos.core.contact import Contact
 from dhtos.core.ids import ID_BITS, Endpoint, Prefix, common_prefix_bits
 from dhtos.core.limits import OPERATION_DEADLINE_S
 from dhtos.errors import MalformedMessage, NoPeers
+from dhtos.protocol.bundle import Assembly
 from dhtos.protocol.calls import Call
-from dhtos.protocol.frontier import FindResult, read_item
+from dhtos.protocol.frontier import FindResult, range_args, read_answer, read_item
 from dhtos.protocol.hubwire import as_bytes, as_int, as_key, as_list, as_prefix, bad
 from dhtos.protocol.operation import Operation
 from dhtos.protocol.timers import Timer
 from dhtos.protocol.walk import Walk
+from dhtos.protocol.wire import decode_plain
 
 if TYPE_CHECKING:
     from dhtos.protocol.hub import Hub
@@ -91,11 +94,17 @@ class Join:
 
     def _ask(self, contact: Contact, now: float) -> None:
         point = Prefix.of(self.key, ID_BITS)
-        cookie = self.core.cookies.get(contact.endpoint, b"")
-        args = [self.hub.number, cookie, point.to_wire(), self.hub.everything, 1, None, 0, None]
+        question = replace(self.hub.match_all(), limit=1)
+        args = range_args(self.hub, contact.endpoint, point, question, None)
         self._open.add(
             self.core.calls.send(
-                contact.endpoint, "dh_range", args, self, now, tag=contact, stream=True
+                contact.endpoint,
+                "dh_range",
+                args,
+                self,
+                now,
+                tag=(contact, Assembly()),
+                stream=True,
             )
         )
 
@@ -131,21 +140,23 @@ class Join:
             self.on_failure(call, now)
 
     def _located(self, call: Call, value: Any, now: float) -> None:
-        part = as_list(value, 8)
-        if len(part) < 5:
-            raise bad("a range answer has 5 fields")
+        asked, assembly = call.tag
+        body = assembly.add(value)
+        if body is None:
+            return
+        told = read_answer(decode_plain(body))
         self.core.calls.cancel(call)
         self._open.discard(call)
-        if part[2] is None:
-            self._still_joining.append(call.tag)
+        if told is None:
+            self._still_joining.append(asked)
             self._locate(now)
             return
-        header = as_list(part[2], 16)
-        if len(header) < 7:
-            raise bad("a range header has 7 fields")
+        header, items, _ = told
         contact = Contact(as_key(header[0]), call.endpoint)
         self.core.remember_cookie(call.endpoint, as_bytes(header[2], 8))
-        if part[3] is None and call.endpoint not in self._proved:
+        if items is None:
+            if call.endpoint in self._proved:
+                raise bad("we have proved our address")
             self._proved.add(call.endpoint)
             self._ask(contact, now)
             return
@@ -159,7 +170,7 @@ class Join:
             self._nearest = (bits, contact, depth)
             self._copy(now)
             return
-        hints = [c for told in as_list(part[3], 64) for c in read_item(told).contacts]
+        hints = [c for item in items for c in read_item(item).contacts]
         nearer = [c for c in hints if common_prefix_bits(self.key, c.id) > bits]
         nearer.sort(key=lambda c: -common_prefix_bits(self.key, c.id))
         self._candidates = nearer + self._candidates

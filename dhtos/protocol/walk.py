@@ -16,6 +16,7 @@ top-k), when nothing is left, or at its deadline. What was never answered is rep
 hidden: see `Coverage`.
 """
 
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -26,17 +27,22 @@ from dhtos.core.ids import Endpoint, Prefix
 from dhtos.core.limits import OPERATION_DEADLINE_S, WALK_ALPHA, WALK_FRONTIER_MAX, WALK_HITS_MAX
 from dhtos.core.record import Record
 from dhtos.errors import MalformedMessage, NoPeers
-from dhtos.protocol.answer import PARTS_MAX, Item, Question, answer, as_after, sort_key
+from dhtos.protocol.answer import Item, Question, answer, as_after, sort_key
+from dhtos.protocol.bundle import Assembly
 from dhtos.protocol.calls import Call
 from dhtos.protocol.frontier import (
     FindResult,
+    Told,
     WalkItem,
+    range_args,
+    read_answer,
     read_cursor,
     read_hit,
     read_item,
     write_cursor,
 )
 from dhtos.protocol.hubwire import as_bytes, as_int, as_key, as_list, as_prefix, bad
+from dhtos.protocol.wire import decode_plain
 
 if TYPE_CHECKING:
     from dhtos.protocol.hub import Hub
@@ -256,24 +262,16 @@ class Walk:
         self._failed.append(item)
 
     def _send(self, item: WalkItem, contact: Contact, now: float) -> None:
-        limit = self.question.limit
-        if limit and self.question.order is None:
-            limit = max(limit - len(self.found), 1)
-        predicate, _, order, flags = self.question.to_wire()
+        question = self.question
+        if question.limit and question.order is None:
+            missing = max(question.limit - len(self.found), 1)
+            question = replace(question, limit=missing)
         self._asked += 1
+        after = item.after or self._after
         call = self.core.calls.send(
             contact.endpoint,
             "dh_range",
-            [
-                self.hub.number,
-                self.core.cookies.get(contact.endpoint, b""),
-                item.prefix.to_wire(),
-                predicate,
-                limit,
-                order,
-                flags,
-                item.after or self._after,
-            ],
+            range_args(self.hub, contact.endpoint, item.prefix, question, after),
             self,
             now,
             tag=(item, contact),
@@ -314,36 +312,27 @@ class Walk:
         """Collect the datagrams of an answer; act when all are there."""
         item, contact = call.tag
         try:
-            part = as_list(value, 8)
-            if len(part) < 5:
-                raise bad("a range answer has 5 fields")
-            count = as_int(part[1], 1, 10 * PARTS_MAX)
-            parts = item.parts.setdefault(call, {})
-            if any(other[1] != count for other in parts.values()):
-                parts.clear()  # a retransmission was answered anew: one of the two must be whole
-            parts[as_int(part[0], 0, count - 1)] = part
-            if len(parts) < count:
+            body = item.parts.setdefault(call, Assembly()).add(value)
+            if body is None:
                 return
-            header = parts[0][2]
-            if header is None:  # it is still joining itself
+            told = read_answer(decode_plain(body))
+            if told is None:  # it is still joining itself
                 self._retry(item, call, now)
                 return
-            self._take_answer(item, contact, header, list(parts.values()), now)
+            self._take_answer(item, contact, told, now)
         except MalformedMessage:
             self.core.counters["malformed"] += 1
             self._retry(item, call, now)
             return
         self._pump(now)
 
-    def _take_answer(
-        self, item: WalkItem, contact: Contact, header: Any, parts: list[list[Any]], now: float
-    ) -> None:
-        fields = as_list(header, 16)
-        if len(fields) < 7:
-            raise bad("a range header has 7 fields")
+    def _take_answer(self, item: WalkItem, contact: Contact, told: Told, now: float) -> None:
+        fields, told_items, told_hits = told
         key = as_key(fields[0])
         self.core.remember_cookie(contact.endpoint, as_bytes(fields[2], 8))
-        if any(part[3] is None for part in parts) and contact.endpoint not in item.proved:
+        if told_items is None:
+            if contact.endpoint in item.proved:
+                raise bad("we have proved our address")
             item.proved.add(contact.endpoint)
             self._drop_calls(item)
             self._send(item, contact, now)
@@ -354,9 +343,8 @@ class Walk:
         matches = as_int(fields[4], 0, WALK_HITS_MAX)
         after = as_after(fields[5], self.question.order)
         pruned = as_int(fields[6], 0, WALK_FRONTIER_MAX)
-        items = [read_item(i) for part in parts for i in as_list(part[3], 256)]
-        schema = self.hub.schema
-        hits = [read_hit(h, schema, now) for part in parts for h in as_list(part[4], 4096)]
+        items = [read_item(one) for one in told_items]
+        hits = [read_hit(one, self.hub.schema, now) for one in told_hits]
         self._drop_calls(item)
         self._answered.append(contact.endpoint)
         if not covers:
@@ -373,9 +361,9 @@ class Walk:
         ]
         self.core.counters["hits_refused"] += len(hits) - len(kept)
         whole = self._settle(item, covers[0], matches, kept, now)
-        for told in items:
-            if item.prefix.covers(told.prefix) and told.prefix.length > item.prefix.length:
-                self._add(told, item.round + 1, item.after)
+        for inner in items:
+            if item.prefix.covers(inner.prefix) and inner.prefix.length > item.prefix.length:
+                self._add(inner, item.round + 1, item.after)
         if whole and after is not None:
             again = Contact(key, contact.endpoint)
             self._continue(item, covers[0], after, [again, *item.contacts])

@@ -137,6 +137,13 @@ def encode_value(value: object) -> bytes:
         raise UsageError(f"a value must be representable in MessagePack: {error}") from error
 
 
+def decode_plain(body: bytes) -> object:
+    """Read bytes that a message carried inside; raises MalformedMessage as `parse` does."""
+    value = _decoded(body)
+    _check_plain(value)
+    return value
+
+
 def _is_name(name: str) -> bool:
     return 0 < len(name) <= NAME_BYTES_MAX and name.isascii()
 

@@ -25,6 +25,7 @@ from dhtos.core.predicate import Box, Predicate, Range
 from dhtos.core.record import make_record
 from dhtos.errors import MalformedMessage, UsageError
 from dhtos.protocol.answer import as_after, as_order
+from dhtos.protocol.bundle import cut, pack
 from dhtos.protocol.engine import Engine, EngineConfig
 from dhtos.protocol.frontier import read_cursor, read_hit, read_item
 from dhtos.protocol.hubwire import as_contact, as_key, as_news, as_prefix
@@ -392,8 +393,9 @@ def test_a_walk_takes_any_answer(value: Any, ordered: bool, by_part: bool) -> No
         for datagram, to in engine.outbox():
             asked = parse(datagram)
             assert isinstance(asked, Request)
-            answer = [0, 1, [bytes(20), 3, b"", [[0, b""]], 0, value, 0], [], []]
-            engine.receive(encode_response(asked.msg_id, answer if by_part else value), to, now)
+            body = msgspec.msgpack.encode([[bytes(20), 3, b"", [[0, b""]], 0, value, 0], [], []])
+            for part in cut(*pack(body)) if by_part else [value]:
+                engine.receive(encode_response(asked.msg_id, part), to, now)
             engine.check()
         now += 0.25
         engine.tick(now)

@@ -12,6 +12,7 @@ from dhtos.core.machine_schema import MACHINE_SCHEMA
 from dhtos.core.predicate import Box, Exists, OneOf, Predicate, Range
 from dhtos.core.record import Record, make_record
 from dhtos.protocol.answer import Order, Question
+from dhtos.protocol.bundle import Assembly, cut, pack
 from dhtos.protocol.engine import Engine, EngineConfig
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.operation import Operation
@@ -92,7 +93,7 @@ def item(
     return [prefix.to_wire(), 5, estimate, bound, named]
 
 
-def told(
+def body_of(
     covers: Prefix | None,
     *,
     items: list[Any] | None = None,
@@ -102,12 +103,36 @@ def told(
     pruned: int = 0,
     key: bytes = bytes(20),
 ) -> list[Any]:
-    """A whole answer of `dh_range` in one datagram."""
+    """A whole answer of `dh_range`: header, items, hits."""
     hits = hits or []
     count = len(hits) if matches is None else matches
     prefixes = [] if covers is None else [covers.to_wire()]
     header = [key, 3, b"cookie!!", prefixes, count, after, pruned]
-    return [0, 1, header, items or [], [[0.5, record] for record in hits]]
+    return [header, items or [], [[0.5, record] for record in hits]]
+
+
+def bundled(body: object) -> list[list[Any]]:
+    """The datagrams of an answer."""
+    return cut(*pack(msgspec.msgpack.encode(body)))
+
+
+def unbundled(parts: list[list[Any]]) -> Any:
+    """The answer that datagrams carry together."""
+    assembly = Assembly()
+    *early, body = [assembly.add(part) for part in parts]
+    assert early == [None] * len(early)
+    assert body is not None
+    return msgspec.msgpack.decode(body)
+
+
+def told(covers: Prefix | None, **options: Any) -> list[Any]:
+    """A whole answer of `dh_range` in one datagram."""
+    (part,) = bundled(body_of(covers, **options))
+    return part
+
+
+JOINING = bundled([None, [], []])[0]
+"""What a node without a place answers."""
 
 
 class Asked:

@@ -8,6 +8,7 @@ import pytest
 from hub_world import (
     ALL,
     GIB,
+    JOINING,
     SCHEMA,
     Lone,
     at_least,
@@ -17,19 +18,26 @@ from hub_world import (
     machine,
     order,
     question,
+    unbundled,
 )
 
 from dhtos.core.contact import Contact
 from dhtos.core.group import Member
 from dhtos.core.ids import ID_BITS, Prefix
-from dhtos.core.limits import REPLY_BYTES_MAX, WALK_HITS_MAX
+from dhtos.core.limits import (
+    AMPLIFICATION_MAX,
+    ANSWER_PARTS_MAX,
+    HIT_PARTS_MAX,
+    ITEM_CONTACTS,
+    REPLY_BYTES_MAX,
+    WALK_HITS_MAX,
+)
 from dhtos.core.predicate import Box, Predicate, Range
 from dhtos.core.record import Record
 from dhtos.core.summary import Summary
 from dhtos.errors import MalformedMessage
 from dhtos.protocol.answer import (
     COUNT_ONLY,
-    PARTS_MAX,
     STRICT,
     answer,
     as_after,
@@ -89,8 +97,8 @@ def ask(lone: Lone, **options: object) -> list[list[object]]:
 
 def joined(parts: list[list[object]]) -> tuple[list[object], list[object], list[object]]:
     """Header, items and hits of an answer."""
-    items = [item for part in parts for item in part[3]]
-    return parts[0][2], items, [hit for part in parts for hit in part[4]]
+    header, items, hits = unbundled(parts)
+    return header, items, hits
 
 
 def request(args: list[object]) -> bytes:
@@ -330,17 +338,17 @@ def test_ages_of_hits_are_relative(split: Lone) -> None:
 
 def test_flags_reach_the_answer(split: Lone) -> None:
     wire = msgspec.msgpack.encode(at_least(mem_free=1 * GIB).to_wire())
-    ((_, _, header, items, _),) = ask(split, predicate=wire)
+    header, items, _ = joined(ask(split, predicate=wire))
     assert (items, header[6]) == ([], len(split.hub.buckets.inhabited()))
-    ((_, _, header, items, _),) = ask(split, predicate=wire, flags=STRICT)
+    header, items, _ = joined(ask(split, predicate=wire, flags=STRICT))
     assert (len(items), header[6]) == (len(split.hub.buckets.inhabited()), 0)
-    ((_, _, header, _, hits),) = ask(split, flags=COUNT_ONLY)
+    header, _, hits = joined(ask(split, flags=COUNT_ONLY))
     assert (header[4], hits) == (len(split.hub.group), [])
 
 
 def test_a_node_that_is_still_joining_says_only_that() -> None:
     lone = Lone(machine(1, cores=4))
-    assert ask(lone) == [[0, 1, None, [], []]]
+    assert ask(lone) == [JOINING]
 
 
 def test_another_hub_and_a_node_that_left_are_silent(split: Lone) -> None:
@@ -390,7 +398,7 @@ def test_a_malformed_question_is_counted_and_dropped(
     assert split.engine.counters["malformed"] == 1
     assert split.request("dh_range", ask_args(split)[:7]) == []
     assert split.engine.counters["malformed"] == 2
-    assert len(split.request("dh_range", [*ask_args(split), "of a later version"])) == 1
+    assert len(split.request("dh_range", [*ask_args(split), b"", "of a later version"])) == 1
 
 
 def test_places_fit_their_order() -> None:
@@ -425,129 +433,162 @@ def large(number: int) -> Record:
     return machine(number, cores=4, labels=labels)
 
 
-def test_the_fullest_datagram_keeps_to_the_limit_with_its_trailer() -> None:
-    """Two hits that fill a body to its last byte, behind the largest header there can be."""
-    lone = Lone(machine(1, cores=4), size=8).settle()
-    hub = lone.hub
-    hub.group.narrow(ID_BITS - 2)
-    for tail in (1, 2, 3):
-        key = (int.from_bytes(hub.key) ^ tail).to_bytes(20)
-        hub.group.put(key, large(tail), lone.now, lone.now)
-    by = [SCHEMA.index("cores"), True]
-    args = ask_args(lone, cookie=lone.core.cookie(SOURCE), limit=3, by=by)
+def padded(lone: Lone, size: int, **options: object) -> list[object]:
+    """A stranger's arguments with so many bytes of padding."""
+    return [*ask_args(lone, cookie=b"", **options), bytes(size)]
+
+
+def test_no_datagram_is_over_the_limit_with_its_trailer() -> None:
+    records = [noisy(n) for n in range(1, 41)]
+    lone = Lone(records[0], size=64).settle(records[1:])
     sizes = []
-    for length in range(1, 60):
-        seq = 2**40 + length
-        labels = {f"l{n}": "z" * length for n in range(2)}
-        for number in (1, 2):
-            key = (int.from_bytes(hub.key) ^ number).to_bytes(20)
-            small = machine(number, seq=seq, cores=4, labels={**labels, f"m{number}": "z" * 40})
-            hub.group.put(key, small, lone.now, lone.now)
+    for limit in range(1, 40):
+        args = ask_args(lone, cookie=lone.core.cookie(SOURCE), limit=limit)
         lone.engine.receive(request(args), SOURCE, lone.now)
-        sizes.append(max(size for _, size, _ in lone.replies()))
-    assert REPLY_BYTES_MAX - 40 < max(sizes) <= REPLY_BYTES_MAX
+        sizes += [size for _, size, _ in lone.replies()]
+    assert REPLY_BYTES_MAX - 64 < max(sizes) <= REPLY_BYTES_MAX
 
 
 def test_a_long_answer_comes_in_parts_that_together_are_the_answer() -> None:
-    records = machines(8) + [machine(n, cores=64, mem=512 * GIB) for n in range(50, 90)]
+    records = [noisy(n) for n in range(1, 9)]
     lone = Lone(records[0], size=48).settle(records[1:])
     parts = ask(lone)
     assert len(parts) > 1
     assert [part[0] for part in parts] == [*range(len(parts))]
     assert {part[1] for part in parts} == {len(parts)}
-    assert parts[0][2][5] is None
-    assert all(part[2] is None for part in parts[1:])
-    hits = [record for part in parts for _, record in part[4]]
-    assert len(hits) == len(records)
-    assert len({bytes(record[0]) for record in hits}) == len(records)
+    header, _, hits = joined(parts)
+    assert header[5] is None
+    assert len({bytes(record[0]) for _, record in hits}) == len(hits) == len(records)
 
 
-def test_a_stranger_gets_one_datagram_and_a_cookie_to_come_back_with() -> None:
-    records = machines(40)
-    lone = Lone(records[0], size=48).settle(records[1:])
-    (value,) = ask(lone, cookie=b"")
-    assert value[:2] == [0, 1]
-    key, depth, cookie, covers, matches, _, _ = value[2]
-    assert (key, depth, covers, matches) == (lone.hub.key, 0, [], 0)
-    assert value[3] is None
-    assert value[4] == []
-    parts = ask(lone, cookie=cookie)
-    assert len(parts) > 1
-    assert sum(len(part[4]) for part in parts) == 40
-    (value,) = lone.request("dh_range", ask_args(lone, cookie=cookie), ("10.9.9.8", 9))
-    assert value[3] is None  # a cookie is good for its own address only
+@pytest.mark.parametrize("padding", [0, 300, 700, REPLY_BYTES_MAX])
+def test_a_stranger_gets_at_most_three_times_what_it_sent(padding: int) -> None:
+    records = [noisy(n) for n in range(1, 41)]
+    lone = Lone(records[0], size=64).settle(records[1:])
+    datagram = request(padded(lone, padding))
+    lone.engine.receive(datagram, SOURCE, lone.now)
+    replies = lone.replies()
+    total = sum(size for _, size, _ in replies)
+    assert len(replies) == 1 or total <= AMPLIFICATION_MAX * len(datagram)
+    header, items, hits = joined([reply.value for reply, _, _ in replies])
+    assert items == []
+    assert 0 < len(hits) < 40
+    assert header[4] == 40
+    assert header[5] == [sorted_keys(records)[len(hits) - 1]]
+
+
+def test_a_stranger_whose_share_holds_no_items_gets_a_cookie_to_come_back_with() -> None:
+    lone = crowded()
+    header, items, hits = joined(lone.request("dh_range", padded(lone, 0), SOURCE))
+    key, depth, cookie, covers, matches, after, _ = header
+    assert (key, depth, covers, matches, after) == (lone.hub.key, 150, [], 0, None)
+    assert (items, hits) == (None, [])
+    header, items, hits = joined(ask(lone, cookie=cookie))
+    assert items
+    assert header[3] == [lone.hub.group.prefix.to_wire()]
+    other = ("10.9.9.8", 9)  # a cookie is good for its own address only
+    args = ask_args(lone, cookie=cookie)
+    assert joined(lone.request("dh_range", args, other))[1] is None
+
+
+def test_padding_is_bytes_and_not_too_many(split: Lone) -> None:
+    for padding in (bytes(REPLY_BYTES_MAX + 1), "text", 7):
+        args = [*ask_args(split, cookie=b""), padding]
+        assert split.request("dh_range", args) == []
+    assert split.engine.counters["malformed"] == 3
 
 
 def test_a_stranger_gets_a_short_answer_at_once(split: Lone) -> None:
-    ((_, _, header, items, hits),) = ask(split, cookie=b"", prefix=split.hub.group.prefix, limit=2)
+    header, items, hits = joined(ask(split, cookie=b"", prefix=split.hub.group.prefix, limit=2))
     assert header[3] == [split.hub.group.prefix.to_wire()]
     assert items == []
     assert len(hits) == 2
 
 
 def test_who_has_answered_us_needs_no_cookie() -> None:
-    records = machines(40)
+    records = [noisy(n) for n in range(1, 41)]
     lone = Lone(records[0], size=48).settle(records[1:])
+    assert len(ask(lone, cookie=b"")) == 1
     lone.core.peers.of(SOURCE).last_heard = lone.now
     assert len(ask(lone, cookie=b"")) > 1
 
 
 def test_an_answer_has_a_limited_number_of_datagrams_and_says_where_it_was_cut() -> None:
-    records = [large(n) for n in range(1, 41)]
+    records = [noisy(n) for n in range(1, 61)]
     lone = Lone(records[0], size=64).settle(records[1:])
-    every = sorted_keys(records)
     seen: list[bytes] = []
     after = None
     pages = 0
     while True:
         parts = ask(lone, after=after)
-        assert len(parts) <= PARTS_MAX
-        header = parts[0][2]
-        assert header[4] == 40
-        for part in parts:
-            for _, wire in part[4]:
-                number = int.from_bytes(wire[0])
-                seen.append(records[number - 1].key(SCHEMA))
+        assert len(parts) <= HIT_PARTS_MAX
+        header, _, hits = joined(parts)
+        assert header[4] == len(records)
+        seen += [records[int.from_bytes(wire[0]) - 1].key(SCHEMA) for _, wire in hits]
         pages += 1
         after = header[5]
         if after is None:
             break
         assert after == [seen[-1]]
-    assert pages == 3
-    assert seen == every
+    assert pages > 1
+    assert seen == sorted_keys(records)
 
 
-def test_items_are_never_cut_off() -> None:
-    """Without one of them the asker would miss a subtree."""
+def noisy(number: int) -> Record:
+    """A record of nearly a thousand bytes that do not compress well."""
+    rng = random.Random(number)
+    labels = {f"label-{n:02}": rng.randbytes(25).hex() for n in range(11)}
+    return machine(number, cores=4, labels=labels)
+
+
+def crowded() -> Lone:
+    """A node of a very deep group, with contacts of long names in every subtree beside it."""
     rng = random.Random(3)
-    own = machine(1, cores=4)
-    lone = Lone(own, size=64).settle([large(n) for n in range(2, 40)])
+    lone = Lone(machine(1, cores=4), size=64).settle([large(n) for n in range(2, 40)])
     hub = lone.hub
     hub.group.narrow(150)
     for index in range(150):
         for tail in range(8):
-            value = int.from_bytes(hub.key) ^ (1 << (159 - index)) ^ (tail if index < 150 else 0)
-            host = f"{'h' * 50}{rng.randrange(100)}"
+            value = int.from_bytes(hub.key) ^ (1 << (159 - index)) ^ tail
+            host = rng.randbytes(31).hex()
             hub.buckets.heard(Contact(value.to_bytes(20), (host, 7400)), lone.now, lone.now)
+    return lone
+
+
+def test_items_are_never_cut_off() -> None:
+    """Without one of them the asker would miss a subtree."""
+    lone = crowded()
+    hub = lone.hub
     parts = ask(lone)
-    assert len(parts) > PARTS_MAX
-    items = [item for part in parts for item in part[3]]
+    assert HIT_PARTS_MAX < len(parts) <= ANSWER_PARTS_MAX
+    _, items, _ = joined(parts)
     assert len(items) == sum(question().bound.intersects(hub.buckets.prefix(i)) for i in range(150))
+    assert all(1 <= len(contacts) <= ITEM_CONTACTS for *_, contacts in items)
     lone.engine.receive(request(ask_args(lone, cookie=lone.core.cookie(SOURCE))), SOURCE, lone.now)
     assert max(size for _, size, _ in lone.replies()) <= REPLY_BYTES_MAX
+
+
+def test_contacts_that_sit_among_matches_are_told_first(split: Lone) -> None:
+    wire = msgspec.msgpack.encode(at_least(cores=32).to_wire())
+    bound = split.hub.answering.bound(wire)
+    _, items, _ = joined(ask(split, predicate=wire))
+    assert items
+    for *_, contacts in items:
+        reaches = [bound.reach(contact[0]) for contact in contacts]
+        assert reaches == sorted(reaches, reverse=True)
 
 
 def test_a_limit_that_left_hits_behind_says_where() -> None:
     records = machines(6)
     lone = Lone(records[0]).settle(records[1:])
     every = sorted_keys(records)
-    ((_, _, header, _, hits),) = ask(lone, limit=4)
+    header, _, hits = joined(ask(lone, limit=4))
     assert len(hits) == 4
     assert header[5] == [every[3]]
     by = [SCHEMA.index("cores"), True]
-    ((_, _, header, _, _),) = ask(lone, limit=4, by=by)
+    header, _, _ = joined(ask(lone, limit=4, by=by))
     assert header[5] == [-4.0, every[3]]
-    ((_, _, header, _, hits),) = ask(lone, limit=4, by=by, after=header[5])
+    header, _, hits = joined(ask(lone, limit=4, by=by, after=header[5]))
     assert (len(hits), header[5]) == (2, None)
 
 
@@ -562,5 +603,5 @@ def test_summaries_of_nobody_and_contacts_of_hearsay_do_not_make_an_item_of_the_
 
 def test_an_endpoint_is_where_hits_say() -> None:
     lone = Lone(machine(1, cores=4)).settle()
-    ((_, _, _, _, hits),) = ask(lone)
+    _, _, hits = joined(ask(lone))
     assert tuple(hits[0][1][2:4]) == endpoint_of(1)

@@ -1,16 +1,21 @@
 """The walk: whom it asks, what it believes, when it stops, and what it says about itself."""
 
 from typing import Any
+from zlib import crc32
 
+import msgspec
 import pytest
 from hub_world import (
     ALL,
     GIB,
+    JOINING,
     SCHEMA,
     Asked,
     Fleet,
     Lone,
     at_least,
+    body_of,
+    bundled,
     contact_of,
     endpoint_of,
     equal,
@@ -93,7 +98,7 @@ def test_a_client_asks_a_gateway_about_everything() -> None:
     (asked,) = asks(lone)
     assert asked.endpoint == GATE
     assert asked.args[:3] == [lone.hub.number, b"", WHOLE.to_wire()]
-    assert asked.args[4:] == [9, None, 0, None]
+    assert asked.args[4:8] == [9, None, 0, None]
     lone.reply(asked, told(WHOLE, hits=SMALL, pruned=2))
     result = operation.result()
     assert ids(result) == nodes(SMALL)
@@ -368,7 +373,7 @@ def test_a_node_that_is_still_joining_is_passed_over() -> None:
     lone = client(*GATES[:2])
     operation = find(lone)
     (first,) = asks(lone)
-    lone.reply(first, [0, 1, None, [], []])
+    lone.reply(first, JOINING)
     (second,) = asks(lone)
     assert second.endpoint != first.endpoint
     lone.reply(second, told(WHOLE))
@@ -379,7 +384,7 @@ def test_when_all_gateways_are_joining_the_whole_is_missing() -> None:
     lone = client(GATE)
     operation = find(lone)
     (first,) = asks(lone)
-    lone.reply(first, [0, 1, None, [], []])
+    lone.reply(first, JOINING)
     result = operation.result()
     assert result.coverage.failed_prefixes == (WHOLE,)
     assert result.coverage.fraction == 0.0
@@ -392,7 +397,7 @@ def changed(value: list[Any], at: tuple[int, ...], new: Any) -> list[Any]:
     return copy
 
 
-GOOD = told(LOW, items=[item(HIGH, endpoint_of(1), bound=1.0)], hits=SMALL[:1])
+GOOD = body_of(LOW, items=[item(HIGH, endpoint_of(1), bound=1.0)], hits=SMALL[:1])
 
 
 @pytest.mark.parametrize(
@@ -402,43 +407,42 @@ GOOD = told(LOW, items=[item(HIGH, endpoint_of(1), bound=1.0)], hits=SMALL[:1])
         7,
         {},
         [],
-        GOOD[:4],
-        GOOD + [0] * 4,
-        changed(GOOD, (0,), 1),
-        changed(GOOD, (0,), -1),
-        changed(GOOD, (1,), 0),
-        changed(GOOD, (1,), 10**6),
-        changed(GOOD, (2,), 5),
-        changed(GOOD, (2,), [bytes(20)]),
-        changed(GOOD, (2, 0), b"short"),
-        changed(GOOD, (2, 2), bytes(9)),
-        changed(GOOD, (2, 3), [LOW.to_wire(), HIGH.to_wire()]),
-        changed(GOOD, (2, 3), [[3, b""]]),
-        changed(GOOD, (2, 4), -1),
-        changed(GOOD, (2, 4), WALK_HITS_MAX + 1),
-        changed(GOOD, (2, 5), [1.0, bytes(20)]),
-        changed(GOOD, (2, 6), "many"),
-        changed(GOOD, (3,), [7]),
-        changed(GOOD, (3, 0), item(HIGH)[:4]),
-        changed(GOOD, (3, 0, 1), -1),
-        changed(GOOD, (3, 0, 2), 5),
-        changed(GOOD, (3, 0, 2), float("nan")),
-        changed(GOOD, (3, 0, 2), float("inf")),
-        changed(GOOD, (3, 0, 3), float("nan")),
-        changed(GOOD, (3, 0, 3), 1),
-        changed(GOOD, (3, 0, 4), [[bytes(20), "host", 0]]),
-        changed(GOOD, (3, 0, 4), [[bytes(20), "", 7400]]),
-        changed(GOOD, (4,), [[0.5]]),
-        changed(GOOD, (4, 0, 0), -1.0),
-        changed(GOOD, (4, 0, 0), float("nan")),
-        changed(GOOD, (4, 0, 1), ["not", "a", "record"]),
+        GOOD[:2],
+        GOOD + [0] * 6,
+        changed(GOOD, (0,), 5),
+        changed(GOOD, (0,), [bytes(20)]),
+        changed(GOOD, (0, 0), b"short"),
+        changed(GOOD, (0, 2), bytes(9)),
+        changed(GOOD, (0, 3), [LOW.to_wire(), HIGH.to_wire()]),
+        changed(GOOD, (0, 3), [[3, b""]]),
+        changed(GOOD, (0, 4), -1),
+        changed(GOOD, (0, 4), WALK_HITS_MAX + 1),
+        changed(GOOD, (0, 5), [1.0, bytes(20)]),
+        changed(GOOD, (0, 6), "many"),
+        changed(GOOD, (1,), [7]),
+        changed(GOOD, (1,), [item(HIGH)] * 161),
+        changed(GOOD, (1, 0), item(HIGH)[:4]),
+        changed(GOOD, (1, 0, 1), -1),
+        changed(GOOD, (1, 0, 2), 5),
+        changed(GOOD, (1, 0, 2), float("nan")),
+        changed(GOOD, (1, 0, 2), float("inf")),
+        changed(GOOD, (1, 0, 3), float("nan")),
+        changed(GOOD, (1, 0, 3), 1),
+        changed(GOOD, (1, 0, 4), [[bytes(20), "host", 0]]),
+        changed(GOOD, (1, 0, 4), [[bytes(20), "", 7400]]),
+        changed(GOOD, (2,), [[0.5]]),
+        changed(GOOD, (2, 0, 0), -1.0),
+        changed(GOOD, (2, 0, 0), float("nan")),
+        changed(GOOD, (2, 0, 1), ["not", "a", "record"]),
+        changed(GOOD, (2, 0, 1), [[[[[[[[[[]]]]]]]]]]),
     ],
 )
 def test_a_malformed_answer_is_counted_and_the_next_contact_is_asked(value: Any) -> None:
     lone = client(*GATES[:2])
     operation = find(lone)
     (first,) = asks(lone)
-    lone.reply(first, value)
+    for part in bundled(value):
+        lone.reply(first, part)
     assert lone.engine.counters["malformed"] == 1
     assert operation.items == type(operation.items)()
     (second,) = asks(lone)
@@ -452,7 +456,8 @@ def test_the_first_good_answer_is_believed() -> None:
     lone = client(GATE)
     operation = find(lone)
     (first,) = asks(lone)
-    lone.reply(first, [*GOOD, "of a later version"])
+    (part,) = bundled([*GOOD, "of a later version"])
+    lone.reply(first, [*part, "and this too"])
     (second,) = asks(lone)
     assert second.endpoint == endpoint_of(1)
     lone.reply(second, told(HIGH))
@@ -464,7 +469,8 @@ def test_the_first_good_answer_is_believed() -> None:
 
 def stranger(cookie: bytes = b"12345678") -> list[Any]:
     """What a member says to who has not proved its address."""
-    return [0, 1, [bytes(20), 3, cookie, [], 0, None, 0], None, []]
+    (part,) = bundled([[bytes(20), 3, cookie, [], 0, None, 0], None, []])
+    return part
 
 
 def test_a_cookie_is_shown_and_kept() -> None:
@@ -510,10 +516,12 @@ def test_who_always_asks_for_another_cookie_is_passed_over() -> None:
     assert operation.result().coverage.complete
 
 
-def parts_of(count: int) -> list[list[Any]]:
-    """An answer in so many datagrams, one hit each."""
-    header = told(WHOLE, matches=count)[2]
-    return [[n, count, header if n == 0 else None, [], [[0.5, SMALL[n]]]] for n in range(count)]
+def parts_of(count: int, records: list[Record] = SMALL) -> list[list[Any]]:
+    """An answer of so many hits, cut into as many datagrams."""
+    body = msgspec.msgpack.encode(body_of(WHOLE, hits=records[:count]))
+    step = -(-len(body) // count)
+    chunks = [body[at : at + step] for at in range(0, len(body), step)]
+    return [[n, count, crc32(body), 0, chunk] for n, chunk in enumerate(chunks)]
 
 
 def test_parts_may_come_in_any_order_and_twice() -> None:
@@ -529,17 +537,19 @@ def test_parts_may_come_in_any_order_and_twice() -> None:
     assert len(lone.core.calls) == 0
 
 
-def test_parts_of_two_cuts_are_not_mixed() -> None:
-    """A retransmission may be answered from a newer state, in another number of datagrams."""
+@pytest.mark.parametrize("counts", [(6, 2), (2, 2)])
+def test_parts_of_two_answers_are_not_mixed(counts: tuple[int, int]) -> None:
+    """A retransmission may be answered from a newer state, in as many datagrams or in others."""
+    older, newer = parts_of(counts[0]), parts_of(counts[1], SMALL[1:])
     lone = client(GATE)
     operation = find(lone)
     (asked,) = asks(lone)
-    lone.reply(asked, parts_of(6)[5])
-    lone.reply(asked, parts_of(2)[1])
+    lone.reply(asked, older[-1])
+    lone.reply(asked, newer[1])
     assert not operation.done
     assert lone.engine.counters["malformed"] == 0
-    lone.reply(asked, parts_of(2)[0])
-    assert ids(operation.result()) == nodes(SMALL[:2])
+    lone.reply(asked, newer[0])
+    assert len(ids(operation.result())) == 2
 
 
 def test_when_a_part_is_lost_the_next_contact_is_asked() -> None:
