@@ -34,7 +34,8 @@ class Liveness:
         self.gossip = gossip
         self.hub = gossip.hub
         self.core = gossip.core
-        self._reached: dict[bytes, float] = {}  # when another member last reached one for us
+        self._reached: dict[bytes, bool] = {}  # who is being tried by others, and did one succeed
+        self._doubted: dict[bytes, float] = {}  # since when each suspect is one
         self.core.register("dh_probe", self._on_probe)
 
     def heard(self, key: bytes, endpoint: Endpoint, now: float) -> None:
@@ -58,7 +59,8 @@ class Liveness:
     def on_reply(self, call: Call, value: Any, _trailer: list[Any] | None, now: float) -> None:
         """Another member tried for us."""
         if value is True:
-            self._reached[call.tag] = now
+            if call.tag in self._reached:
+                self._reached[call.tag] = True
             self._clear(call.tag)
 
     def on_late(self, call: Call, now: float) -> None:
@@ -78,6 +80,7 @@ class Liveness:
         if not others:
             self.doubt(key, seq, now)
             return
+        self._reached[key] = False
         host, port = member.record.endpoint
         for other in others:
             args = [self.hub.number, key, host, port]
@@ -104,11 +107,12 @@ class Liveness:
 
     def _verdict(self, key: bytes, seq: int, asked: float, now: float) -> None:
         """The indirect probes had their time."""
+        reached = self._reached.pop(key, False)
         member = self.hub.group.members.get(key)
         if member is None or self.hub.closed:
             return
         heard = self.core.peers.of(member.record.endpoint).last_heard
-        if (heard is None or heard < asked) and not self._reached.get(key, asked - 1) >= asked:
+        if (heard is None or heard < asked) and not reached:
             self.doubt(key, seq, now)
 
     def doubt(self, key: bytes, seq: int, now: float) -> None:
@@ -118,9 +122,14 @@ class Liveness:
             self.gossip.spread(key, now, eager=True)
 
     def start_suspicion(self, key: bytes, seq: int, now: float) -> None:
-        self.core.timers.at(now + SUSPICION_S, lambda at: self._bury(key, seq, at))
+        """From now on it has SUSPICION_S to refute; an earlier doubt that was cleared is over."""
+        self._doubted[key] = now
+        self.core.timers.at(now + SUSPICION_S, lambda at: self._bury(key, seq, now, at))
 
-    def _bury(self, key: bytes, seq: int, now: float) -> None:
+    def _bury(self, key: bytes, seq: int, since: float, now: float) -> None:
+        if self._doubted.get(key) != since:
+            return
+        del self._doubted[key]
         group = self.hub.group
         member = group.members.get(key)
         if member is None or member.state is not State.SUSPECT or member.record.seq > seq:

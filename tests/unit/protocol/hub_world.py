@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from dhtos.core.contact import Contact
+from dhtos.core.group import State
 from dhtos.core.ids import Endpoint, Prefix
 from dhtos.core.machine_schema import MACHINE_SCHEMA
 from dhtos.core.predicate import Box, Exists, OneOf, Predicate, Range
@@ -162,6 +163,19 @@ class Lone:
         if own is not None:
             self.hub.advertise(own, self.now)
 
+    @property
+    def own(self) -> Record:
+        """What it advertises."""
+        assert self.hub.own is not None
+        return self.hub.own
+
+    def believes(self, key: bytes) -> State | None:
+        """What it takes a key for; None if it knows nothing of it."""
+        group = self.hub.group
+        if key in group.members:
+            return group.members[key].state
+        return group.tombstones[key].state if key in group.tombstones else None
+
     def settle(self, members: Iterable[Record] = (), others: Iterable[Record] = ()) -> "Lone":
         """Put records into the group, split it, meet others; from now on it answers."""
         for record in members:
@@ -220,6 +234,69 @@ class Lone:
             self.now = max(self.now, self.engine.next_deadline())
             self.engine.tick(self.now)
         return asked
+
+
+class Mates:
+    """Real engines of one group; the test carries their datagrams, at once and in order."""
+
+    def __init__(self, count: int, *, size: int = 64, seed: int = 1) -> None:
+        records = [machine(n, cores=4, mem=(n + 1) * GIB) for n in range(1, count + 1)]
+        self.all = [Lone(record, seed=seed + n, size=size) for n, record in enumerate(records)]
+        self.cut: set[Endpoint] = set()  # who neither hears nor is heard
+        self.broken: set[Endpoint] = set()  # between these nothing is carried
+        self.carried: list[tuple[Endpoint, Asked]] = []  # requests on the way: who sent what
+        for one in self.all:
+            for record in records:
+                one.hub.group.put(record.key(SCHEMA), record, one.now, one.now)
+            one.hub.settle(one.now, announce=False)
+
+    @property
+    def now(self) -> float:
+        """The clock that all share."""
+        return self.all[0].now
+
+    def at(self, endpoint: Endpoint) -> Lone | None:
+        """The engine at an address."""
+        return next((one for one in self.all if one.own.endpoint == endpoint), None)
+
+    def carry(self) -> None:
+        """Deliver until nobody has anything to send."""
+        while batches := [(one, sent) for one in self.all if (sent := one.engine.outbox())]:
+            for one, sent in batches:
+                for datagram, to in sent:
+                    self._deliver(one.own.endpoint, datagram, to)
+
+    def _deliver(self, source: Endpoint, datagram: bytes, to: Endpoint) -> None:
+        message = parse(datagram)
+        if isinstance(message, Request):
+            self.carried.append((source, Asked(message, to)))
+        target = self.at(to)
+        if target is not None and not self.cut & {source, to} and not self.broken >= {source, to}:
+            target.engine.receive(datagram, source, target.now)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass for all, carrying what they send when they send it."""
+        end = self.now + seconds
+        self.carry()
+        while (due := min(one.engine.next_deadline() for one in self.all)) <= end:
+            moment = max(self.now, due)
+            for one in self.all:
+                one.now = moment
+                if one.engine.next_deadline() <= moment:
+                    one.engine.tick(moment)
+            self.carry()
+        for one in self.all:
+            one.now = end
+            one.engine.check()
+
+    def sent(self, name: str, source: Lone | None = None) -> list[Asked]:
+        """The requests of one name that were carried, of one engine or of all."""
+        who = source and source.own.endpoint
+        return [a for by, a in self.carried if a.name == name and who in (None, by)]
+
+    def states(self, key: bytes) -> list[State | None]:
+        """What each believes of a key."""
+        return [one.believes(key) for one in self.all]
 
 
 class Fleet:
