@@ -32,7 +32,7 @@ from dhtos.core.predicate import EVERYTHING, Predicate
 from dhtos.core.record import Record
 from dhtos.core.schema import Schema
 from dhtos.core.summary import Summary
-from dhtos.errors import Unreachable
+from dhtos.errors import MalformedMessage, Unreachable, UsageError
 from dhtos.protocol.answer import Answering, Order, Question
 from dhtos.protocol.calls import Call
 from dhtos.protocol.foreign import Foreign
@@ -171,9 +171,18 @@ class Hub:
         count_only: bool = False,
         cursor: bytes | None = None,
     ) -> Operation[FindResult]:
-        """Ask the whole hub; hits stream into the operation as they come."""
+        """Ask the whole hub; hits stream into the operation as they come.
+
+        Raises UsageError for a predicate that other nodes would refuse to read.
+        """
         wire = msgspec.msgpack.encode(predicate.to_wire())
-        question = Question(wire, predicate.bind(self.schema), limit, order, strict, count_only)
+        try:
+            bound = self.answering.bound(wire)
+        except MalformedMessage as error:
+            raise UsageError(
+                f"{error}: values stand in a predicate as Schema.check returns them"
+            ) from error
+        question = Question(wire, bound, limit, order, strict, count_only)
         return Walk(self, question, now, cursor=cursor).operation
 
     def match_all(self) -> Question:

@@ -1,5 +1,6 @@
 """The walk: whom it asks, what it believes, when it stops, and what it says about itself."""
 
+from math import inf
 from typing import Any
 from zlib import crc32
 
@@ -27,6 +28,7 @@ from hub_world import (
 
 from dhtos.core.ids import Endpoint, Prefix
 from dhtos.core.limits import OPERATION_DEADLINE_S, WALK_ALPHA, WALK_HITS_MAX
+from dhtos.core.predicate import Box, Predicate, Range
 from dhtos.core.record import Record
 from dhtos.errors import Closed, NoPeers, UsageError
 from dhtos.protocol import walk as walk_module
@@ -90,6 +92,15 @@ def test_a_client_without_gateways_has_nobody_to_ask() -> None:
         operation.result()
     assert len(lone.core.timers) == timers
     assert len(lone.core.calls) == 0
+
+
+def test_a_predicate_that_others_would_refuse_is_refused_at_once() -> None:
+    lone = client(GATE)
+    loose = Predicate((Box((Range(SCHEMA.index("cores"), 8.0, inf),)),))
+    with pytest.raises(UsageError, match="as Schema.check returns them"):
+        find(lone, loose)
+    assert lone.sent() == []
+    assert len(lone.core.timers) == len(client(GATE).core.timers)
 
 
 def test_a_client_asks_a_gateway_about_everything() -> None:
