@@ -97,7 +97,7 @@ def test_a_client_without_gateways_has_nobody_to_ask() -> None:
 def test_a_predicate_that_others_would_refuse_is_refused_at_once() -> None:
     lone = client(GATE)
     loose = Predicate((Box((Range(SCHEMA.index("cores"), 8.0, inf),)),))
-    with pytest.raises(UsageError, match="as Schema.check returns them"):
+    with pytest.raises(UsageError, match=r"as Schema\.check returns them"):
         find(lone, loose)
     assert lone.sent() == []
     assert len(lone.core.timers) == len(client(GATE).core.timers)
