@@ -307,7 +307,7 @@ class Delivery:
             self._nearer(sent.put, member, told)
         elif Status.TAKEN in found and len(told) + 1 < FOREIGN_COPIES:
             self.rows.orphaned(sent.told[found.index(Status.TAKEN)][0], now)
-        if strayed or sent.put.place is None or len(sent.put.settled) < len(sent.put.keys):
+        if strayed or sent.put.place is None:
             self._go_on(sent.put, now)
         self.pump(now)
 

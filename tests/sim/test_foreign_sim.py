@@ -193,7 +193,7 @@ def test_the_only_machines_of_their_kind_run_no_node(sim_seed, sim_replay):
 def test_seats_are_given_up_when_nodes_have_come(sim_seed, sim_replay):
     fleet = Fleet(60, seed=sim_seed, replay=sim_replay, group_size=16)
     for index in range(40, 60):
-        fleet.machines[index] = {**fleet.machines[index], **GIANT}
+        fleet.machines[index] = dict(GIANT)
     fleet.found(fleet.nodes[0])
     for node in fleet.nodes[1:40]:
         fleet.begin_join(node, [fleet.nodes[0]])

@@ -2,8 +2,10 @@
 
 import random
 
+import msgspec
 import pytest
 
+from dhtos.core import group as module
 from dhtos.core.group import (
     BIN_COUNT_MAX,
     Group,
@@ -15,7 +17,7 @@ from dhtos.core.group import (
 from dhtos.core.ids import ID_BITS, Prefix
 from dhtos.core.limits import GROUP_SIZE_MAX, NODE_TTL_S
 from dhtos.core.machine_schema import MACHINE_SCHEMA
-from dhtos.core.record import Record, make_record
+from dhtos.core.record import Record, make_record, row_id
 
 OWN = bytes(20)
 
@@ -376,3 +378,110 @@ def test_check_sees_a_member_that_is_buried() -> None:
     group.tombstones = other.tombstones
     with pytest.raises(AssertionError):
         group.check()
+
+
+# --- foreign records ------------------------------------------------------------------------------
+
+
+def row(name: str, *, gateway: int = 1, seq: int = 1) -> Record:
+    """A machine without a node, of some gateway."""
+    identity = bytes([gateway]) * 32
+    return make_record(
+        MACHINE_SCHEMA,
+        {"cores": 4},
+        {},
+        node_id=row_id(identity, name),
+        endpoint=(f"10.0.9.{gateway}", 7400),
+        seq=seq,
+        identity=identity,
+        row=name,
+    )
+
+
+def crowded(nodes: int, rows: int, *, size: int = 32, beyond: int = 0, tail: int = 0) -> Group:
+    """A group at depth 0; `beyond` of the nodes, and half of the rows, are in the other half."""
+    group = Group(OWN, size)
+    group.put(OWN, record(), 0.0, 0.0)
+    for n in range(1, nodes):
+        group.put(key("1" if n <= beyond else "0", n + 1), record(), 0.0, 0.0)
+    for n in range(rows):
+        group.put(key("1" if n % 2 else "0", 1000 + tail + n), row(f"vm-{n}"), 0.0, 0.0)
+    group.check()
+    return group
+
+
+def test_foreign_records_are_members_that_do_not_serve() -> None:
+    group = crowded(3, 4)
+    assert (len(group), group.serving) == (7, 3)
+    assert len(group.nodes()) == 2
+    assert all(member.serves for member in group.nodes())
+    assert group.hash == group.view_hash(Prefix(0, 0))
+
+
+def test_a_group_crowded_by_rows_splits_while_both_halves_keep_enough_nodes() -> None:
+    group = crowded(16, 30, beyond=8)
+    outside = group.narrow()
+    assert group.depth == 1
+    assert group.serving == 8
+    assert sum(member.serves for member in outside) == 8
+    assert sum(not member.serves for member in outside) == 15
+    group.check()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "beyond"), [(15, 7), (16, 7), (16, 9), (16, 0), (3, 1), (31, 30)]
+)
+def test_rows_alone_never_split_a_group_into_one_without_nodes(nodes: int, beyond: int) -> None:
+    group = crowded(nodes, 200, beyond=beyond)
+    assert group.narrow() == []
+    assert group.depth == 0
+    group.check()
+
+
+def test_above_its_size_in_nodes_a_group_splits_in_any_case() -> None:
+    group = crowded(33, 10)
+    outside = group.narrow()
+    assert group.depth >= 1
+    assert outside
+    assert not any(member.serves for member in outside[:5])
+
+
+def test_without_rows_the_size_alone_decides() -> None:
+    assert not crowded(32, 0).is_crowded(32)
+    assert crowded(33, 0).is_crowded(32)
+    assert crowded(17, 0).is_crowded(16)
+
+
+def test_nobody_suspects_a_machine_that_cannot_answer() -> None:
+    group = crowded(2, 1)
+    (foreign,) = [member for member in group.members.values() if not member.serves]
+    assert not group.suspect(foreign.key, 99)
+    group.check()
+
+
+def test_a_gateway_has_a_bounded_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FOREIGN_PER_GATEWAY_MAX", 3)
+    monkeypatch.setattr(module, "FOREIGN_PER_GROUP_MAX", 5)
+    group = Group(OWN, 8)
+    taken = [group.put(key("1", n + 1), row(str(n)), 0.0, 0.0) for n in range(4)]
+    assert taken == [True, True, True, False]
+    taken = [group.put(key("0", n + 1), row(str(n), gateway=2), 0.0, 0.0) for n in range(3)]
+    assert taken == [True, True, False]
+    assert group.put(key("1", 1), row("0", seq=2), 1.0, 1.0), "what is held may be renewed"
+    assert group.bury(key("1", 1), 9, State.LEFT, 1.0)
+    assert group.put(key("1", 4), row("3"), 1.0, 1.0)
+    group.check()
+
+
+def test_a_row_becomes_a_seat_and_a_row_again() -> None:
+    group = Group(OWN, 8)
+    group.put(OWN, record(), 0.0, 0.0)
+    plain = row("vm")
+    seated = msgspec.structs.replace(plain, seq=2, rev=2, serves=True)
+    again = msgspec.structs.replace(plain, seq=3, rev=3)
+    serving = []
+    for version in (plain, seated, again):
+        assert group.put(key("1"), version, 0.0, 0.0)
+        group.check()
+        serving.append(group.serving)
+    assert serving == [1, 2, 1]

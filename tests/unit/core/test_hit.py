@@ -7,7 +7,7 @@ import pytest
 
 from dhtos.core.hit import Hit
 from dhtos.core.ids import NodeId
-from dhtos.core.record import make_record
+from dhtos.core.record import make_record, row_id
 from dhtos.core.schema import default_schema
 from dhtos.errors import UsageError
 
@@ -74,3 +74,19 @@ def test_hits_on_one_version_are_equal():
 
 def test_repr_names_the_machine():
     assert repr(hit()) == f"<Hit {'00' * 20} 10.0.0.1:7400 seq=3>"
+
+
+def test_a_hit_tells_machines_behind_a_gateway():
+    record = make_record(
+        SCHEMA,
+        {"cores": 8},
+        {},
+        node_id=row_id(bytes(32), "ups-1"),
+        endpoint=("10.0.0.9", 7400),
+        seq=1,
+        identity=bytes(32),
+        row="ups-1",
+    )
+    assert Hit(record, SCHEMA, 0.0).gateway
+    assert Hit(record, SCHEMA, 0.0).endpoint == "10.0.0.9:7400"
+    assert not hit(cores=8).gateway

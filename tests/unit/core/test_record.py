@@ -7,7 +7,7 @@ import pytest
 
 from dhtos.core.coordinate import DIMENSIONS, Coordinate
 from dhtos.core.curve import record_key
-from dhtos.core.limits import LABEL_BYTES_MAX, LABELS_MAX, RECORD_BYTES_MAX
+from dhtos.core.limits import LABEL_BYTES_MAX, LABELS_MAX, RECORD_BYTES_MAX, ROW_BYTES_MAX
 from dhtos.core.record import (
     SEQ_MAX,
     Delta,
@@ -18,6 +18,7 @@ from dhtos.core.record import (
     make_record,
     pack_coordinate,
     record_size,
+    row_id,
     unpack_coordinate,
 )
 from dhtos.core.scale import Codes, Flag, Hashed, Linear, Log2
@@ -40,9 +41,8 @@ HERE = (0.01, -0.02, 0.0, 0.00123, 0.002, 0.5)
 NODE_ID, PUBLIC_KEY = bytes(range(20)), bytes(range(32))
 
 # The places of fields on the wire.
-NODE, IDENTITY, HOST, PORT, TAG, STATIC, LABELS, REV, SEQ, DYNAMIC, COORDINATE, SIGNATURE = range(
-    12
-)
+NODE, IDENTITY, HOST, PORT, TAG, STATIC, LABELS, REV, SEQ, DYNAMIC, COORDINATE = range(11)
+SIGNATURE, ROW, SERVES = range(11, 14)
 
 
 def machine(seq=7, labels=None, **changes):
@@ -438,3 +438,80 @@ def test_a_delta_of_a_machine_is_small():
 def test_records_are_small_on_the_wire():
     assert record_size(machine()) <= 160
     assert isinstance(machine(), Record)
+
+
+# --- foreign records ----------------------------------------------------------------------------
+
+
+def row_of(name="ups-1", **changes):
+    """The record of a machine that runs no node."""
+    fields = {
+        "node_id": row_id(PUBLIC_KEY, name),
+        "endpoint": ("10.0.0.1", 7400),
+        "seq": 7,
+        "identity": PUBLIC_KEY,
+        "row": name,
+    }
+    return make_record(SCHEMA, {"cores": 16, "arch": "arm64"}, {}, **(fields | changes))
+
+
+def test_a_foreign_record_says_so_and_goes_over_the_wire():
+    record = row_of()
+    assert record.is_foreign
+    assert not record.serves
+    assert check_record(SCHEMA, over_the_wire(record)) == record
+    assert not machine().is_foreign
+    assert machine().serves
+
+
+def test_rows_of_one_gateway_have_keys_and_ids_of_their_own():
+    one, other = row_of("a"), row_of("b")
+    assert one.node_id != other.node_id
+    assert one.key(SCHEMA) != other.key(SCHEMA)
+    assert one.key(SCHEMA)[:12] == other.key(SCHEMA)[:12]  # the same kind of machine
+    assert one.key(SCHEMA) == record_key(SCHEMA, one.static, PUBLIC_KEY + b"a")
+    stranger = row_of("a", identity=bytes(32), node_id=row_id(bytes(32), "a"))
+    assert stranger.key(SCHEMA) != one.key(SCHEMA)
+
+
+def test_a_heartbeat_keeps_the_row():
+    record = row_of()
+    later = record.updated(8, record.dynamic, None)
+    assert (later.row, later.serves) == ("ups-1", False)
+    assert record.apply(later.delta(SCHEMA)) == later
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        (ROW, 7),
+        (ROW, ""),
+        (ROW, "line\nbreak"),
+        (ROW, "x" * (ROW_BYTES_MAX + 1)),
+        (ROW, "ups-2"),
+        (SERVES, 1),
+        (SERVES, None),
+        (NODE, bytes(20)),
+        (IDENTITY, b""),
+        (IDENTITY, bytes(32)),
+    ],
+)
+def test_a_foreign_record_that_does_not_fit_its_row_is_refused(field, value):
+    wire = over_the_wire(row_of())
+    wire[field] = value
+    with pytest.raises(MalformedMessage):
+        check_record(SCHEMA, wire)
+
+
+def test_a_node_cannot_say_that_nobody_serves_for_it():
+    with pytest.raises(MalformedMessage):
+        check_record(SCHEMA, forged(SERVES, value=False))
+
+
+def test_a_seat_is_a_foreign_record_that_serves():
+    wire = over_the_wire(row_of())
+    wire[SERVES] = True
+    record = check_record(SCHEMA, wire)
+    assert record.is_foreign
+    assert record.serves
+    assert record.key(SCHEMA) == row_of().key(SCHEMA)
