@@ -84,7 +84,7 @@ class Crowd:
             )
             self.truth.settle(engine, record, self.now)
             self._awake[endpoint] = engine
-            if len(self._awake) > _AWAKE_MAX:
+            while len(self._awake) > _AWAKE_MAX:
                 self._awake.popitem(last=False)
         else:
             self._awake.move_to_end(endpoint)
