@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from dhtos.core.group import Member, State
 from dhtos.core.ids import Endpoint
-from dhtos.core.limits import FOREIGN_COPIES, HUB_BUCKET_CONTACTS_MAX, PUT_RUMOURS_MAX
+from dhtos.core.limits import (
+    FOREIGN_COPIES,
+    HUB_BUCKET_CONTACTS_MAX,
+    PUT_RUMOURS_MAX,
+    RUMOUR_HOPS_MAX,
+)
+from dhtos.protocol.gossip import EAGER_FANOUT
 from dhtos.protocol.hubwire import (
     News,
     as_bytes,
@@ -69,7 +75,9 @@ class Foreign:
         head = [hub.key, hub.group.depth, self.core.cookie(source)]
         if not hub.settled or not self.core.proven(source, cookie):
             return [*head, None, 0, []]
+        held = {news.key for news in put if news.key in hub.group.members}
         statuses = [self._take(news, now) for news in put]
+        self._bid_farewell(sorted(held), now)
         newest = max(self._newest(n) for n in put) if Status.OUTDATED in statuses else 0
         return [*head, [int(s) for s in statuses], newest, self._contacts(put, statuses)]
 
@@ -94,6 +102,16 @@ class Foreign:
         member = group.members.get(key)
         held = member is not None and member.record.seq >= news.seq
         return Status.TAKEN if held else Status.REFUSED
+
+    def _bid_farewell(self, keys: list[bytes], now: float) -> None:
+        """Push the ends of rows through the group at once, as those of nodes are."""
+        group, gossip = self.hub.group, self.hub.gossip
+        gone = [key for key in keys if key not in group.members]
+        if gone:
+            hops = (group.serving.bit_length() + 1) // 2 - 1
+            gossip.push(
+                gone, min(max(hops, 0), RUMOUR_HOPS_MAX), gossip.partners(EAGER_FANOUT), now
+            )
 
     def _pass_on(self, news: News) -> None:
         """A gateway that stops waits for no answer: its goodbye is passed to who is nearer."""

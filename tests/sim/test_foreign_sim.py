@@ -9,7 +9,7 @@ from dhtos.protocol.rows import Row
 
 PRICE = SCHEMA.index("price")
 ONE_BEAT_S = HEARTBEAT_S + 10.0
-GIANT = {"cores": 512, "mem": 2**44, "gpus": 16, "price": 90.0, "arch": "ppc64le"}
+GIANT = {"cores": 512, "mem": 2**44, "gpus": 16, "price": 90, "arch": "ppc64le"}
 
 
 class Gateways:
