@@ -47,13 +47,13 @@ class GatewayFile:
 
     def has_changed(self) -> bool:
         """Whether the file is another one than was read last."""
-        try:
-            return self._stat() != self._stamp
-        except OSError:
-            return not self.error
+        return self._look() != self._stamp
 
-    def _stat(self) -> tuple[int, int]:
-        stat = self.path.stat()
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            stat = self.path.stat()
+        except OSError:
+            return None
         return stat.st_mtime_ns, stat.st_size
 
     def check(self) -> None:
@@ -63,8 +63,8 @@ class GatewayFile:
     def read(self) -> Reading:
         """Read it; raises ConfigError as `check` does."""
         assert self.own is not None
+        self._stamp = self._look()  # before reading: what is written meanwhile is seen again
         try:
-            self._stamp = self._stat()
             catalogue = open_catalogue(self.path, self._schema)
         except ConfigError as error:
             self.error = str(error)
@@ -100,7 +100,8 @@ class GatewayFile:
                 await asyncio.to_thread(self.read_again)
                 for line in self.warnings:
                     say(line)
-                changed(self.reading.rows)
+                if not self.error:
+                    changed(self.reading.rows)
 
     def to_plain(self) -> Mapping[str, Any]:
         """What a person wants to know about it, in plain values."""

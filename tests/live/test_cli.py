@@ -381,3 +381,51 @@ def test_a_daemon_carries_nothing_that_draws(shell: Shell) -> None:
         check=True,
     )
     assert done.stdout == "[]\n"
+
+
+# --- a gateway -----------------------------------------------------------------------------------
+
+MACHINES = """name,vcpu,memory_gb,price,arch
+ups-1,8,32,0.05,x86_64
+printer,many,1,0.01,arm64
+bmc-7,64,512,1.5,x86_64
+short,1
+"""
+
+
+def test_the_daemon_lists_broken_rows_and_find_marks_the_machines(
+    shell: Shell, tmp_path: Path
+) -> None:
+    path = tmp_path / "machines.csv"
+    path.write_text(MACHINES)
+    daemon = shell.daemon("--gateway", str(path), "--no-sample")
+    second = shell.daemon("--seed", daemon.endpoint, "--no-sample")
+    found: list[dict[str, object]] = []
+    while len(found) < 2:
+        done = shell.spawn("find", "price < 9", "--control", second.control, "--json")
+        found = [json.loads(line) for line in done.communicate()[0].splitlines()]
+    assert {str(hit["labels"]) for hit in found} == {"{'name': 'ups-1'}", "{'name': 'bmc-7'}"}
+    assert all(hit["gateway"] is True for hit in found)
+    assert {hit["endpoint"] for hit in found} == {daemon.endpoint}
+    status = json.loads(shell.run("status", "--control", daemon.control, "--json").stdout)
+    assert status["gateway"] == {"file": str(path), "rows": 2, "broken": 2}
+    assert status["stats"]["rows_advertised"] == 2
+    assert len(status["warnings"]) == 2
+    assert daemon.stop() == 0
+    assert daemon.process.stderr is not None
+    errors = daemon.process.stderr.read()
+    assert "line 3 is left out: column 'vcpu': cores is a finite number, got 'many'" in errors
+    assert "line 5 is left out: 2 cells, the header has 5" in errors
+    shell.run("find", "price < 9", "--control", second.control, code=3)
+
+
+def test_a_file_of_no_use_is_one_line_and_code_two(shell: Shell, tmp_path: Path) -> None:
+    missing = tmp_path / "missing.csv"
+    error, hint = shell.refused("run", "--port", "0", "--gateway", str(missing))
+    assert error == f"gateway {missing} cannot be read: No such file or directory"
+    assert hint == "give a CSV file"
+    strange = tmp_path / "strange.csv"
+    strange.write_text("colour,shape\nred,round\n")
+    error, hint = shell.refused("run", "--port", "0", "--gateway", str(strange))
+    assert error == f"{strange}: no column names an attribute (it has colour, shape)"
+    assert hint.startswith("use some of cores, mem")

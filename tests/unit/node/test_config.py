@@ -71,6 +71,8 @@ def test_a_config_is_frozen_and_travels():
         ({"advertise": {"price": "cheap"}}, "advertise: price is a finite number"),
         ({"labels": {"team": 1}}, "labels: team must be a text, got 1"),
         ({"state_dir": ""}, "state_dir must be the path"),
+        ({"gateway": 7}, "gateway must be the path"),
+        ({"gateway": "m.csv", "client": True}, "a client advertises nothing: use gateway without"),
     ],
 )
 def test_a_bad_setting_is_named(setting, words):
