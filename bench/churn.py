@@ -33,6 +33,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from math import gamma, inf
 from pathlib import Path
 from random import Random
@@ -145,8 +146,14 @@ def machines(rng: Random) -> Iterator[dict[str, Any]]:
         yield {name: SCHEMA.check(name, value) for name, value in values.items()}
 
 
-def predicates(rng: Random, source: Iterator[dict[str, Any]]) -> dict[float, list[Predicate]]:
-    """Random questions by the share of machines that match, within a factor of two."""
+@cache
+def predicates() -> dict[float, list[Predicate]]:
+    """Random questions by the share of machines that match, within a factor of two.
+
+    They are the same in every setting.
+    """
+    rng = Random("questions")
+    source = machines(rng)
     pool = [next(source) for _ in range(POOL)]
     records = [_record(values, n.to_bytes(20), ("10.0.0.1", 1), 1) for n, values in enumerate(pool)]
     found: dict[float, list[Predicate]] = {share: [] for share in SELECTIVITIES}
@@ -271,9 +278,7 @@ class World:
         mean_s = 60 * setting.mean_minutes
         self._sessions = Sessions(setting.sessions, mean_s, self.cluster.stream("sessions"), trace)
         self._machines = machines(self.cluster.stream("machines"))
-        self._predicates = predicates(
-            self.cluster.stream("predicates"), machines(self.cluster.stream("pool"))
-        )
+        self._predicates = predicates()
         known = inspect.signature(Hub.find).parameters
         if setting.verify > 1 and "verify" not in known:
             raise SystemExit("this hub cannot verify: leave --verify at 1")
@@ -418,9 +423,9 @@ class World:
         found = set()
         for node in self.alive:
             hub = node.engine.hub
-            if hub.own is not None and hub.settled and matches(hub.own):
-                if hub.settled_at - node.offset_s <= began - PLACED_S:
-                    found.add(node)
+            placed = hub.settled and hub.settled_at - node.offset_s <= began - PLACED_S
+            if placed and hub.own is not None and matches(hub.own):
+                found.add(node)
         return found
 
     def _judge(
@@ -457,22 +462,21 @@ class World:
         age_s = self.cluster.now + missed.offset_s - hub.settled_at
         lines = [f"{missed} placed {age_s:.1f} s ago, depth {hub.group.depth}, asked by {asker}"]
         for node in self.alive:
-            other = node.engine.hub
-            if not other.settled:
-                continue
-            if other.group.prefix.holds(hub.key):
-                tombstone = other.group.tombstones.get(hub.key)
-                if hub.key not in other.group.members:
-                    lines.append(f"  {node} depth {other.group.depth} lacks it: {_buried(tombstone)}")
-            else:
-                bucket = other.buckets.get(other.buckets.index_of(hub.key))
-                if bucket is None:
-                    lines.append(f"  {node} depth {other.group.depth} has no bucket for it")
+            fault = _ignorance(node.engine.hub, hub.key) if node.engine.hub.settled else None
+            if fault is not None:
+                lines.append(f"  {node} depth {node.engine.hub.group.depth}: {fault}")
         return "\n".join(lines)
 
 
-def _buried(tombstone: Any) -> str:
-    return "unknown" if tombstone is None else f"{tombstone.state.name} at {tombstone.seq}"
+def _ignorance(hub: Hub, key: bytes) -> str | None:
+    """Why a node would not lead to `key`, if so."""
+    if not hub.group.prefix.holds(key):
+        bucket = hub.buckets.get(hub.buckets.index_of(key))
+        return "has no bucket for it" if bucket is None else None
+    if key in hub.group.members:
+        return None
+    grave = hub.group.tombstones.get(key)
+    return "lacks it" if grave is None else f"holds it for {grave.state.name} at {grave.seq}"
 
 
 def replace_version(held: Record, changed: Record) -> Record:
@@ -555,12 +559,10 @@ def main() -> None:
         figures = world.ledger.figures()
     for miss in world.ledger.misses[: given["misses"]]:
         sys.stdout.write(f"{miss}\n")
-    figures["digest"] = world.cluster.trace.digest
     figures["real s"] = round(time.perf_counter() - began, 1)
-    digest = figures.pop("digest")
     sys.stdout.write(f"{name}\n{table(figures)}\n")
     if not given["no_save"]:
-        save(name, {**figures, "digest": digest})
+        save(name, {**figures, "digest": world.cluster.trace.digest})
 
 
 if __name__ == "__main__":
