@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from random import Random
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 from dhtos.core.hit import Hit
 from dhtos.core.ids import NodeId
@@ -23,7 +23,7 @@ from dhtos.core.schema import Value
 from dhtos.errors import Closed
 from dhtos.node import node as asynchronous
 from dhtos.node.config import Config
-from dhtos.node.find import Count
+from dhtos.node.find import Count, FindOptions
 from dhtos.node.find import Find as AsyncFind
 from dhtos.node.node import Query
 from dhtos.node.sampler import Sampler
@@ -196,6 +196,7 @@ class Node:
         order_by: str | None = None,
         descending: bool = False,
         strict: bool = False,
+        verify: int = 1,
         cursor: bytes | None = None,
     ) -> "Find":
         """The machines that match, as they are found: `for hit in node.find(...)`."""
@@ -207,36 +208,19 @@ class Node:
                 order_by=order_by,
                 descending=descending,
                 strict=strict,
+                verify=verify,
                 cursor=cursor,
             )
 
         return Find(self._run(begin), self._run)
 
-    def find_all(
-        self,
-        query: Query = EVERYTHING,
-        *,
-        limit: int = 0,
-        order_by: str | None = None,
-        descending: bool = False,
-        strict: bool = False,
-        cursor: bytes | None = None,
-    ) -> FindResult:
+    def find_all(self, query: Query = EVERYTHING, **options: Unpack[FindOptions]) -> FindResult:
         """The whole answer of `find`: `.hits`, `.coverage`, `.matches` and `.cursor`."""
-        return self._run(
-            lambda: self._node.find_all(
-                query,
-                limit=limit,
-                order_by=order_by,
-                descending=descending,
-                strict=strict,
-                cursor=cursor,
-            )
-        )
+        return self._run(lambda: self._node.find_all(query, **options))
 
-    def count(self, query: Query = EVERYTHING, *, strict: bool = False) -> Count:
+    def count(self, query: Query = EVERYTHING, *, strict: bool = False, verify: int = 1) -> Count:
         """How many machines match: a number that carries its `coverage`."""
-        return self._run(lambda: self._node.count(query, strict=strict))
+        return self._run(lambda: self._node.count(query, strict=strict, verify=verify))
 
     def put(
         self,

@@ -31,6 +31,7 @@ class Question:
     descending: bool = False
     strict: bool = False
     cursor: str | None = None
+    verify: int = 1
 
 
 class Asker(Protocol):
@@ -40,7 +41,7 @@ class Asker(Protocol):
         """Tell every hit as it comes; returns matches, coverage and cursor."""
         ...
 
-    async def count(self, query: str, *, strict: bool) -> Plain:
+    async def count(self, query: str, *, strict: bool, verify: int) -> Plain:
         """How many machines match: count and coverage."""
         ...
 
@@ -76,15 +77,16 @@ class DaemonAsker:
             order_by=question.order_by,
             descending=question.descending,
             strict=question.strict,
+            verify=question.verify,
             cursor=question.cursor,
         )
         async for hit in answer:
             on_hit(hit)
         return answer.end
 
-    async def count(self, query: str, *, strict: bool) -> Plain:
+    async def count(self, query: str, *, strict: bool, verify: int) -> Plain:
         """How many machines match."""
-        return await self._client.call("count", query=query, strict=strict)
+        return await self._client.call("count", query=query, strict=strict, verify=verify)
 
     async def members(self) -> list[Plain]:
         """The members of the node's group."""

@@ -24,6 +24,7 @@ class ClientAsker:
             order_by=question.order_by,
             descending=question.descending,
             strict=question.strict,
+            verify=question.verify,
             cursor=read_cursor(question.cursor),
         )
         async with asking:
@@ -31,9 +32,9 @@ class ClientAsker:
                 on_hit(hit_to_plain(hit))
             return result_to_plain(asking.result)
 
-    async def count(self, query: str, *, strict: bool) -> Plain:
+    async def count(self, query: str, *, strict: bool, verify: int) -> Plain:
         """How many machines match."""
-        count = await self._node.count(query, strict=strict)
+        count = await self._node.count(query, strict=strict, verify=verify)
         return {"count": int(count), "coverage": coverage_to_plain(count.coverage)}
 
     async def members(self) -> list[Plain]:

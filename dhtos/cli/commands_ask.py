@@ -16,6 +16,7 @@ from dhtos.cli.loop import run_loop
 from dhtos.cli.screen import Column, Screen
 from dhtos.cli.settings import ask_config, ask_options
 from dhtos.cli.wording import age_text, coverage_text, milliseconds, plural, value_text
+from dhtos.core.limits import VERIFY_MAX
 from dhtos.core.schema import Schema
 from dhtos.errors import KeyNotFound, UsageError
 
@@ -28,6 +29,13 @@ _WORD = re.compile(r"[a-z][a-z0-9_]*")
 
 _json = click.option("--json", "as_json", is_flag=True, help="JSON, nothing else.")
 _strict = click.option("--strict", is_flag=True, help="Distrust young summaries: slower, surer.")
+_verify = click.option(
+    "--verify",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, VERIFY_MAX),
+    help="Ask so many members about every subtree, and merge what they say.",
+)
 _require = click.option(
     "--require-complete", is_flag=True, help="Exit with 6 when not everybody was heard."
 )
@@ -52,6 +60,7 @@ def _with_asker(options: Plain, work: Callable[[Asker], Awaitable[T]]) -> T:
 @click.option("--cursor", help="Continue where an earlier answer ended.")
 @click.option("--coverage", "with_end", is_flag=True, help="With --json: a last line of coverage.")
 @_strict
+@_verify
 @_require
 @ask_options
 @_json
@@ -64,6 +73,7 @@ def find(
     cursor: str | None,
     with_end: bool,
     strict: bool,
+    verify: int,
     require_complete: bool,
     as_json: bool,
     **options: Any,  # noqa: ANN401 - click passes them
@@ -77,7 +87,7 @@ def find(
     name, descending = _order(order_by)
     shown = _columns(schema, columns, predicate, name)
     screen = Screen(as_json=as_json)
-    question = Question(predicate, limit, name, descending, strict, cursor)
+    question = Question(predicate, limit, name, descending, strict, cursor, verify)
     hits: list[Plain] = []
 
     def take(hit: Plain) -> None:
@@ -92,6 +102,7 @@ def find(
         screen.line(end)
     elif hits or not end["coverage"]["complete"]:
         _tell_end(screen, len(hits), end)
+    _tell_unverified(screen, end["coverage"], verify)
     _judge(end["coverage"], require_complete=require_complete)
     if not hits:
         raise NothingFound(f"no machine matches {predicate!r}; try a wider question")
@@ -100,6 +111,7 @@ def find(
 @click.command()
 @click.argument("predicate", default="true")
 @_strict
+@_verify
 @_require
 @ask_options
 @_json
@@ -107,19 +119,21 @@ def count(
     *,
     predicate: str,
     strict: bool,
+    verify: int,
     require_complete: bool,
     as_json: bool,
     **options: Any,  # noqa: ANN401 - click passes them
 ) -> None:
     """Count the machines that match, without moving their records."""
     screen = Screen(as_json=as_json)
-    end = _with_asker(options, lambda who: who.count(predicate, strict=strict))
+    end = _with_asker(options, lambda who: who.count(predicate, strict=strict, verify=verify))
     if as_json:
         screen.document(end)
     else:
         screen.say(str(end["count"]))
         if not end["coverage"]["complete"]:
             screen.warn(f"warning: at least so many: {coverage_text(end['coverage'])}")
+        _tell_unverified(screen, end["coverage"], verify)
     _judge(end["coverage"], require_complete=require_complete)
 
 
@@ -327,6 +341,13 @@ def _tell_end(screen: Screen, found: int, end: Plain) -> None:
     if end["cursor"]:
         text += f"\nmore: --cursor {end['cursor']}"
     (screen.say if screen.fancy else screen.warn)(text)
+
+
+def _tell_unverified(screen: Screen, coverage: Plain, verify: int) -> None:
+    """Some subtree has fewer members than were to be asked, or the limit was met before."""
+    if coverage["verified"] < verify and not coverage["limited"]:
+        heard = plural(coverage["verified"], "member")
+        screen.warn(f"warning: {heard} answered for some subtree, not {verify}")
 
 
 def _judge(coverage: Plain, *, require_complete: bool) -> None:

@@ -13,7 +13,9 @@ class Coverage:
     summaries on the way: a hint. `complete` is a fact: every subtree that may match was answered
     by a member that covers it. A query that stopped at its limit is not complete and says so
     with `limited`. `asked` counts requests sent, `rtt` the longest chain of them that had to wait
-    for one another.
+    for one another. `verified` is the least number of members that answered for any subtree that
+    was asked about: what `verify` wanted, or less where fewer are known or answered (0 where
+    nobody did), or where the limit was met before.
     """
 
     fraction: float
@@ -24,3 +26,4 @@ class Coverage:
     asked: int
     rtt: int
     pruned: int = 0
+    verified: int = 1

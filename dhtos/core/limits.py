@@ -111,6 +111,7 @@ ANSWER_BYTES_MAX = 128 * 1024  # of one answer, inflated
 AMPLIFICATION_MAX = 3  # bytes sent to an unproven address for each it sent (RFC 9000, 8.1)
 ITEM_CONTACTS = 4  # contacts told for a subtree: the asker has detours when all are dead
 WALK_ALPHA = 4
+VERIFY_MAX = 4  # members asked about one subtree: two seldom miss the same, four never did
 WALK_FRONTIER_MAX = 4096
 WALK_HITS_MAX = 200_000
 WALK_DEEPENING = 3  # levels a frontier item may be split below the answering node's bucket

@@ -136,6 +136,7 @@ class ControlServer:
             order_by=_take(args, "order_by", str, "") or None,
             descending=_take(args, "descending", bool, False),
             strict=_take(args, "strict", bool, False),
+            verify=_take(args, "verify", int, 1),
             cursor=_bytes("cursor", cursor) if cursor else None,
         )
         _no_more(args)
@@ -147,8 +148,9 @@ class ControlServer:
     async def _count(self, args: Args) -> Lines:
         query = self._query(args)
         strict = _take(args, "strict", bool, False)
+        verify = _take(args, "verify", int, 1)
         _no_more(args)
-        count = await self._node.count(query, strict=strict)
+        count = await self._node.count(query, strict=strict, verify=verify)
         yield {"end": {"count": int(count), "coverage": coverage_to_plain(count.coverage)}}
 
     async def _members(self, args: Args) -> Lines:

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, TypedDict
 
 from dhtos.core.coverage import Coverage
 from dhtos.core.hit import Hit
@@ -10,6 +10,17 @@ from dhtos.errors import UsageError
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.operation import Operation
 from dhtos.transport.driver import Driver, Stream
+
+
+class FindOptions(TypedDict, total=False):
+    """How to ask: the keyword arguments of `Node.find`, which explains them."""
+
+    limit: int
+    order_by: str | None
+    descending: bool
+    strict: bool
+    verify: int
+    cursor: bytes | None
 
 
 class Find:

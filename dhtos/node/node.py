@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from random import Random, SystemRandom
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from dhtos.core.coordinate import Coordinate
 from dhtos.core.hit import Hit
@@ -24,12 +24,12 @@ from dhtos.errors import Closed, ConfigError, NoPeers, Unreachable, UsageError
 from dhtos.node.address import learn, resolve
 from dhtos.node.advert import Advert
 from dhtos.node.config import Config, format_endpoint
-from dhtos.node.find import Count, Find
+from dhtos.node.find import Count, Find, FindOptions
 from dhtos.node.gateway import GatewayFile
 from dhtos.node.sampler import Sampler, is_news
 from dhtos.node.state import SEQ_RESERVE, Identity, StateDir, open_state
 from dhtos.protocol.engine import Engine
-from dhtos.protocol.frontier import FindResult
+from dhtos.protocol.frontier import FindResult, check_verify
 from dhtos.protocol.operation import Operation
 from dhtos.protocol.peers import Capability
 from dhtos.protocol.put import PutResult
@@ -320,55 +320,51 @@ class Node:
         order_by: str | None = None,
         descending: bool = False,
         strict: bool = False,
+        verify: int = 1,
         cursor: bytes | None = None,
     ) -> Find:
         """The machines that match, as they are found: `async for hit in node.find(...)`.
 
         `limit=0` is no limit, `cursor` continues an earlier result, `strict` distrusts young
-        summaries. Leaving the loop early frees the query. Raises PredicateError and UsageError
-        at once.
+        summaries, `verify` asks so many members about every subtree. Leaving the loop early frees
+        the query. Raises PredicateError and UsageError at once.
         """
         if type(limit) is not int or limit < 0:
             raise UsageError(f"limit must be 0 (none) or more, got {limit!r}")
+        check_verify(verify)
         predicate = self.predicate(query)
         order = None if order_by is None else (self.schema.index(order_by), descending)
         hub, driver = self.engine.hub, self.driver
 
         def ask() -> Operation[FindResult]:
             return hub.find(
-                predicate, driver.clock(), limit=limit, order=order, strict=strict, cursor=cursor
+                predicate,
+                driver.clock(),
+                limit=limit,
+                order=order,
+                strict=strict,
+                verify=verify,
+                cursor=cursor,
             )
 
         return Find(driver, self.joined, ask)
 
     async def find_all(
-        self,
-        query: Query = EVERYTHING,
-        *,
-        limit: int = 0,
-        order_by: str | None = None,
-        descending: bool = False,
-        strict: bool = False,
-        cursor: bytes | None = None,
+        self, query: Query = EVERYTHING, **options: Unpack[FindOptions]
     ) -> FindResult:
         """The whole answer of `find`: `.hits`, `.coverage`, `.matches` and `.cursor`."""
-        asking = self.find(
-            query,
-            limit=limit,
-            order_by=order_by,
-            descending=descending,
-            strict=strict,
-            cursor=cursor,
-        )
-        return await asking.finish()
+        return await self.find(query, **options).finish()
 
-    async def count(self, query: Query = EVERYTHING, *, strict: bool = False) -> Count:
+    async def count(
+        self, query: Query = EVERYTHING, *, strict: bool = False, verify: int = 1
+    ) -> Count:
         """How many machines match: a number that carries its `coverage`."""
         predicate = self.predicate(query)
+        check_verify(verify)
         await self.joined()
-        driver = self.driver
-        operation = self.engine.hub.find(predicate, driver.clock(), count_only=True, strict=strict)
-        result = await driver.wait(operation)
+        hub, now = self.engine.hub, self.driver.clock()
+        operation = hub.find(predicate, now, count_only=True, strict=strict, verify=verify)
+        result = await self.driver.wait(operation)
         return Count(result.matches, result.coverage)
 
     async def put(

@@ -40,6 +40,7 @@ def coverage_to_plain(coverage: Coverage) -> dict[str, Any]:
         "asked": coverage.asked,
         "rtt": coverage.rtt,
         "pruned": coverage.pruned,
+        "verified": coverage.verified,
     }
 
 

@@ -2,19 +2,19 @@
 
     dh_range  args   [hub, cookie, prefix, predicate, limit, order, flags, after, padding]
               reply  a bundle of [header | nil, items | nil, hits]
-              header [key, depth, cookie, covers, matches, next, pruned]
+              header [key, depth, cookie, covers, matches, next, pruned, others?]
 
 An answer covers the asked prefix as far as it lies in the member's group; each sibling subtree
 between the asked prefix and the group that may hold a match becomes a frontier item with
 contacts. A member that is not below the asked prefix covers nothing and names contacts that are
-nearer to it.
+nearer to it. An asker that wants more than one member to answer is told of some others.
 
 Nobody can aim us at a third party: an asker that has not proved to receive at its address (by
 the cookie, or by having answered us before) gets at most three times the bytes it sent, hits
 that do not fit left for the next page. So who wants a long answer at once pads its request.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import nsmallest
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ import msgspec
 
 from dhtos.core.bound import Bound
 from dhtos.core.contact import Contact
-from dhtos.core.group import Member
+from dhtos.core.group import Member, State
 from dhtos.core.ids import Endpoint, Prefix
 from dhtos.core.limits import (
     AMPLIFICATION_MAX,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 STRICT = 1
 COUNT_ONLY = 2
+NAME_OTHERS = 4
 _BOUND_CACHE = 64
 _REQUEST_BYTES = 64  # of a request beside its predicate and its padding, at least
 PREDICATE_BYTES_MAX = 6000
@@ -66,11 +67,13 @@ class Question:
     order: Order | None
     strict: bool = False
     count_only: bool = False
+    voices: int = 1  # how many members are still to answer for the same subtree
 
     def to_wire(self) -> list[Any]:
         """The fields behind the prefix: predicate, limit, order, and flags last."""
         order = None if self.order is None else list(self.order)
         flags = STRICT * self.strict | COUNT_ONLY * self.count_only
+        flags |= NAME_OTHERS * (self.voices > 1)
         return [self.predicate, self.limit, order, flags]
 
 
@@ -105,6 +108,7 @@ class Answer:
     matches: int
     pruned: int  # subtrees passed over because their summary proves that nothing matches
     more: bool  # whether the limit left hits behind
+    others: list[Contact] = field(default_factory=list)  # who else can answer for the same
 
 
 def order_value(record: Record, schema: Schema, order: Order) -> float:
@@ -140,7 +144,15 @@ def answer(hub: "Hub", prefix: Prefix, question: Question, after: list[Any] | No
     matching = [m for m in group.under(covers) if question.bound.matches(m.record)]
     hits, more = _select(hub.schema, matching, question, after)
     items, pruned = _frontier(hub, indexes, question)
-    return Answer([covers], items, hits, len(matching), pruned, more)
+    others = _others(hub) if question.voices > 1 else []
+    return Answer([covers], items, hits, len(matching), pruned, more, others)
+
+
+def _others(hub: "Hub") -> list[Contact]:
+    """Some members of the own group: each of them holds what we hold."""
+    alive = [m for m in hub.group.nodes() if m.state is State.ALIVE]
+    chosen = hub.core.rng.sample(alive, min(ITEM_CONTACTS, len(alive)))
+    return [Contact(m.key, m.record.endpoint) for m in chosen]
 
 
 def _select(
@@ -242,6 +254,7 @@ class Answering:
             order,
             bool(flags & STRICT),
             bool(flags & COUNT_ONLY),
+            2 if flags & NAME_OTHERS else 1,
         )
         found = answer(hub, prefix, question, as_after(after, order))
         parts = HIT_PARTS_MAX
@@ -291,6 +304,8 @@ class Answering:
                 last,
                 found.pruned,
             ]
+            if question.voices > 1:
+                header.append([contact.to_wire() for contact in found.others])
             body = _encode([header, items, hits[:count]])
             packed, size = bundle.pack(body)
             needed = bundle.part_count(packed)

@@ -36,7 +36,7 @@ from dhtos.errors import MalformedMessage, Unreachable, UsageError
 from dhtos.protocol.answer import Answering, Order, Question
 from dhtos.protocol.calls import Call
 from dhtos.protocol.foreign import Foreign
-from dhtos.protocol.frontier import FindResult
+from dhtos.protocol.frontier import FindResult, check_verify
 from dhtos.protocol.gossip import Gossip
 from dhtos.protocol.hubwire import (
     state_rumour,
@@ -169,12 +169,14 @@ class Hub:
         order: Order | None = None,
         strict: bool = False,
         count_only: bool = False,
+        verify: int = 1,
         cursor: bytes | None = None,
     ) -> Operation[FindResult]:
         """Ask the whole hub; hits stream into the operation as they come.
 
         Raises UsageError for a predicate that other nodes would refuse to read.
         """
+        check_verify(verify)
         wire = msgspec.msgpack.encode(predicate.to_wire())
         try:
             bound = self.answering.bound(wire)
@@ -182,7 +184,7 @@ class Hub:
             raise UsageError(
                 f"{error}: values stand in a predicate as Schema.check returns them"
             ) from error
-        question = Question(wire, bound, limit, order, strict, count_only)
+        question = Question(wire, bound, limit, order, strict, count_only, verify)
         return Walk(self, question, now, cursor=cursor).operation
 
     def match_all(self) -> Question:

@@ -14,6 +14,10 @@ the shape of the data by those who know it, not by a cover computed here.
 It ends when the limit is met (or, ordered, when the k-th value beats every bound left: exact
 top-k), when nothing is left, or at its deadline. What was never answered is reported, never
 hidden: see `Coverage`.
+
+With `verify=r` an answered subtree comes back as an item of the next voice, to be asked of a
+member that has not spoken for it, until r have; what they say is merged. An item of a later voice
+that nobody is left to ask has not failed, it lowers `Coverage.verified`.
 """
 
 from dataclasses import replace
@@ -24,7 +28,13 @@ from dhtos.core.contact import Contact
 from dhtos.core.coverage import Coverage
 from dhtos.core.hit import Hit
 from dhtos.core.ids import Endpoint, Prefix
-from dhtos.core.limits import OPERATION_DEADLINE_S, WALK_ALPHA, WALK_FRONTIER_MAX, WALK_HITS_MAX
+from dhtos.core.limits import (
+    ITEM_CONTACTS,
+    OPERATION_DEADLINE_S,
+    WALK_ALPHA,
+    WALK_FRONTIER_MAX,
+    WALK_HITS_MAX,
+)
 from dhtos.core.record import Record
 from dhtos.errors import MalformedMessage, NoPeers
 from dhtos.protocol.answer import Item, Question, answer, as_after, sort_key
@@ -32,6 +42,7 @@ from dhtos.protocol.bundle import Assembly
 from dhtos.protocol.calls import Call
 from dhtos.protocol.frontier import (
     FindResult,
+    Resumption,
     Told,
     WalkItem,
     range_args,
@@ -39,9 +50,11 @@ from dhtos.protocol.frontier import (
     read_cursor,
     read_hit,
     read_item,
+    read_others,
     write_cursor,
 )
 from dhtos.protocol.hubwire import as_bytes, as_int, as_key, as_list, as_prefix, bad
+from dhtos.protocol.tally import Tally
 from dhtos.protocol.wire import decode_plain
 
 if TYPE_CHECKING:
@@ -69,31 +82,31 @@ class Walk:
         self.core = hub.core
         self.question = question
         self.prefix = prefix or Prefix(0, 0)
-        self._after: list[Any] | None = None  # ordered: where an earlier page ended
-        items = [WalkItem(self.prefix, contacts or [], 0)]
+        start = Resumption([WalkItem(self.prefix, contacts or [], 0)])
         if cursor is not None:  # it may be refused, so nothing is begun before
-            items, self._after = read_cursor(cursor, question.order)
+            start = read_cursor(cursor, question.order, question.voices)
+        self._after = start.after  # ordered: where an earlier page ended
+        self._given = start.given  # hits of earlier pages that may come again
         self.operation = self.core.operation(self._on_cancel)
         self.found: dict[bytes, tuple[Record, float, Hit]] = {}
         self.max_age = 0.0
-        self.matches = 0
+        self._tally = Tally(question.voices)
         self._waiting: list[WalkItem] = []
         self._active: list[WalkItem] = []
         self._failed: list[WalkItem] = []
         self._resume: list[WalkItem] = []
-        self._resolved: set[Prefix] = set()
         self._answered: list[Endpoint] = []
         self._asked = 0
         self._round = 0
         self._pruned = 0
         self._timer = self.core.timers.at(now + OPERATION_DEADLINE_S, self._on_deadline)
-        self._begin(items, now, locally=contacts is None and hub.settled)
+        self._begin(start.items, now, locally=contacts is None and hub.settled)
 
     # --- beginning and end ----------------------------------------------------------------------
 
     def _begin(self, items: list[WalkItem], now: float, *, locally: bool) -> None:
         for item in items:
-            if locally:
+            if locally and self.hub.key not in item.heard:
                 self._answer_locally(item, now)
             else:
                 item.contacts = item.contacts or self.hub.gateway_contacts()
@@ -106,19 +119,23 @@ class Walk:
         self._pump(now)
 
     def _answer_locally(self, item: WalkItem, now: float) -> None:
-        found = answer(self.hub, item.prefix, self.question, item.after or self._after)
+        found = answer(self.hub, item.prefix, self._question(item), item.after or self._after)
         self._pruned += found.pruned
         if not found.covers:
             item.contacts = [*found.items[0].contacts, *item.contacts]
             self._waiting.append(item)
             return
+        item.round = -1  # nothing was sent: what follows is the first round
+        item.spoke |= {self.hub.key}
         for inner in found.items:
-            self._add(inner, 0, item.after)
+            self._add(inner, item)
         hits = [(m.key, m.record, m.born) for m in found.hits]
-        if self._settle(item, found.covers[0], found.matches, hits, now) and found.more:
+        after = None
+        if found.more:
             last = found.hits[-1]
             after = sort_key(last.key, last.record, self.hub.schema, self.question.order)
-            self._continue(item, found.covers[0], after, [])
+        if self._settle(item, found.covers[0], found.matches, hits, now):
+            self._go_on(item, found.covers[0], after, None, found.others)
 
     def _on_cancel(self, _now: float) -> None:
         self._timer.cancel()
@@ -144,22 +161,37 @@ class Walk:
         hits = self._ordered_hits() if self.question.order is not None else None
         if hits is not None:
             self.operation.push(hits)
-        got = float(self.matches)
-        missed = sum(item.weight for item in left + self._failed)
-        coverage = Coverage(
-            fraction=got / (got + missed) if missed else 1.0,
-            complete=not left and not self._failed and not self._resume,
-            limited=bool(left or self._resume) and not self._failed,
-            failed_prefixes=tuple(item.prefix for item in self._failed),
+        matches = self._tally.total(list(self.found))
+        coverage = self._coverage(left, matches)
+        everything = hits if hits is not None else [hit for _, _, hit in self.found.values()]
+        failed = [item for item in self._failed if item.voice == 1]
+        cursor = write_cursor(
+            left + failed + self._resume,
+            self._last_place(),
+            self.question.voices,
+            self._given.union(self.found),
+        )
+        self._active, self._waiting = [], []
+        self.operation.finish(FindResult(tuple(everything), coverage, matches, cursor))
+
+    def _coverage(self, left: list[WalkItem], matches: int) -> Coverage:
+        failed = [item for item in self._failed if item.voice == 1]
+        missed = sum(item.weight for item in left + failed if item.voice == 1)
+        voices = [self.question.voices, *(item.voice - 1 for item in self._failed)]
+        if self.question.order is None:  # else what is left was proved not to matter
+            voices += [item.voice - 1 for item in left if item.voice > 1]
+            voices += [item.voice for item in self._resume]
+        return Coverage(
+            fraction=matches / (matches + missed) if missed else 1.0,
+            complete=not left and not failed and not self._resume,
+            limited=bool(left or self._resume) and not failed,
+            failed_prefixes=tuple(item.prefix for item in failed),
             max_age_s=self.max_age,
             asked=self._asked,
             rtt=self._round,
             pruned=self._pruned,
+            verified=min(voices),
         )
-        everything = hits if hits is not None else [hit for _, _, hit in self.found.values()]
-        cursor = write_cursor(left + self._failed + self._resume, self._last_place())
-        self._active, self._waiting = [], []
-        self.operation.finish(FindResult(tuple(everything), coverage, self.matches, cursor))
 
     def _place(self, key: bytes) -> list[Any]:
         return sort_key(key, self.found[key][0], self.hub.schema, self.question.order)
@@ -177,18 +209,19 @@ class Walk:
 
     # --- the frontier -----------------------------------------------------------------------------
 
-    def _add(self, told: Item, round_: int, after: list[Any] | None) -> None:
+    def _add(self, told: Item, parent: WalkItem) -> None:
         """A subtree that somebody says is to be asked.
 
         Behind a place (`after`) it is part of a subtree that was answered for by somebody whose
         group is larger than that of whom we asked for the next page: what is left of it counts.
         """
-        if after is None and self._is_resolved(told.prefix):
+        if parent.after is None and self._tally.holds(parent.voice, told.prefix):
             return
         if not self.question.bound.intersects(told.prefix):
             return
-        item = WalkItem(told.prefix, told.contacts, round_)
-        item.after = after
+        item = parent.part(told.prefix, told.contacts)
+        if item.after is None:
+            item.spoke = frozenset()
         item.estimate = told.estimate
         item.bound = -inf if told.bound is None else told.bound
         if len(self._waiting) >= WALK_FRONTIER_MAX:
@@ -196,12 +229,6 @@ class Walk:
             self._failed.append(item)
         else:
             self._waiting.append(item)
-
-    def _is_resolved(self, prefix: Prefix) -> bool:
-        lengths = {p.length for p in self._resolved if p.length <= prefix.length}
-        return any(
-            Prefix(prefix.value >> (prefix.length - n), n) in self._resolved for n in lengths
-        )
 
     def _pump(self, now: float) -> None:
         while True:
@@ -223,6 +250,8 @@ class Walk:
     def _best(self) -> WalkItem:
         if self.question.order is not None:
             return min(self._waiting, key=lambda item: (item.bound, -item.estimate))
+        if self.question.limit:  # what begins to give hits is finished first: shorter cursors
+            return max(self._waiting, key=lambda item: (item.voice, item.estimate))
         return max(self._waiting, key=lambda item: item.estimate)
 
     def _satisfied(self) -> bool:
@@ -246,12 +275,14 @@ class Walk:
             contact = item.contacts.pop(0)
             if contact.endpoint in item.asked and item.after is None:
                 continue
+            if contact.id in item.heard:
+                continue
             item.asked.add(contact.endpoint)
             self._send(item, contact, now)
             return
         if item.open:
             return
-        if item.detours < _DETOURS_MAX:
+        if item.voice == 1 and item.detours < _DETOURS_MAX:
             item.detours += 1
             others = [e for e in reversed(self._answered) if e not in item.asked]
             if others:
@@ -261,11 +292,19 @@ class Walk:
         self._active.remove(item)
         self._failed.append(item)
 
-    def _send(self, item: WalkItem, contact: Contact, now: float) -> None:
+    def _question(self, item: WalkItem) -> Question:
+        """What is asked about an item: no more hits than are missing, behind those we have."""
         question = self.question
         if question.limit and question.order is None:
-            missing = max(question.limit - len(self.found), 1)
-            question = replace(question, limit=missing)
+            limit = max(question.limit - len(self.found), 1) + len(self._given)
+            limit += len(self.found) if item.voice > 1 else 0
+            question = replace(question, limit=min(limit, WALK_HITS_MAX))
+        if question.voices > 1:
+            question = replace(question, voices=question.voices - item.voice + 1)
+        return question
+
+    def _send(self, item: WalkItem, contact: Contact, now: float) -> None:
+        question = self._question(item)
         self._asked += 1
         after = item.after or self._after
         call = self.core.calls.send(
@@ -316,7 +355,8 @@ class Walk:
             if body is None:
                 return
             told = read_answer(decode_plain(body))
-            if told is None:  # it is still joining itself
+            if told is None or as_key(told[0][0]) in item.heard:
+                # It is still joining itself, or has spoken under another address.
                 self._retry(item, call, now)
                 return
             self._take_answer(item, contact, told, now)
@@ -343,6 +383,7 @@ class Walk:
         matches = as_int(fields[4], 0, WALK_HITS_MAX)
         after = as_after(fields[5], self.question.order)
         pruned = as_int(fields[6], 0, WALK_FRONTIER_MAX)
+        others = read_others(fields)
         items = [read_item(one) for one in told_items]
         hits = [read_hit(one, self.hub.schema, now) for one in told_hits]
         self._drop_calls(item)
@@ -360,24 +401,35 @@ class Walk:
             and self.question.bound.matches(hit[1])
         ]
         self.core.counters["hits_refused"] += len(hits) - len(kept)
+        item.spoke |= {key}
         whole = self._settle(item, covers[0], matches, kept, now)
         for inner in items:
             if item.prefix.covers(inner.prefix) and inner.prefix.length > item.prefix.length:
-                self._add(inner, item.round + 1, item.after)
-        if whole and after is not None:
+                self._add(inner, item)
+        if whole:
             again = Contact(key, contact.endpoint)
-            self._continue(item, covers[0], after, [again, *item.contacts])
+            self._go_on(item, covers[0], after, again, [*others, *_members(kept)])
 
-    def _continue(
-        self, item: WalkItem, prefix: Prefix, after: list[Any], contacts: list[Contact]
+    def _go_on(
+        self,
+        item: WalkItem,
+        covers: Prefix,
+        after: list[Any] | None,
+        again: Contact | None,
+        others: list[Contact],
     ) -> None:
-        """There is more behind `after`: another page now, or a place for the cursor."""
-        page = WalkItem(prefix, contacts, item.round + 1)
-        page.after = after
-        if self.question.order is None and self._full():
-            self._resume.append(page)
-        elif self._wants_page(after):
-            self._waiting.append(page)
+        """After an answer: its next page, now or by the cursor; after the last, the next voice."""
+        if after is not None:
+            contacts = [] if again is None else [again, *item.contacts]
+            page = item.page(covers, after, contacts)
+            if self.question.order is None and self._full():
+                self._resume.append(page)
+                return
+            if self._wants_page(after):
+                self._waiting.append(page)
+                return
+        if item.voice < self.question.voices and not self._tally.holds(item.voice + 1, covers):
+            self._waiting.append(item.check(covers, others))
 
     def _full(self) -> bool:
         return 0 < self.question.limit <= len(self.found)
@@ -412,20 +464,17 @@ class Walk:
         """Keep the hits of an answered subtree; False when the limit left some behind."""
         question = self.question
         if item.after is None:
-            self.matches += matches
-            self._resolved.add(covers)
+            self._tally.add(item.voice, covers, matches)
         fresh = []
         whole = True
         for n, (key, record, born) in enumerate(hits):
-            if question.order is None and self._full():
-                rest = WalkItem(covers, [], item.round)
-                rest.after = [hits[n - 1][0]] if n else item.after
-                self._resume.append(rest)
+            held = self.found.get(key)
+            if key in self._given or (held is not None and held[0].seq >= record.seq):
+                continue
+            if held is None and question.order is None and self._full():
+                self._resume.append(item.page(covers, [hits[n - 1][0]] if n else item.after, []))
                 whole = False
                 break
-            held = self.found.get(key)
-            if held is not None and held[0].seq >= record.seq:
-                continue
             hit = self.hub.hit(record, now - born)
             self.found[key] = (record, born, hit)
             self.max_age = max(self.max_age, now - born)
@@ -433,3 +482,9 @@ class Walk:
                 fresh.append(hit)
         self.operation.push(fresh)
         return whole
+
+
+def _members(hits: list[tuple[bytes, Record, float]]) -> list[Contact]:
+    """The nodes among some hits: each is a member where its record lies."""
+    nodes = [(key, record) for key, record, _ in hits if record.serves]
+    return [Contact(key, record.endpoint) for key, record in nodes[:ITEM_CONTACTS]]

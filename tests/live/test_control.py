@@ -60,6 +60,12 @@ def test_find_streams_hits_and_ends_with_coverage(serve):
         assert answer.end["matches"] == 1
         end = await client.call("find", query="cores > 8")
         assert end["matches"] == 0
+        end = await client.call("find", verify=2)
+        assert end["coverage"]["verified"] == 1  # the only member there is
+        assert (await client.call("count", verify=2))["coverage"]["verified"] == 1
+        for op in ("find", "count"):
+            with pytest.raises(UsageError, match=r"verify must be 1\.\.4 members, got 9"):
+                await client.call(op, verify=9)
 
     serve(main)
 

@@ -17,6 +17,7 @@ COMPLETE: Plain = {
     "asked": 3,
     "rtt": 2,
     "pruned": 0,
+    "verified": 1,
 }
 GAPS: Plain = COMPLETE | {"complete": False, "fraction": 0.75, "failed_prefixes": ["01", "110"]}
 LIMITED: Plain = COMPLETE | {"complete": False, "limited": True, "fraction": 0.3}
@@ -65,8 +66,8 @@ class FakeAsker:
         matches = len(self.machines)
         return {"matches": matches, "coverage": self.coverage, "cursor": self.cursor}
 
-    async def count(self, query: str, *, strict: bool) -> Plain:
-        self._ask("count", query, strict)
+    async def count(self, query: str, *, strict: bool, verify: int) -> Plain:
+        self._ask("count", query, strict, verify)
         return {"count": len(self.machines), "coverage": self.coverage}
 
     async def members(self) -> list[Plain]:

@@ -168,10 +168,12 @@ async def test_a_daemon_is_asked_over_its_socket() -> None:
             "order_by": "price",
             "descending": True,
             "strict": True,
+            "verify": 1,
             "cursor": "YWJj",
         },
     )
-    assert await daemon.count("true", strict=False) == {"count": 1}
+    assert await daemon.count("true", strict=False, verify=2) == {"count": 1}
+    assert client.asked.pop() == ("count", {"query": "true", "strict": False, "verify": 2})
     assert await daemon.members() == [{"id": "00" * 20}]
     assert await daemon.status() == {"id": "x"}
 
@@ -229,8 +231,8 @@ class FakeNode:
         self.asked.append((query, options))
         return self.finding.result
 
-    async def count(self, query: str, *, strict: bool = False) -> Count:
-        self.asked.append((query, strict))
+    async def count(self, query: str, *, strict: bool = False, verify: int = 1) -> Count:
+        self.asked.append((query, strict, verify))
         return Count(1, COVERAGE)
 
     async def put(self, key: str, value: object, *, ttl_s: float) -> PutResult:
@@ -256,7 +258,8 @@ async def test_a_light_client_answers_in_the_same_form() -> None:
     assert query == "cores >= 8"
     assert options["cursor"] == b"abc"
     assert options["order_by"] == "price"
-    counted = await client.count("true", strict=True)
+    counted = await client.count("true", strict=True, verify=3)
+    assert node.asked.pop() == ("true", True, 3)
     assert counted["count"] == 1
     assert counted["coverage"]["asked"] == 1
     assert [member["id"] for member in await client.members()] == ["00" * 20]

@@ -39,7 +39,8 @@ def test_find_shows_the_columns_that_were_asked_for(shell: Any, fleet: Any) -> N
 
 def test_find_passes_on_everything(shell: Any, fleet: Any) -> None:
     shell.run(
-        "find", "cores >= 8", "--limit", "5", "--order-by", "-price", "--strict", "--cursor", "YWJj"
+        *("find", "cores >= 8", "--limit", "5", "--order-by", "-price", "--strict"),
+        *("--cursor", "YWJj", "--verify", "3"),
     )
     (asked,) = fleet.asked
     question = asked[1]
@@ -48,6 +49,7 @@ def test_find_passes_on_everything(shell: Any, fleet: Any) -> None:
     assert question.order_by == "price"
     assert question.descending
     assert question.strict
+    assert question.verify == 3
     assert question.cursor == "YWJj"
 
 
@@ -91,6 +93,22 @@ def test_an_incomplete_answer_ends_with_six_only_where_asked(
     assert len(lines) == 2
     assert shell.err == "warning: the answer is not complete: 75%, gaps\n"
     shell.run("count", "--require-complete", code=6)
+
+
+def test_whoever_wanted_more_members_hears_when_there_are_fewer(
+    shell: Any, fleet: Any, plain: Any
+) -> None:
+    shell.run("find", "cores >= 8", "--verify", "2")
+    assert "warning: 1 member answered for some subtree, not 2\n" in shell.err
+    shell.run("count", "cores >= 8", "--verify", "2")
+    assert "warning: 1 member answered for some subtree, not 2\n" in shell.err
+    fleet.coverage = plain.LIMITED
+    shell.run("find", "cores >= 8", "--verify", "2")  # it stopped as soon as it had enough
+    assert "answered for some" not in shell.err
+    fleet.coverage = plain.COMPLETE | {"verified": 2}
+    shell.run("find", "cores >= 8", "--verify", "2")
+    assert "answered for some" not in shell.err
+    shell.refused("find", "cores >= 8", "--verify", "9")
 
 
 def test_an_answer_out_of_the_own_group_says_so(shell: Any, fleet: Any) -> None:
@@ -137,7 +155,7 @@ def test_seeds_of_the_environment_belong_to_the_daemon(
 
 def test_count_is_a_number(shell: Any, fleet: Any, plain: Any) -> None:
     assert shell.run("count", "cores >= 8", "--strict") == "2\n"
-    assert fleet.asked == [("count", "cores >= 8", True)]
+    assert fleet.asked == [("count", "cores >= 8", True, 1)]
     assert shell.json("count") == {"count": 2, "coverage": fleet.coverage}
     fleet.coverage = plain.GAPS
     assert shell.run("count") == "2\n"

@@ -103,12 +103,15 @@ def body_of(
     after: list[Any] | None = None,
     pruned: int = 0,
     key: bytes = bytes(20),
+    others: list[Record] | None = None,
 ) -> list[Any]:
     """A whole answer of `dh_range`: header, items, hits."""
     hits = hits or []
     count = len(hits) if matches is None else matches
     prefixes = [] if covers is None else [covers.to_wire()]
     header = [key, 3, b"cookie!!", prefixes, count, after, pruned]
+    if others is not None:
+        header.append([contact_of(record).to_wire() for record in others])
     return [header, items or [], [[0.5, record] for record in hits]]
 
 

@@ -115,7 +115,7 @@ def test_a_cursor_keeps_what_is_left_and_whom_to_ask() -> None:
     left = [walk_item(0), walk_item(7, after=[KEY], contacts=2), walk_item(160, contacts=9)]
     cursor = write_cursor(left, None)
     assert cursor is not None
-    items, after = read_cursor(cursor, None)
+    items, after = read_cursor(cursor, None).items, read_cursor(cursor, None).after
     assert after is None
     assert shape(items) == [
         (Prefix(0, 0), None, []),
@@ -131,14 +131,14 @@ def test_gateways_are_not_named_in_a_cursor() -> None:
     item.contacts.insert(0, Contact(b"", ("10.9.9.9", 7400)))
     cursor = write_cursor([item], None)
     assert cursor is not None
-    assert shape(read_cursor(cursor, None)[0]) == [(item.prefix, None, item.contacts[1:])]
+    assert shape(read_cursor(cursor, None).items) == [(item.prefix, None, item.contacts[1:])]
 
 
 @pytest.mark.parametrize("best", [0.25, -inf, inf, 3.0])
 def test_an_ordered_cursor_is_the_place_of_the_last_hit(best: float) -> None:
     cursor = write_cursor([walk_item(5)], [best, KEY])
     assert cursor is not None
-    items, after = read_cursor(cursor, BY)
+    items, after = read_cursor(cursor, BY).items, read_cursor(cursor, BY).after
     assert after == [best, KEY]
     assert shape(items) == [(Prefix(0, 0), None, [])]
 
@@ -197,6 +197,6 @@ def test_a_cursor_belongs_to_its_order() -> None:
     plain, ordered = write_cursor([walk_item(3)], None), write_cursor([], [1.0, KEY])
     assert plain is not None
     assert ordered is not None
-    for cursor, by in ((plain, BY), (ordered, None), (packed([3, []]), None)):
+    for cursor, by in ((plain, BY), (ordered, None), (packed([3, 2, [], []]), None)):
         with pytest.raises(UsageError, match="another order"):
             read_cursor(cursor, by)

@@ -6,6 +6,7 @@ from zlib import crc32
 
 import msgspec
 import pytest
+from foreign_world import foreign
 from hub_world import (
     ALL,
     GIB,
@@ -32,7 +33,7 @@ from dhtos.core.predicate import Box, Predicate, Range
 from dhtos.core.record import Record
 from dhtos.errors import Closed, NoPeers, UsageError
 from dhtos.protocol import walk as walk_module
-from dhtos.protocol.answer import order_value
+from dhtos.protocol.answer import COUNT_ONLY, NAME_OTHERS, order_value
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.operation import Operation
 
@@ -1054,3 +1055,270 @@ def test_after_a_third_died_at_once_nothing_alive_is_lost_in_silence() -> None:
             assert record.node_id in got or failed
         assert result.coverage.complete == (not result.coverage.failed_prefixes)
     fleet.cluster.check()
+
+
+# --- several members for one subtree --------------------------------------------------------------
+
+
+def answers(lone: Lone, asked: Asked, covers: Prefix, by: Record, **options: Any) -> None:
+    """Let the node of `by` answer."""
+    lone.reply(asked, told(covers, key=by.key(SCHEMA), **options))
+
+
+@pytest.mark.parametrize("verify", [0, 5, True, 2.0, None])
+def test_a_number_of_members_that_cannot_be_is_refused(verify: Any) -> None:
+    lone = client(GATE)
+    with pytest.raises(UsageError, match=r"verify must be 1\.\.4 members, got"):
+        find(lone, verify=verify)
+    assert asks(lone) == []
+
+
+def test_a_second_member_adds_what_the_first_one_missed() -> None:
+    lone = client(GATE)
+    operation = find(lone, verify=2)
+    (first,) = asks(lone)
+    assert first.args[6] == NAME_OTHERS
+    answers(lone, first, WHOLE, SMALL[0], hits=SMALL[:4], others=SMALL[1:3])
+    assert ids_of(operation) == nodes(SMALL[:4])  # nobody waits for the second to see these
+    (second,) = asks(lone)
+    assert (prefix_of(second), second.endpoint) == (WHOLE, SMALL[1].endpoint)
+    assert second.args[6] == 0  # it is the last: no others are wanted
+    answers(lone, second, WHOLE, SMALL[1], hits=SMALL[2:])
+    result = operation.result()
+    assert ids(result) == nodes(SMALL)
+    assert result.matches == len(SMALL)  # not the four that each of them knows
+    assert len(operation.items) == len(SMALL)
+    coverage = result.coverage
+    assert (coverage.complete, coverage.verified, coverage.asked, coverage.rtt) == (True, 2, 2, 2)
+
+
+def ids_of(operation: Operation[FindResult]) -> set[bytes]:
+    return {bytes(hit.id) for hit in operation.items}
+
+
+def test_of_two_versions_the_newer_is_in_the_result_whoever_had_it() -> None:
+    lone = client(GATE)
+    operation = find(lone, verify=2)
+    (first,) = asks(lone)
+    old, new = (machine(1, cores=2, mem=4 * GIB, seq=seq) for seq in (5, 6))
+    answers(lone, first, WHOLE, BIG[0], hits=[old], others=BIG[1:2])
+    (second,) = asks(lone)
+    answers(lone, second, WHOLE, BIG[1], hits=[new])
+    result = operation.result()
+    assert [hit.seq for hit in result.hits] == [6]
+    assert result.matches == 1
+
+
+def test_without_a_hint_the_members_among_the_hits_are_asked() -> None:
+    lone = client(GATE)
+    operation = find(lone, verify=2)
+    (first,) = asks(lone)
+    rows = [foreign("vm-1"), foreign("vm-2")]
+    answers(lone, first, WHOLE, SMALL[2], hits=[*rows, *SMALL[2:4]])
+    (second,) = asks(lone)
+    assert second.endpoint == SMALL[3].endpoint  # neither a row nor itself
+    answers(lone, second, WHOLE, SMALL[3], hits=[*rows, *SMALL[2:4]])
+    assert operation.result().coverage.verified == 2
+
+
+def test_contacts_of_the_subtree_are_asked_before_those_the_first_one_names() -> None:
+    lone = client(GATE)
+    operation = find(lone, verify=2)
+    (gate,) = asks(lone)
+    answers(lone, gate, LOW, SMALL[0], items=[item(HIGH, *GATES[1:])], others=SMALL[1:2])
+    by_prefix = {prefix_of(asked): asked for asked in asks(lone)}
+    assert by_prefix[LOW].endpoint == SMALL[1].endpoint
+    answers(lone, by_prefix[LOW], LOW, SMALL[1])
+    answers(lone, by_prefix[HIGH], HIGH, BIG[0], hits=BIG, others=BIG[1:2])
+    (check,) = asks(lone)
+    assert (prefix_of(check), check.endpoint) == (HIGH, GATES[2])
+    answers(lone, check, HIGH, BIG[2], hits=BIG)
+    assert operation.result().coverage.verified == 2
+
+
+def test_who_answers_under_another_address_does_not_count_twice() -> None:
+    lone = client(*GATES[:1])
+    operation = find(lone, verify=2)
+    (first,) = asks(lone)
+    named = [machine(40, cores=2), machine(41, cores=2)]
+    answers(lone, first, WHOLE, SMALL[0], hits=SMALL, others=named)
+    (second,) = asks(lone)
+    answers(lone, second, WHOLE, SMALL[0], hits=SMALL)
+    (third,) = asks(lone)
+    assert {second.endpoint, third.endpoint} == {record.endpoint for record in named}
+    answers(lone, third, WHOLE, SMALL[1], hits=SMALL)
+    assert operation.result().coverage.verified == 2
+
+
+def test_where_nobody_else_is_the_coverage_says_so_and_nothing_has_failed() -> None:
+    lone = client(GATE)
+    operation = find(lone, verify=2)
+    (first,) = asks(lone)
+    answers(lone, first, WHOLE, SMALL[0], hits=SMALL[:1], others=[])
+    coverage = operation.result().coverage
+    assert (coverage.complete, coverage.fraction, coverage.verified) == (True, 1.0, 1)
+    assert (coverage.failed_prefixes, operation.result().cursor) == ((), None)
+
+
+def test_a_dead_second_member_is_followed_by_another() -> None:
+    lone = client(GATE)
+    operation = find(lone, verify=2)
+    (first,) = asks(lone)
+    answers(lone, first, WHOLE, SMALL[0], others=SMALL[1:3])
+    (dead,) = asks(lone)
+    alive = until_asks(lone, SMALL[2].endpoint)
+    assert dead.endpoint == SMALL[1].endpoint
+    answers(lone, alive, WHOLE, SMALL[2])
+    assert operation.result().coverage.verified == 2
+
+
+def test_a_subtree_nobody_answered_for_was_verified_by_none() -> None:
+    lone = client(GATE)
+    operation = find(lone)
+    asks(lone)
+    lone.wait(OPERATION_DEADLINE_S + 1)
+    assert operation.result().coverage.verified == 0
+
+
+def test_a_second_member_of_a_smaller_group_leaves_the_rest_to_others() -> None:
+    """They draw the line differently: what each covers is compared where they overlap."""
+    lone = client(GATE)
+    operation = find(lone, verify=2)
+    (first,) = asks(lone)
+    answers(lone, first, WHOLE, SMALL[0], hits=SMALL[:5], others=SMALL[1:2])
+    (second,) = asks(lone)
+    items = [item(HIGH, SMALL[0].endpoint, endpoint_of(99))]
+    items[0][4][0][0] = SMALL[0].key(SCHEMA)
+    answers(lone, second, LOW, SMALL[1], hits=SMALL[1:], items=items)
+    (rest,) = asks(lone)
+    assert (prefix_of(rest), rest.endpoint) == (HIGH, endpoint_of(99))
+    answers(lone, rest, HIGH, BIG[0], hits=BIG[:1])
+    result = operation.result()
+    assert ids(result) == nodes([*SMALL, BIG[0]])
+    assert (result.matches, result.coverage.verified) == (7, 2)
+
+
+def test_the_own_group_is_verified_too() -> None:
+    own, *members = SMALL
+    lone = Lone(own, size=16).settle(members)
+    operation = find(lone, verify=3)
+    (second,) = asks(lone)
+    assert second.endpoint in {record.endpoint for record in members}
+    by = next(record for record in members if record.endpoint == second.endpoint)
+    others = [record for record in members if record is not by]
+    answers(lone, second, WHOLE, by, hits=BIG[:1], others=others)
+    (third,) = asks(lone)
+    assert third.endpoint not in {own.endpoint, by.endpoint}
+    last = next(record for record in members if record.endpoint == third.endpoint)
+    answers(lone, third, WHOLE, last, hits=BIG[1:2])
+    result = operation.result()
+    assert ids(result) == nodes([*SMALL, *BIG[:2]])
+    assert (result.matches, result.coverage.verified, result.coverage.rtt) == (8, 3, 2)
+
+
+def test_a_node_alone_verifies_with_itself() -> None:
+    result = find(Lone(SMALL[0], size=16).settle(), verify=2).result()
+    assert (result.coverage.verified, result.coverage.complete) == (1, True)
+
+
+def test_a_count_takes_the_largest_word_for_each_subtree() -> None:
+    lone = client(GATE)
+    operation = find(lone, verify=2, count_only=True)
+    (first,) = asks(lone)
+    assert first.args[6] == COUNT_ONLY | NAME_OTHERS
+    items = [item(HIGH, endpoint_of(5), endpoint_of(6))]
+    answers(lone, first, LOW, SMALL[0], matches=40, others=SMALL[1:2], items=items)
+    for asked in asks(lone):
+        by, matches = (SMALL[1], 39) if prefix_of(asked) == LOW else (BIG[0], 6)
+        answers(lone, asked, prefix_of(asked), by, matches=matches)
+    (last,) = asks(lone)
+    answers(lone, last, HIGH, BIG[1], matches=8)
+    assert operation.result().matches == 48
+
+
+def test_a_check_is_made_after_the_last_page_and_asks_from_the_beginning() -> None:
+    lone = client(GATE)
+    operation = find(lone, verify=2)
+    (first,) = asks(lone)
+    ordered = sorted(SMALL, key=lambda record: record.key(SCHEMA))
+    after = [ordered[2].key(SCHEMA)]
+    answers(
+        lone, first, WHOLE, SMALL[0], hits=ordered[:3], matches=5, after=after, others=SMALL[:3]
+    )
+    (page,) = asks(lone)
+    assert page.args[7] == after
+    answers(lone, page, WHOLE, SMALL[0], hits=ordered[3:5], matches=5, others=SMALL[:3])
+    (check,) = asks(lone)
+    assert (check.args[7], check.endpoint != SMALL[0].endpoint) == (None, True)
+    answers(lone, check, WHOLE, SMALL[1], hits=ordered)
+    result = operation.result()
+    assert ids(result) == nodes(SMALL)
+    assert (result.matches, result.coverage.verified) == (6, 2)
+
+
+def test_a_limit_met_by_the_first_member_leaves_the_check_to_the_cursor() -> None:
+    lone = client(GATE)
+    operation = find(lone, verify=2, limit=3)
+    (first,) = asks(lone)
+    ordered = sorted(SMALL, key=lambda record: record.key(SCHEMA))
+    seen = ordered[1:4]  # it has missed the very first
+    answers(lone, first, WHOLE, SMALL[0], hits=seen, others=SMALL[1:3])
+    page = operation.result()
+    assert ids(page) == nodes(seen)
+    coverage = page.coverage
+    assert (coverage.limited, coverage.complete, coverage.verified) == (True, False, 1)
+    assert coverage.fraction == 1.0
+
+    operation = find(lone, verify=2, limit=3, cursor=page.cursor)
+    (check,) = asks(lone)
+    assert check.endpoint in {record.endpoint for record in SMALL[1:3]}
+    assert check.args[4] == 6  # three may be those that were given already
+    answers(lone, check, WHOLE, SMALL[1], hits=ordered[:5])
+    page = operation.result()
+    assert ids(page) == nodes([ordered[0], ordered[4]])
+    assert (page.cursor, page.coverage.verified, page.coverage.complete) == (None, 2, True)
+
+
+def test_a_cursor_of_other_members_is_refused() -> None:
+    lone = client(GATE)
+    cursors = {}
+    for verify in (1, 2, 3):
+        operation = find(lone, verify=verify, limit=1)
+        answers(lone, asks(lone)[0], WHOLE, SMALL[0], hits=SMALL[:2], others=SMALL[1:3])
+        cursors[verify] = operation.result().cursor
+    for made, cursor in cursors.items():
+        for verify in {1, 2, 3} - {made}:
+            with pytest.raises(UsageError, match="another order or verify"):
+                find(lone, verify=verify, limit=1, cursor=cursor)
+
+
+def test_the_best_are_verified_where_they_may_be_better() -> None:
+    lone = client(GATE)
+    operation = find(lone, order=order("price"), limit=1, verify=2)
+    (first,) = asks(lone)
+    cheap, dear = sorted(SMALL, key=lambda record: record.attributes(SCHEMA)["price"])[:2]
+    items = [item(HIGH, endpoint_of(9), bound=0.5)]
+    answers(lone, first, LOW, SMALL[4], hits=[dear], others=SMALL[1:2], items=items)
+    asked = {prefix_of(one): one for one in asks(lone)}
+    answers(lone, asked[LOW], LOW, SMALL[1], hits=[cheap])
+    result = operation.result()
+    assert ids(result) == {cheap.node_id}
+    assert result.coverage.verified == 2  # the other subtree was proved to be dearer
+
+
+def test_pages_of_verified_answers_give_every_match_once(fleet: Fleet) -> None:
+    client_node = fleet.cluster.add()[0]
+    client_node.engine.hub.gateways = [fleet.cluster.nodes[0].endpoint]
+    predicate = at_least(cores=4)
+    asker = fleet.cluster.nodes[3]
+    whole = fleet.find(asker, predicate, verify=2)
+    assert whole.coverage.verified == 2
+    for node in (asker, client_node):
+        cursor, got = None, []
+        for _ in range(100):
+            page = fleet.find(node, predicate, limit=7, verify=2, cursor=cursor)
+            got += [bytes(hit.id) for hit in page.hits]
+            cursor = page.cursor
+            if cursor is None:
+                break
+        assert sorted(got) == sorted(ids(whole))
