@@ -128,7 +128,9 @@ class Gossip:
         self.push_words([w for w in words if w is not None], hops, to)
 
     def push_words(self, words: list[list[Any]], hops: int, to: list[Endpoint]) -> None:
-        """Send rumours at once."""
+        """Send rumours at once, if there are any."""
+        if not words:
+            return
         for packed in packs(words, _ROOM)[:_PUSHES_MAX]:
             for endpoint in to:
                 self.core.calls.notify(endpoint, "dh_push", [self.hub.number, hops, packed])

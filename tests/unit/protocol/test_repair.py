@@ -70,6 +70,13 @@ def test_what_only_one_holds_goes_to_the_other_both_ways() -> None:
     assert [asked.name for _, asked in mates.carried] == ["dh_sync", "dh_push"]
 
 
+def test_where_nothing_is_wanted_nothing_is_pushed() -> None:
+    mates, one, two = pair()
+    give(two, EXTRA[0])
+    repair(mates, one, two)
+    assert [asked.name for _, asked in mates.carried] == ["dh_sync"]
+
+
 def test_of_what_both_hold_only_the_change_is_sent() -> None:
     mates, one, two = pair()
     for record in EXTRA[:2]:
