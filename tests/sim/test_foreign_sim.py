@@ -7,6 +7,8 @@ from dhtos.core.limits import HEARTBEAT_S, RECORD_TTL_S
 from dhtos.core.predicate import EVERYTHING
 from dhtos.protocol.rows import Row
 
+pytestmark = pytest.mark.slow
+
 PRICE = SCHEMA.index("price")
 ONE_BEAT_S = HEARTBEAT_S + 10.0
 GIANT = {"cores": 512, "mem": 2**44, "gpus": 16, "price": 90, "arch": "ppc64le"}
