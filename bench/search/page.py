@@ -7,7 +7,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench" / "results" / "search.json"
 PAGE = ROOT / "docs" / "explanation" / "search-figures.md"
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+README = ROOT / "README.md"
 
 TARGETS = {
     (20, 0.1): 3.5, (20, 0.01): 3.5, (20, 0.001): 8.0,
@@ -133,15 +133,41 @@ def _fleets(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def short(results: dict[str, Any]) -> str:
+    """Questions that 1 % of the fleet matches, for README."""
+    size = _main_size(results)
+    nodes = f"{size['nodes']:,} nodes"
+    lines = [f"| {nodes}, 1 % match | first 20 | all |", "|---|---|---|"]
+    by = {(c["design"], c["limit"]): c["rpc"] for c in size["cells"] if c["share"] == 0.01}
+    lines += [
+        f"| {design} | {figure(by[design, 20])} | {figure(by[design, 0])} |"
+        for design in dict.fromkeys(name for name, _ in by)
+    ]
+    return "\n".join(lines)
+
+
+def _main_size(results: dict[str, Any]) -> dict[str, Any]:
+    """The 10,000 nodes that targets speak of, or what there is."""
+    sizes: list[dict[str, Any]] = results["sizes"]
+    return next((size for size in sizes if size["nodes"] == ALL_NODES), sizes[-1])
+
+
 def save(results: dict[str, Any]) -> None:
-    """Write the JSON, the page and its plots."""
+    """Write the JSON, the page and its plots, and the lines of README."""
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    head, begin, rest = PAGE.read_text().partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    assert begin, "the page has no mark for figures"
-    assert end, "the page's mark for figures does not end"
-    PAGE.write_text(f"{head}{BEGIN}\n{text(results)}\n{END}{tail}")
+    for path, mark, block in ((PAGE, "figures", text(results)), (README, "search", short(results))):
+        path.write_text(between_marks(path.read_text(), mark, block))
     plot(results, PAGE.parent)
+
+
+def between_marks(page: str, mark: str, block: str) -> str:
+    """The page with `block` between its marks of that name."""
+    begin, end = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
+    head, found, rest = page.partition(begin)
+    _, ended, tail = rest.partition(end)
+    assert found, f"the page has no mark {begin}"
+    assert ended, f"the page has no mark {end}"
+    return f"{head}{begin}\n{block}\n{end}{tail}"
 
 
 def plot(results: dict[str, Any], folder: Path) -> None:
@@ -152,7 +178,7 @@ def plot(results: dict[str, Any], folder: Path) -> None:
     mpl.rcParams.update({"svg.hashsalt": "dhtos", "font.size": 10, "axes.grid": True})
     from matplotlib import pyplot as plt
 
-    largest = max(results["sizes"], key=lambda size: bool(size["nodes"] == ALL_NODES))
+    size_of_shares = _main_size(results)
     by_nodes = [
         (cell["design"], size["nodes"], cell["rpc"])
         for size in results["sizes"]
@@ -161,13 +187,13 @@ def plot(results: dict[str, Any], folder: Path) -> None:
     ]
     by_share = [
         (cell["design"], 100 * cell["share"], cell["rpc"])
-        for cell in largest["cells"]
+        for cell in size_of_shares["cells"]
         if cell["limit"] == 0
     ]
     for name, points, across, title in (
         ("rpc-by-nodes", by_nodes, "nodes", "the first 20 of the 1 % that match"),
         ("rpc-by-share", by_share, "% of the fleet that matches",
-         f"all matches, {largest['nodes']:,} nodes"),
+         f"all matches, {size_of_shares['nodes']:,} nodes"),
     ):  # fmt: skip
         figure_, axes = plt.subplots(figsize=(7.2, 4.4))
         for n, design in enumerate(dict.fromkeys(point[0] for point in points)):

@@ -116,5 +116,15 @@ def test_the_page_says_what_was_measured(crowd, asked, tmp_path):
     written = page.text(results)
     assert f"| {NODES} | first 20, 10 % match | {page.figure(cells[0].rpc)} |" in written
     assert all(cell.design in written for cell in cells)
+    assert f"| {page.figure(cells[2].rpc)} | {page.figure(cells[3].rpc)} |" in page.short(results)
     page.plot(results, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"rpc-by-nodes.svg", "rpc-by-share.svg"}
+
+
+def test_a_block_replaces_what_stood_between_its_marks():
+    before = "a <!-- search: begin -->\nold\n<!-- search: end --> b"
+    after = page.between_marks(before, "search", "new")
+    assert after == "a <!-- search: begin -->\nnew\n<!-- search: end --> b"
+    assert page.between_marks(after, "search", "new") == after
+    with pytest.raises(AssertionError, match="no mark"):
+        page.between_marks("nothing", "search", "new")
