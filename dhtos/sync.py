@@ -197,6 +197,7 @@ class Node:
         descending: bool = False,
         strict: bool = False,
         verify: int = 1,
+        explain: bool = False,
         cursor: bytes | None = None,
     ) -> "Find":
         """The machines that match, as they are found: `for hit in node.find(...)`."""
@@ -209,6 +210,7 @@ class Node:
                 descending=descending,
                 strict=strict,
                 verify=verify,
+                explain=explain,
                 cursor=cursor,
             )
 

@@ -32,6 +32,7 @@ class Question:
     strict: bool = False
     cursor: str | None = None
     verify: int = 1
+    explain: bool = False
 
 
 class Asker(Protocol):
@@ -78,6 +79,7 @@ class DaemonAsker:
             descending=question.descending,
             strict=question.strict,
             verify=question.verify,
+            explain=question.explain,
             cursor=question.cursor,
         )
         async for hit in answer:

@@ -25,12 +25,14 @@ class ClientAsker:
             descending=question.descending,
             strict=question.strict,
             verify=question.verify,
+            explain=question.explain,
             cursor=read_cursor(question.cursor),
         )
         async with asking:
             async for hit in asking:
                 on_hit(hit_to_plain(hit))
-            return result_to_plain(asking.result)
+            schema = self._node.schema if question.explain else None
+            return result_to_plain(asking.result, schema)
 
     async def count(self, query: str, *, strict: bool, verify: int) -> Plain:
         """How many machines match."""

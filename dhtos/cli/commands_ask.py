@@ -59,6 +59,7 @@ def _with_asker(options: Plain, work: Callable[[Asker], Awaitable[T]]) -> T:
 @click.option("--columns", help="Attributes to show, as cores,mem,price.")
 @click.option("--cursor", help="Continue where an earlier answer ended.")
 @click.option("--coverage", "with_end", is_flag=True, help="With --json: a last line of coverage.")
+@click.option("--explain", is_flag=True, help="Show the walk: who was asked, why, and what for.")
 @_strict
 @_verify
 @_require
@@ -72,6 +73,7 @@ def find(
     columns: str | None,
     cursor: str | None,
     with_end: bool,
+    explain: bool,
     strict: bool,
     verify: int,
     require_complete: bool,
@@ -87,7 +89,7 @@ def find(
     name, descending = _order(order_by)
     shown = _columns(schema, columns, predicate, name)
     screen = Screen(as_json=as_json)
-    question = Question(predicate, limit, name, descending, strict, cursor, verify)
+    question = Question(predicate, limit, name, descending, strict, cursor, verify, explain)
     hits: list[Plain] = []
 
     def take(hit: Plain) -> None:
@@ -98,6 +100,8 @@ def find(
     end = _with_asker(options, lambda who: who.find(question, take))
     if hits and not as_json:
         show_machines(screen, schema, hits, shown)
+    if explain:
+        _show_walk(screen, schema, end.pop("steps", []))
     if as_json and with_end:
         screen.line(end)
     elif hits or not end["coverage"]["complete"]:
@@ -348,6 +352,17 @@ def _tell_unverified(screen: Screen, coverage: Plain, verify: int) -> None:
     if coverage["verified"] < verify and not coverage["limited"]:
         heard = plural(coverage["verified"], "member")
         screen.warn(f"warning: {heard} answered for some subtree, not {verify}")
+
+
+def _show_walk(screen: Screen, schema: Schema, steps: list[Plain]) -> None:
+    if screen.as_json:
+        screen.line(steps)
+        return
+    from dhtos.cli.walk_text import walk_lines
+
+    screen.say()
+    for line in walk_lines(steps, schema):
+        screen.say(line)
 
 
 def _judge(coverage: Plain, *, require_complete: bool) -> None:

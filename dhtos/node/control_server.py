@@ -137,13 +137,15 @@ class ControlServer:
             descending=_take(args, "descending", bool, False),
             strict=_take(args, "strict", bool, False),
             verify=_take(args, "verify", int, 1),
+            explain=(explain := _take(args, "explain", bool, False)),
             cursor=_bytes("cursor", cursor) if cursor else None,
         )
         _no_more(args)
+        schema = self._node.schema if explain else None
         async with finding:
             async for hit in finding:
                 yield {"item": hit_to_plain(hit)}
-            yield {"end": result_to_plain(finding.result)}
+            yield {"end": result_to_plain(finding.result, schema)}
 
     async def _count(self, args: Args) -> Lines:
         query = self._query(args)

@@ -20,6 +20,7 @@ class FindOptions(TypedDict, total=False):
     descending: bool
     strict: bool
     verify: int
+    explain: bool
     cursor: bytes | None
 
 

@@ -321,13 +321,15 @@ class Node:
         descending: bool = False,
         strict: bool = False,
         verify: int = 1,
+        explain: bool = False,
         cursor: bytes | None = None,
     ) -> Find:
         """The machines that match, as they are found: `async for hit in node.find(...)`.
 
         `limit=0` is no limit, `cursor` continues an earlier result, `strict` distrusts young
-        summaries, `verify` asks so many members about every subtree. Leaving the loop early frees
-        the query. Raises PredicateError and UsageError at once.
+        summaries, `verify` asks so many members about every subtree, `explain` keeps the steps of
+        the walk. Leaving the loop early frees the query. Raises PredicateError and UsageError at
+        once.
         """
         if type(limit) is not int or limit < 0:
             raise UsageError(f"limit must be 0 (none) or more, got {limit!r}")
@@ -344,6 +346,7 @@ class Node:
                 order=order,
                 strict=strict,
                 verify=verify,
+                explain=explain,
                 cursor=cursor,
             )
 

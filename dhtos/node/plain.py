@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from dhtos.core.coverage import Coverage
 from dhtos.core.hit import Hit
+from dhtos.core.schema import Schema
 from dhtos.kernels import COMPILED
+from dhtos.node.config import format_endpoint
+from dhtos.protocol.explain import Step, narrowed
 from dhtos.protocol.frontier import FindResult
 
 if TYPE_CHECKING:
     from dhtos.node.node import Node
+
+_STEP_FIELDS = (
+    "start_s", "took_s", "round", "voice", "page", "hedge", "late", "expected", "bound",
+    "matches", "hits", "pruned",
+)  # fmt: skip
 
 
 def hit_to_plain(hit: Hit) -> dict[str, Any]:
@@ -44,13 +52,33 @@ def coverage_to_plain(coverage: Coverage) -> dict[str, Any]:
     }
 
 
-def result_to_plain(result: FindResult) -> dict[str, Any]:
-    """The end of a find in plain values; the hits went before it."""
+def result_to_plain(result: FindResult, explain: Schema | None = None) -> dict[str, Any]:
+    """The end of a find in plain values; the hits went before it.
+
+    The steps of the walk are told where a schema is given that says what their prefixes mean.
+    """
     cursor = None if result.cursor is None else b64encode(result.cursor).decode()
-    return {
+    end = {
         "matches": result.matches,
         "coverage": coverage_to_plain(result.coverage),
         "cursor": cursor,
+    }
+    if explain is not None:
+        end["steps"] = [step_to_plain(step, explain) for step in result.steps]
+    return end
+
+
+def step_to_plain(step: Step, schema: Schema) -> dict[str, Any]:
+    """A step of a walk in plain values; prefixes are bits, and `means` what they say."""
+    told = {name: getattr(step, name) for name in _STEP_FIELDS}
+    return told | {
+        "prefix": str(step.prefix),
+        "means": narrowed(schema, step.prefix),
+        "asked": step.asked and format_endpoint(step.asked),
+        "outcome": str(step.outcome),
+        "covers": None if step.covers is None else str(step.covers),
+        "found": [[str(prefix), expected] for prefix, expected in step.found],
+        "cut": [str(prefix) for prefix in step.cut],
     }
 
 

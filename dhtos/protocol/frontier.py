@@ -24,6 +24,7 @@ from dhtos.errors import MalformedMessage, UsageError
 from dhtos.protocol.answer import Item, Order, Question, as_after
 from dhtos.protocol.bundle import Assembly
 from dhtos.protocol.calls import Call
+from dhtos.protocol.explain import Step
 from dhtos.protocol.hubwire import (
     as_age,
     as_bytes,
@@ -50,13 +51,15 @@ _UNREADABLE = (
 class FindResult:
     """The end of a range query: the hits, what they cover, and where to continue.
 
-    `matches` counts all matches in the answered subtrees, also those beyond the limit.
+    `matches` counts all matches in the answered subtrees, also those beyond the limit. `steps` is
+    how the walk went, where it was to be explained.
     """
 
     hits: tuple[Hit, ...]
     coverage: Coverage
     matches: int
     cursor: bytes | None
+    steps: tuple[Step, ...] = ()
 
 
 def check_verify(verify: int) -> None:
@@ -176,6 +179,12 @@ def read_hit(value: Any, schema: Schema, now: float) -> tuple[bytes, Record, flo
         raise bad("a hit is [age, record]")
     record = check_record(schema, fields[1])
     return record.key(schema), record, now - as_age(fields[0])
+
+
+def members_among(hits: list[tuple[bytes, Record, float]]) -> list[Contact]:
+    """The nodes among some hits: each is a member where its record lies."""
+    nodes = [(key, record) for key, record, _ in hits if record.serves]
+    return [Contact(key, record.endpoint) for key, record in nodes[:ITEM_CONTACTS]]
 
 
 def read_others(header: list[Any]) -> list[Contact]:

@@ -35,6 +35,7 @@ from dhtos.core.summary import Summary
 from dhtos.errors import MalformedMessage, Unreachable, UsageError
 from dhtos.protocol.answer import Answering, Order, Question
 from dhtos.protocol.calls import Call
+from dhtos.protocol.explain import Trace
 from dhtos.protocol.foreign import Foreign
 from dhtos.protocol.frontier import FindResult, check_verify
 from dhtos.protocol.gossip import Gossip
@@ -170,6 +171,7 @@ class Hub:
         strict: bool = False,
         count_only: bool = False,
         verify: int = 1,
+        explain: bool = False,
         cursor: bytes | None = None,
     ) -> Operation[FindResult]:
         """Ask the whole hub; hits stream into the operation as they come.
@@ -185,7 +187,8 @@ class Hub:
                 f"{error}: values stand in a predicate as Schema.check returns them"
             ) from error
         question = Question(wire, bound, limit, order, strict, count_only, verify)
-        return Walk(self, question, now, cursor=cursor).operation
+        trace = Trace(bound, now) if explain else None
+        return Walk(self, question, now, cursor=cursor, trace=trace).operation
 
     def match_all(self) -> Question:
         """The question that everything answers."""

@@ -29,7 +29,6 @@ from dhtos.core.coverage import Coverage
 from dhtos.core.hit import Hit
 from dhtos.core.ids import Endpoint, Prefix
 from dhtos.core.limits import (
-    ITEM_CONTACTS,
     OPERATION_DEADLINE_S,
     WALK_ALPHA,
     WALK_FRONTIER_MAX,
@@ -37,6 +36,7 @@ from dhtos.core.limits import (
 )
 from dhtos.core.record import Record
 from dhtos.errors import MalformedMessage, NoPeers
+from dhtos.protocol import explain
 from dhtos.protocol.answer import Item, Question, answer, as_after, sort_key
 from dhtos.protocol.bundle import Assembly
 from dhtos.protocol.calls import Call
@@ -45,6 +45,7 @@ from dhtos.protocol.frontier import (
     Resumption,
     Told,
     WalkItem,
+    members_among,
     range_args,
     read_answer,
     read_cursor,
@@ -77,6 +78,7 @@ class Walk:
         prefix: Prefix | None = None,
         contacts: list[Contact] | None = None,
         cursor: bytes | None = None,
+        trace: explain.Silence | None = None,
     ) -> None:
         self.hub = hub
         self.core = hub.core
@@ -90,6 +92,7 @@ class Walk:
         self.operation = self.core.operation(self._on_cancel)
         self.found: dict[bytes, tuple[Record, float, Hit]] = {}
         self.max_age = 0.0
+        self._trace = trace or explain.Silence()
         self._tally = Tally(question.voices)
         self._waiting: list[WalkItem] = []
         self._active: list[WalkItem] = []
@@ -125,6 +128,7 @@ class Walk:
             item.contacts = [*found.items[0].contacts, *item.contacts]
             self._waiting.append(item)
             return
+        self._trace.local(item, found, now)
         item.round = -1  # nothing was sent: what follows is the first round
         item.spoke |= {self.hub.key}
         for inner in found.items:
@@ -172,7 +176,8 @@ class Walk:
             self._given.union(self.found),
         )
         self._active, self._waiting = [], []
-        self.operation.finish(FindResult(tuple(everything), coverage, matches, cursor))
+        steps = self._trace.steps
+        self.operation.finish(FindResult(tuple(everything), coverage, matches, cursor, steps))
 
     def _coverage(self, left: list[WalkItem], matches: int) -> Coverage:
         failed = [item for item in self._failed if item.voice == 1]
@@ -238,8 +243,8 @@ class Walk:
             if not self._waiting or len(self._active) >= WALK_ALPHA:
                 return
             limit = self.question.limit
-            if limit and self.question.order is None:
-                missing = limit - len(self.found)
+            if limit:  # of an ordered query any hit may still be beaten
+                missing = limit - (len(self.found) if self.question.order is None else 0)
                 if sum(item.estimate for item in self._active) >= _YIELD_MARGIN * missing:
                     return
             item = self._best()
@@ -316,6 +321,7 @@ class Walk:
             tag=(item, contact),
             stream=True,
         )
+        self._trace.asked(call)
         item.open.append(call)
 
     def _drop_calls(self, item: WalkItem) -> None:
@@ -332,12 +338,14 @@ class Walk:
 
     def on_failure(self, call: Call, now: float) -> None:
         """A dead contact: forget it, try the next."""
-        item, contact = call.tag
+        contact = call.tag[1]
         if contact.id:
             self.hub.buckets.forget(contact.id)
-        self._retry(item, call, now)
+        self._retry(call, explain.Outcome.SILENT, now)
 
-    def _retry(self, item: WalkItem, call: Call, now: float) -> None:
+    def _retry(self, call: Call, outcome: explain.Outcome, now: float) -> None:
+        item = call.tag[0]
+        self._trace.ended(call, outcome, now)
         self.core.calls.cancel(call)
         item.open.remove(call)
         item.parts.pop(call, None)
@@ -349,7 +357,7 @@ class Walk:
 
     def on_reply(self, call: Call, value: Any, _trailer: list[Any] | None, now: float) -> None:
         """Collect the datagrams of an answer; act when all are there."""
-        item, contact = call.tag
+        item = call.tag[0]
         try:
             body = item.parts.setdefault(call, Assembly()).add(value)
             if body is None:
@@ -357,16 +365,17 @@ class Walk:
             told = read_answer(decode_plain(body))
             if told is None or as_key(told[0][0]) in item.heard:
                 # It is still joining itself, or has spoken under another address.
-                self._retry(item, call, now)
+                self._retry(call, explain.Outcome.JOINING, now)
                 return
-            self._take_answer(item, contact, told, now)
+            self._take_answer(call, told, now)
         except MalformedMessage:
             self.core.counters["malformed"] += 1
-            self._retry(item, call, now)
+            self._retry(call, explain.Outcome.UNREADABLE, now)
             return
         self._pump(now)
 
-    def _take_answer(self, item: WalkItem, contact: Contact, told: Told, now: float) -> None:
+    def _take_answer(self, call: Call, told: Told, now: float) -> None:
+        item, contact = call.tag
         fields, told_items, told_hits = told
         key = as_key(fields[0])
         self.core.remember_cookie(contact.endpoint, as_bytes(fields[2], 8))
@@ -374,6 +383,7 @@ class Walk:
             if contact.endpoint in item.proved:
                 raise bad("we have proved our address")
             item.proved.add(contact.endpoint)
+            self._trace.ended(call, explain.Outcome.PROVE, now)
             self._drop_calls(item)
             self._send(item, contact, now)
             return
@@ -389,6 +399,7 @@ class Walk:
         self._drop_calls(item)
         self._answered.append(contact.endpoint)
         if not covers:
+            self._trace.ended(call, explain.Outcome.HANDED_ON, now)
             self._take_hints(item, items, now)
             return
         self._round = max(self._round, item.round + 1)
@@ -401,6 +412,7 @@ class Walk:
             and self.question.bound.matches(hit[1])
         ]
         self.core.counters["hits_refused"] += len(hits) - len(kept)
+        self._trace.answered(call, covers[0], explain.Told(matches, len(kept), items, pruned), now)
         item.spoke |= {key}
         whole = self._settle(item, covers[0], matches, kept, now)
         for inner in items:
@@ -408,7 +420,7 @@ class Walk:
                 self._add(inner, item)
         if whole:
             again = Contact(key, contact.endpoint)
-            self._go_on(item, covers[0], after, again, [*others, *_members(kept)])
+            self._go_on(item, covers[0], after, again, [*others, *members_among(kept)])
 
     def _go_on(
         self,
@@ -428,7 +440,9 @@ class Walk:
             if self._wants_page(after):
                 self._waiting.append(page)
                 return
-        if item.voice < self.question.voices and not self._tally.holds(item.voice + 1, covers):
+        if item.voice == self.question.voices or self._tally.holds(item.voice + 1, covers):
+            return
+        if self.question.bound.intersects(covers):  # else nobody can have missed a match
             self._waiting.append(item.check(covers, others))
 
     def _full(self) -> bool:
@@ -482,9 +496,3 @@ class Walk:
                 fresh.append(hit)
         self.operation.push(fresh)
         return whole
-
-
-def _members(hits: list[tuple[bytes, Record, float]]) -> list[Contact]:
-    """The nodes among some hits: each is a member where its record lies."""
-    nodes = [(key, record) for key, record, _ in hits if record.serves]
-    return [Contact(key, record.endpoint) for key, record in nodes[:ITEM_CONTACTS]]

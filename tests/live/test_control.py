@@ -62,6 +62,11 @@ def test_find_streams_hits_and_ends_with_coverage(serve):
         assert end["matches"] == 0
         end = await client.call("find", verify=2)
         assert end["coverage"]["verified"] == 1  # the only member there is
+        assert "steps" not in end
+        end = await client.call("find", query="cores >= 4", explain=True)
+        (step,) = end["steps"]
+        assert (step["prefix"], step["asked"], step["hits"]) == ("", None, 1)
+        assert step["means"] == {}
         assert (await client.call("count", verify=2))["coverage"]["verified"] == 1
         for op in ("find", "count"):
             with pytest.raises(UsageError, match=r"verify must be 1\.\.4 members, got 9"):

@@ -36,6 +36,16 @@ def machine(number: int, **attributes: Any) -> Plain:
     }
 
 
+def step(**changes: Any) -> Plain:
+    """A step of a walk in plain values: the own view answered, and nothing was in it."""
+    return {
+        "prefix": "", "means": {}, "asked": None, "start_s": 0.0, "took_s": None, "round": 0,
+        "voice": 1, "page": False, "hedge": False, "late": False, "expected": 1.0, "bound": None,
+        "outcome": "answered", "covers": "", "matches": 0, "hits": 0, "found": [], "cut": [],
+        "pruned": 0,
+    } | changes  # fmt: skip
+
+
 class FakeAsker:
     """Answers from what it was given, and remembers what it was asked."""
 
@@ -43,6 +53,7 @@ class FakeAsker:
         self.machines: list[Plain] = []
         self.coverage = COMPLETE
         self.cursor: str | None = None
+        self.steps: list[Plain] = []
         self.values: dict[str, Stored] = {}
         self.asked: list[tuple[Any, ...]] = []
         self.error: DhtosError | None = None
@@ -64,7 +75,8 @@ class FakeAsker:
         for hit in self.machines:
             on_hit(hit)
         matches = len(self.machines)
-        return {"matches": matches, "coverage": self.coverage, "cursor": self.cursor}
+        end = {"matches": matches, "coverage": self.coverage, "cursor": self.cursor}
+        return end | {"steps": self.steps} if question.explain else end
 
     async def count(self, query: str, *, strict: bool, verify: int) -> Plain:
         self._ask("count", query, strict, verify)

@@ -169,6 +169,7 @@ async def test_a_daemon_is_asked_over_its_socket() -> None:
             "descending": True,
             "strict": True,
             "verify": 1,
+            "explain": False,
             "cursor": "YWJj",
         },
     )

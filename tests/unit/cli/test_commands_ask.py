@@ -111,6 +111,21 @@ def test_whoever_wanted_more_members_hears_when_there_are_fewer(
     shell.refused("find", "cores >= 8", "--verify", "9")
 
 
+def test_find_explains_its_walk_after_the_hits(shell: Any, fleet: Any, plain: Any) -> None:
+    fleet.steps = [plain.step(), plain.step(prefix="001", asked="10.0.0.1:7400")]
+    lines = shell.run("find", "cores >= 8", "--explain").splitlines()
+    assert fleet.asked[0][1].explain
+    head = next(n for n, line in enumerate(lines) if line.lstrip().startswith("at ms"))
+    assert head > len(fleet.machines)
+    assert "own view" in lines[head + 1]
+    assert lines[head + 2].split()[-2:] == ["10.0.0.1:7400", "001"]
+    lines = shell.run("find", "cores >= 8", "--explain", "--json", "--coverage").splitlines()
+    assert json.loads(lines[-2]) == fleet.steps
+    assert "steps" not in json.loads(lines[-1])
+    shell.run("find", "cores >= 8")
+    assert not fleet.asked[-1][1].explain
+
+
 def test_an_answer_out_of_the_own_group_says_so(shell: Any, fleet: Any) -> None:
     fleet.coverage = fleet.coverage | {"asked": 0, "rtt": 0}
     fleet.machines = fleet.machines[:1]
