@@ -231,6 +231,24 @@ def test_the_only_node_of_a_machine_is_found_without_a_word(shell: Shell) -> Non
 # --- pages, limits, order -----------------------------------------------------------------------
 
 
+def test_a_walk_is_explained_to_people_and_to_programs(shell: Shell) -> None:
+    first = shell.daemon("--no-sample", "--set", "cores=8")
+    client = ("--seed", first.endpoint)
+    done = shell.run("find", "cores >= 8", "--explain", *client)
+    head, step = done.stdout.split("\n\n")[1].splitlines()[:2]
+    assert head.split()[-2:] == ["asked", "subtree"]
+    assert step.split()[-2:] == [first.endpoint, "everything"]
+    lines = shell.run("find", "cores >= 8", "--explain", "--json", *client).stdout.splitlines()
+    (asked,) = json.loads(lines[-1])
+    assert (asked["asked"], asked["outcome"], asked["hits"]) == (first.endpoint, "answered", 1)
+    (own,) = json.loads(
+        shell.run("find", "--explain", "--json", "--control", first.control).stdout.splitlines()[-1]
+    )
+    assert (own["asked"], own["covers"], own["hits"]) == (None, "", 1)
+    done = shell.run("find", "cores >= 8", "--verify", "2", *client)
+    assert "1 member answered for some subtree, not 2" in done.stderr
+
+
 def test_pages_orders_and_limits(shell: Shell) -> None:
     first = shell.daemon("--no-sample", "--set", "price=0.3", "--set", "cores=8")
     for price in ("0.1", "0.2"):

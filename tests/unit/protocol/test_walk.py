@@ -714,8 +714,8 @@ def test_an_ordered_query_ends_when_no_bound_can_beat_what_it_has() -> None:
     operation = find(lone, limit=2, order=order("price"))
     (gate,) = asks(lone)
     items = [
-        item(HIGH, endpoint_of(1), bound=0.15),
-        item(Prefix(0b0001, 4), endpoint_of(2), bound=0.3),
+        item(HIGH, endpoint_of(1), bound=0.15, estimate=2.0),
+        item(Prefix(0b0001, 4), endpoint_of(2), bound=0.3, estimate=2.0),
     ]
     lone.reply(gate, told(Prefix(0b0000, 4), hits=[], items=items))
     first, second = asks(lone)
@@ -728,6 +728,23 @@ def test_an_ordered_query_ends_when_no_bound_can_beat_what_it_has() -> None:
         record.attributes(SCHEMA)["price"] for record in by_price(BIG)[:2]
     ]
     assert list(operation.items) == list(result.hits)  # streamed at the end, in order
+
+
+def test_where_enough_is_expected_the_next_best_bound_waits() -> None:
+    """What comes may beat its bound: then it is never asked."""
+    lone = client(GATE)
+    operation = find(lone, limit=2, order=order("price"))
+    (gate,) = asks(lone)
+    items = [
+        item(HIGH, endpoint_of(1), bound=0.15, estimate=3.0),
+        item(Prefix(0b0001, 4), endpoint_of(2), bound=9.0, estimate=3.0),
+    ]
+    lone.reply(gate, told(Prefix(0b0000, 4), items=items))
+    (first,) = asks(lone)
+    assert prefix_of(first) == HIGH
+    lone.reply(first, told(HIGH, hits=BIG))
+    assert asks(lone) == []
+    assert operation.result().coverage.asked == 2
 
 
 def test_a_subtree_whose_bound_is_worse_is_not_asked() -> None:
@@ -1158,6 +1175,17 @@ def test_where_nobody_else_is_the_coverage_says_so_and_nothing_has_failed() -> N
     coverage = operation.result().coverage
     assert (coverage.complete, coverage.fraction, coverage.verified) == (True, 1.0, 1)
     assert (coverage.failed_prefixes, operation.result().cursor) == ((), None)
+
+
+def test_where_no_key_can_match_nobody_is_asked_twice() -> None:
+    lone = Lone(SMALL[0], size=8).settle([*SMALL[1:], *BIG])
+    operation = find(lone, at_least(cores=64), verify=2)
+    (first,) = asks(lone)
+    answers(lone, first, HIGH, BIG[0], hits=BIG)
+    (check,) = asks(lone)  # about those, not about the own group of small machines
+    assert prefix_of(check) == HIGH
+    answers(lone, check, HIGH, BIG[1], hits=BIG)
+    assert operation.result().coverage.verified == 2
 
 
 def test_a_dead_second_member_is_followed_by_another() -> None:
