@@ -215,6 +215,19 @@ class Group:
         beyond = sum(member.serves for member in self.under(other))
         return GROUP_SERVING_MIN <= beyond <= self.serving - GROUP_SERVING_MIN
 
+    def next_fork(self, depth: int) -> int:
+        """The depth, at most `depth`, of the next split that some member who serves is beyond.
+
+        In a group without foreign records that is just one bit more.
+        """
+        deeper = self.depth + 1
+        while deeper < depth and self.serving < len(self.members):
+            other = Prefix.of(self.own_key, deeper).sibling()
+            if any(member.serves for member in self.under(other)):
+                break
+            deeper += 1
+        return deeper
+
     def nodes(self) -> list[Member]:
         """The other members that may be sent to, in key order."""
         return [m for key, m in self.members.items() if m.serves and key != self.own_key]

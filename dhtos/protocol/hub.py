@@ -337,12 +337,15 @@ class Hub:
 
         Between G/2 and G members both depths are right. Were they kept side by side, the deeper
         members would gossip among themselves and the shallower one would hear of half its group
-        only by its own probes. Below G/2 the shallower depth wins, by merging.
+        only by its own probes. Below G/2 the shallower depth wins, by merging. Foreign records in
+        a half
+        where nobody serves are let go with it: the deeper members do not know of them, so kept
+        here they would be missed by whoever asks those; their gateway takes a seat.
         """
         group = self.group
         if self.settled and depth > group.depth and group.prefix.holds(key):
-            crowded = group.is_crowded(self.group_size // 2)
-            self._to_buckets(group.narrow(group.depth + crowded), now)
+            crowded = 2 * len(group) > self.group_size
+            self._to_buckets(group.narrow(group.next_fork(depth) if crowded else 0), now)
 
     def _to_buckets(self, outside: list[Member], now: float) -> None:
         by_index: dict[int, list[Member]] = {}

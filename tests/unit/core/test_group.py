@@ -485,3 +485,16 @@ def test_a_row_becomes_a_seat_and_a_row_again() -> None:
         group.check()
         serving.append(group.serving)
     assert serving == [1, 2, 1]
+
+
+def test_following_a_deeper_member_passes_over_halves_where_nobody_serves() -> None:
+    group = Group(OWN, 8)
+    group.put(OWN, record(), 0.0, 0.0)
+    group.put(key("0001"), record(), 0.0, 0.0)
+    assert group.next_fork(9) == 1, "without foreign records one bit at a time"
+    group.put(key("01"), row("a"), 0.0, 0.0)
+    assert group.next_fork(9) == 4
+    assert group.next_fork(3) == 3
+    outside = group.narrow(group.next_fork(9))
+    assert [member.serves for member in outside] == [False, True]
+    group.check()
