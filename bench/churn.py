@@ -21,7 +21,8 @@ overclaimed  answers not cut off by their limit whose `coverage.fraction` is mor
              their recall
 background   UDP payload of everything, joins and queries too, per node and second
 
-Figures go to `bench/results/churn.json`, one entry per setting.
+Figures go to `bench/results/churn.json`, one entry per setting; a run that is interrupted leaves
+those of the hours it had.
 """
 
 import argparse
@@ -274,6 +275,7 @@ class World:
         self.alive: dict[SimNode[Engine], dict[str, Any]] = {}  # with what each machine says
         self._by_id: dict[bytes, SimNode[Engine]] = {}
         self.ends: Counter[str] = Counter()
+        self._since = 0.0  # when counting began
         self._rng = self.cluster.stream("churn")
         mean_s = 60 * setting.mean_minutes
         self._sessions = Sessions(setting.sessions, mean_s, self.cluster.stream("sessions"), trace)
@@ -305,6 +307,7 @@ class World:
         assert self.cluster.traffic is not None
         self.cluster.traffic.requests.clear()
         self.cluster.traffic.replies.clear()
+        self._since = self.cluster.now
         until = self.cluster.now + 3600 * hours
         began = time.perf_counter()
         number = 0
@@ -323,10 +326,15 @@ class World:
             f"{(until - self.cluster.now) / 3600:.1f} h to go, {real_s:.0f} s gone: {told}\n"
         )
 
-    def figures(self, hours: float) -> dict[str, Any]:
-        """What was counted in so many hours."""
+    @property
+    def hours(self) -> float:
+        """Virtual hours that were counted."""
+        return (self.cluster.now - self._since) / 3600
+
+    def figures(self) -> dict[str, Any]:
+        """What was counted."""
         assert self.cluster.traffic is not None
-        total, node_s = self.cluster.traffic.total, 3600 * hours * self.setting.nodes
+        total, node_s = self.cluster.traffic.total, 3600 * self.hours * self.setting.nodes
         bill = Counter[str]()
         for book in (self.cluster.traffic.requests, self.cluster.traffic.replies):
             for name, count in book.items():
@@ -494,7 +502,11 @@ def measure(setting: Setting, *, trace: Path = TRACE, progress: bool = False) ->
     world.churn()
     world.cluster.run_for(SETTLING_S)
     world.ends.clear()
-    world.count(setting.hours, progress)
+    try:
+        world.count(setting.hours, progress)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: the figures are of what was counted by now\n")
+        world.setting = replace(setting, hours=round(world.hours, 2))
     return world
 
 
@@ -552,7 +564,7 @@ def main() -> None:
     began = time.perf_counter()
     if given["dead"] is None:
         world = measure(setting, trace=given["trace"], progress=True)
-        name, figures = setting.name, world.figures(setting.hours)
+        name, figures = world.setting.name, world.figures()
     else:
         world = after_deaths(setting, given["dead"])
         name = f"dead={given['dead']:g} {setting.name}"

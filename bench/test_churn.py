@@ -114,7 +114,7 @@ def test_machines_come_and_go_and_their_number_stays(world: World) -> None:
 
 
 def test_every_answer_is_judged(world: World) -> None:
-    figures = world.figures(SMALL.hours)
+    figures = world.figures()
     assert figures["queries"] + figures["asker died"] == world.ledger.begun == 72
     assert set(figures["kinds"]) == {
         f"{what} at {share}" for what in ("all", "limit 20") for share in ("10.0%", "1.0%", "0.1%")
@@ -131,11 +131,27 @@ def test_one_setting_gives_one_run(world: World) -> None:
     assert again.ledger == world.ledger
 
 
+def test_an_interrupted_run_has_the_figures_of_the_hours_it_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ask = World.ask
+
+    def interrupted(world: World, number: int) -> None:
+        if number == 30:
+            raise KeyboardInterrupt
+        ask(world, number)
+
+    monkeypatch.setattr(World, "ask", interrupted)
+    world = churn.measure(SMALL)
+    assert world.setting.hours == pytest.approx(31 / 3600, abs=0.005)
+    assert world.figures()["queries"] + world.figures()["asker died"] == 30
+
+
 def test_changes_are_told() -> None:
     changing = churn.measure(Setting(nodes=12, hours=0.01, change_s=5.0, sessions="exponential"))
     quiet = churn.measure(Setting(nodes=12, hours=0.01, sessions="exponential"))
     assert max(node.engine.hub.own.seq for node in changing.alive) > 10
-    rates = [w.figures(0.01)["bytes/s per node by call"]["dh_gossip"] for w in (changing, quiet)]
+    rates = [w.figures()["bytes/s per node by call"]["dh_gossip"] for w in (changing, quiet)]
     assert rates[0] > rates[1] + 20
 
 
