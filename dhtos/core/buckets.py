@@ -15,7 +15,7 @@ from zlib import crc32
 
 from dhtos.core.contact import Contact
 from dhtos.core.ids import Prefix, common_prefix_bits
-from dhtos.core.limits import HUB_BUCKET_CONTACTS_MAX, RECORD_TTL_S
+from dhtos.core.limits import CONTACT_FAILURES_MAX, HUB_BUCKET_CONTACTS_MAX, RECORD_TTL_S
 from dhtos.core.schema import Schema
 from dhtos.core.summary import Summary
 
@@ -110,8 +110,18 @@ class Buckets:
                 bucket.contacts[contact.id] = Known(contact, heard)
         return False
 
+    def silent(self, key: bytes, failures: int) -> None:
+        """A contact did not answer a call, the `failures`-th in a row: drop it.
+
+        The last of its bucket stays until it failed repeatedly: with it goes the memory that
+        somebody lives there, and a query would pass over the subtree and call itself complete.
+        """
+        bucket = self._buckets.get(self.index_of(key))
+        if bucket is not None and (len(bucket.contacts) > 1 or failures > CONTACT_FAILURES_MAX):
+            self.forget(key)
+
     def forget(self, key: bytes) -> None:
-        """Drop a contact that does not answer or has left."""
+        """Drop a contact that has left."""
         index = self.index_of(key)
         bucket = self._buckets.get(index)
         if bucket is not None and key in bucket.contacts:

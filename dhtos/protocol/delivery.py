@@ -257,7 +257,8 @@ class Delivery:
         sent = self._close(call)
         self._forget(sent.contact, sent.put.place)
         if sent.put.place is None:
-            self.rows.seats.nearest(sent.put.keys[0]).buckets.forget(sent.contact.id)
+            nearest = self.rows.seats.nearest(sent.put.keys[0])
+            nearest.buckets.silent(sent.contact.id, call.peer.failures)
         self._go_on(sent.put, now)
 
     def _close(self, call: Call) -> _Sent:

@@ -21,7 +21,6 @@ from dhtos.core.contact import Contact
 from dhtos.core.group import State
 from dhtos.core.ids import Endpoint, common_prefix_bits
 from dhtos.core.limits import (
-    CONTACT_FAILURES_MAX,
     HUB_BUCKET_CONTACTS_MAX,
     SUMMARY_INTERVAL_S,
     VOUCHED_S,
@@ -156,18 +155,13 @@ class Summaries:
         """The retransmission is out; a summary is not urgent."""
 
     def on_failure(self, call: Call, now: float) -> None:
-        """A contact is gone; the next upkeep asks another.
-
-        The last contact of a subtree stays until it failed repeatedly: with it goes the memory
-        that somebody lives there, and a query would pass over the subtree and call itself complete.
-        """
+        """A contact is gone; the next upkeep asks another."""
         if call.answered:
             return
-        sure = call.peer.failures > CONTACT_FAILURES_MAX
         for _, bucket in self.hub.buckets.inhabited():
             for key, known in list(bucket.contacts.items()):
-                if known.contact.endpoint == call.endpoint and (sure or len(bucket.contacts) > 1):
-                    self.hub.buckets.forget(key)
+                if known.contact.endpoint == call.endpoint:
+                    self.hub.buckets.silent(key, call.peer.failures)
 
     def take(self, value: Any, endpoint: Endpoint, now: float) -> None:
         """Learn what a node told about subtrees: its own side of the fork, and shared ones."""

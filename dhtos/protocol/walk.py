@@ -337,10 +337,10 @@ class Walk:
             self._ask(item, now)
 
     def on_failure(self, call: Call, now: float) -> None:
-        """A dead contact: forget it, try the next."""
+        """A dead contact: try the next."""
         contact = call.tag[1]
         if contact.id:
-            self.hub.buckets.forget(contact.id)
+            self.hub.buckets.silent(contact.id, call.peer.failures)
         self._retry(call, explain.Outcome.SILENT, now)
 
     def _retry(self, call: Call, outcome: explain.Outcome, now: float) -> None:
