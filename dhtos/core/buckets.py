@@ -113,12 +113,15 @@ class Buckets:
     def silent(self, key: bytes, failures: int) -> None:
         """A contact did not answer a call, the `failures`-th in a row: drop it.
 
-        The last of its bucket stays until it failed repeatedly: with it goes the memory that
-        somebody lives there, and a query would pass over the subtree and call itself complete.
+        The last of its bucket stays until it failed repeatedly, and for its life where more
+        machines are than a bucket has contacts: with it goes the memory that somebody lives
+        there, and a query would pass over the subtree and call itself complete.
         """
         bucket = self._buckets.get(self.index_of(key))
-        if bucket is not None and (len(bucket.contacts) > 1 or failures > CONTACT_FAILURES_MAX):
-            self.forget(key)
+        if bucket is not None:
+            all_known = bucket.count <= HUB_BUCKET_CONTACTS_MAX
+            if len(bucket.contacts) > 1 or (all_known and failures > CONTACT_FAILURES_MAX):
+                self.forget(key)
 
     def forget(self, key: bytes) -> None:
         """Drop a contact that has left."""

@@ -288,3 +288,13 @@ def test_the_last_contact_of_a_subtree_stays_until_it_failed_repeatedly() -> Non
     buckets.silent(second.id, CONTACT_FAILURES_MAX + 1)
     assert buckets.get(3) is None
     buckets.silent(second.id, 99)
+
+
+def test_the_last_contact_stays_where_more_live_than_it_stands_for() -> None:
+    buckets = full()
+    buckets.summarise(3, summary_of(HUB_BUCKET_CONTACTS_MAX + 1), 20.0, MACHINE_SCHEMA)
+    for tail in range(HUB_BUCKET_CONTACTS_MAX):
+        buckets.silent(contact(3, tail).id, CONTACT_FAILURES_MAX + 1)
+    assert set(known(buckets, 3)) == {contact(3, HUB_BUCKET_CONTACTS_MAX - 1).id}
+    buckets.expire(20.0 + RECORD_TTL_S)
+    assert buckets.get(3) is None
