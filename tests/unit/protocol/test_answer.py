@@ -5,6 +5,7 @@ from math import inf
 
 import msgspec
 import pytest
+from foreign_world import foreign
 from hub_world import (
     ALL,
     GIB,
@@ -38,6 +39,7 @@ from dhtos.core.summary import Summary
 from dhtos.errors import MalformedMessage
 from dhtos.protocol.answer import (
     COUNT_ONLY,
+    NAME_OTHERS,
     STRICT,
     answer,
     as_after,
@@ -605,3 +607,18 @@ def test_an_endpoint_is_where_hits_say() -> None:
     lone = Lone(machine(1, cores=4)).settle()
     _, _, hits = joined(ask(lone))
     assert tuple(hits[0][1][2:4]) == endpoint_of(1)
+
+
+def test_who_wants_more_members_is_told_of_others_that_are_alive() -> None:
+    records = machines(7, cores=2)
+    lone = Lone(records[0], size=16).settle([*records[1:], foreign("vm-1", cores=2)])
+    doubted = records[1]
+    lone.hub.group.suspect(doubted.key(SCHEMA), doubted.seq)
+    header, _, _ = joined(ask(lone, flags=NAME_OTHERS))
+    told = {key: (host, port) for key, host, port in header[7]}  # type: ignore[attr-defined]
+    fit = {record.key(SCHEMA): record.endpoint for record in records[2:]}
+    assert len(told) == ITEM_CONTACTS
+    assert told.items() <= fit.items()
+    assert len(joined(ask(lone))[0]) == 7
+    alone = Lone(records[0], size=16).settle()
+    assert joined(ask(alone, flags=NAME_OTHERS))[0][7] == []

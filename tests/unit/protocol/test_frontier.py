@@ -200,3 +200,45 @@ def test_a_cursor_belongs_to_its_order() -> None:
     for cursor, by in ((plain, BY), (ordered, None), (packed([3, 2, [], []]), None)):
         with pytest.raises(UsageError, match="another order"):
             read_cursor(cursor, by)
+
+
+def test_a_verified_cursor_keeps_who_answered_and_what_was_given() -> None:
+    page, check = walk_item(7, after=[KEY], contacts=1), walk_item(8).check(Prefix.of(KEY, 9), [])
+    page.spoke = frozenset({KEY})
+    check.heard = frozenset({KEY, bytes(20)})
+    untouched = WalkItem(Prefix(0b111, 3), [], 0)
+    given = {KEY, b"\xff" * 20}
+    cursor = write_cursor([page, check, untouched], None, 2, given)
+    assert cursor is not None
+    back = read_cursor(cursor, None, 2)
+    assert [(i.prefix, i.after, i.voice, i.heard, i.spoke) for i in back.items] == [
+        (page.prefix, [KEY], 1, frozenset(), page.spoke),
+        (check.prefix, None, 2, check.heard, frozenset()),
+        (untouched.prefix, None, 1, frozenset(), frozenset()),
+    ]
+    assert back.given == {KEY}  # nothing of the other subtree was given twice
+    assert [item.estimate for item in back.items] == [1.0, 0.0, 1.0]
+    assert read_cursor(cursor, None, 2).after is None
+    for voices in (1, 3):
+        with pytest.raises(UsageError, match="another order or verify"):
+            read_cursor(cursor, None, voices)
+
+
+ENTRY = [[0, b""], None, [], 1, [], []]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [3, 2, None, []],
+        [3, 2, [ENTRY], [KEY[:19]]],
+        [3, 2, [ENTRY[:5]], []],
+        [3, 2, [[*ENTRY[:3], 0, [], []]], []],
+        [3, 2, [[*ENTRY[:3], 3, [], []]], []],
+        [3, 2, [[*ENTRY[:3], 2, [None], []]], []],
+        [3, 2, [[*ENTRY[:3], 2, [], [KEY] * 65]], []],
+    ],
+)
+def test_a_verified_cursor_that_no_query_returned_is_refused(body: object) -> None:
+    with pytest.raises(UsageError, match="not one that a query returned"):
+        read_cursor(packed(body), None, 2)
