@@ -276,7 +276,7 @@ def show_machines(screen: Screen, schema: Schema, machines: list[Plain], names: 
     rows = [
         [
             machine["id"][:ID_SHOWN] if screen.fancy else machine["id"],
-            machine["endpoint"],
+            f"via {machine['endpoint']}" if machine["gateway"] else machine["endpoint"],
             *(_value(schema, name, machine["attributes"].get(name)) for name in names),
             age_text(machine["age_s"]),
             milliseconds(machine["rtt_s"]),

@@ -29,6 +29,7 @@ def machine(number: int, **attributes: Any) -> Plain:
         "id": f"{number:040x}",
         "endpoint": f"10.0.0.{number}:7400",
         "seq": number,
+        "gateway": False,
         "age_s": 1.5 * number,
         "rtt_s": 0.001 * number,
         "attributes": attributes,
