@@ -183,15 +183,16 @@ def _name_index(header: list[str]) -> int | None:
 
 
 def _fits(reader: _Reader, index: int, rows: list[tuple[int, list[str]]]) -> bool:
-    """Whether the first rows show values of the attribute's kind: more good cells than bad."""
-    if not rows:
-        return True
-    balance = 0
-    for _, row in rows[:SAMPLE_ROWS]:
-        cell = row[index].strip() if index < len(row) else ""
-        if cell:
-            balance += 1 if _attempt(reader.read, cell) else -1
-    return balance > 0
+    """Whether the first rows show values of the attribute's kind.
+
+    A column of the attribute's own name needs one good cell: the others are errors of their rows.
+    One that is taken for the attribute by another name needs more good cells than bad ones.
+    """
+    cells = [row[index].strip() for _, row in rows[:SAMPLE_ROWS] if index < len(row)]
+    tried = [_attempt(reader.read, cell) for cell in cells if cell]
+    if reader.column.casefold() == reader.attribute.name:
+        return any(tried) or not tried
+    return 2 * sum(tried) > len(tried) or not rows
 
 
 def _attempt(read: Callable[[str], Value], cell: str) -> bool:
