@@ -20,9 +20,7 @@ def test_find_shows_what_the_question_is_about(shell: Any, fleet: Any) -> None:
     assert shell.err == "2 machines; complete; 3 calls in 2 round trips; oldest record 12s\n"
 
 
-def test_find_says_through_whom_a_machine_without_a_node_is_reached(
-    shell: Any, fleet: Any
-) -> None:
+def test_find_says_through_whom_a_machine_without_a_node_is_reached(shell: Any, fleet: Any) -> None:
     fleet.machines[0]["gateway"] = True
     lines = shell.run("find", "cores >= 8").splitlines()
     assert " via 10.0.0.1:7400 " in lines[1]
