@@ -24,7 +24,7 @@ import msgspec
 from dhtos.core.bound import Bound
 from dhtos.core.contact import Contact
 from dhtos.core.group import Member, State
-from dhtos.core.ids import Endpoint, Prefix
+from dhtos.core.ids import Endpoint, Prefix, common_prefix_bits
 from dhtos.core.limits import (
     AMPLIFICATION_MAX,
     ANSWER_BYTES_MAX,
@@ -88,13 +88,13 @@ class Item:
     contacts: list[Contact]
 
     def to_wire(self) -> list[Any]:
-        """`[prefix, count, estimate, bound, contacts]`."""
+        """`[prefix, count, estimate, bound, contacts]`: the best contacts; we know more."""
         return [
             self.prefix.to_wire(),
             self.count,
             self.estimate,
             self.bound,
-            [contact.to_wire() for contact in self.contacts],
+            [contact.to_wire() for contact in self.contacts[:ITEM_CONTACTS]],
         ]
 
 
@@ -192,8 +192,7 @@ def _frontier(hub: "Hub", indexes: list[int], question: Question) -> tuple[list[
         contacts = hub.buckets.choose(index, hub.core.rng, HUB_BUCKET_CONTACTS_MAX)
         hub.core.rng.shuffle(contacts)
         contacts.sort(key=lambda contact: -question.bound.reach(contact.id))
-        told = contacts[:ITEM_CONTACTS]
-        items.append(_item(prefix, bucket.count, summary, told, question))
+        items.append(_item(prefix, bucket.count, summary, contacts, question))
     return items, pruned
 
 
@@ -216,6 +215,7 @@ def _elsewhere(hub: "Hub", prefix: Prefix, question: Question) -> Item:
     index = hub.buckets.index_of(prefix.first)
     bucket = hub.buckets.get(index)
     known = [] if bucket is None else [k.contact for k in bucket.contacts.values()]
+    known.sort(key=lambda contact: -common_prefix_bits(contact.id, prefix.first))
     inside = [contact for contact in known if prefix.holds(contact.id)]
     return _item(prefix, len(inside), None, inside or known, question)
 

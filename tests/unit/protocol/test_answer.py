@@ -29,6 +29,7 @@ from dhtos.core.limits import (
     AMPLIFICATION_MAX,
     ANSWER_PARTS_MAX,
     HIT_PARTS_MAX,
+    HUB_BUCKET_CONTACTS_MAX,
     ITEM_CONTACTS,
     REPLY_BYTES_MAX,
     WALK_HITS_MAX,
@@ -622,3 +623,16 @@ def test_who_wants_more_members_is_told_of_others_that_are_alive() -> None:
     assert len(joined(ask(lone))[0]) == 7
     alone = Lone(records[0], size=16).settle()
     assert joined(ask(alone, flags=NAME_OTHERS))[0][7] == []
+
+
+def test_all_contacts_are_for_ourselves_and_the_best_for_others(split: Lone) -> None:
+    """The asker of its own view has nobody yet to ask for more of them."""
+    index, bucket = split.hub.buckets.inhabited()[0]
+    first = int.from_bytes(split.hub.buckets.prefix(index).first)
+    for tail in range(HUB_BUCKET_CONTACTS_MAX):
+        contact = Contact((first + tail).to_bytes(20), endpoint_of(100 + tail))
+        split.hub.met(contact, split.now, split.now)
+    assert len(bucket.contacts) == HUB_BUCKET_CONTACTS_MAX
+    item = answer(split.hub, WHOLE, question(ALL), None).items[0]
+    assert len(item.contacts) == HUB_BUCKET_CONTACTS_MAX
+    assert item.to_wire()[4] == [contact.to_wire() for contact in item.contacts[:ITEM_CONTACTS]]
