@@ -196,7 +196,12 @@ class Group:
         return True
 
     def suspect(self, key: bytes, seq: int) -> bool:
-        """Somebody could not reach this version of a member; True when that is news."""
+        """Somebody could not reach this version of a member; True when that is news.
+
+        Never of ourselves, whatever others make us ask our own address.
+        """
+        if key == self.own_key:
+            return False
         member = self.members.get(key)
         if member is None or member.state is State.SUSPECT or member.record.seq > seq:
             return False

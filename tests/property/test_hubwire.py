@@ -30,7 +30,7 @@ from dhtos.protocol.engine import Engine, EngineConfig
 from dhtos.protocol.frontier import read_cursor, read_hit, read_item
 from dhtos.protocol.hubwire import as_contact, as_key, as_news, as_prefix
 from dhtos.protocol.wire import Request, Response, encode_request, encode_response, parse
-from dhtos.sim import Cluster
+from dhtos.sim import Cluster, Weather
 from dhtos.sim.node import SimNode
 
 SCHEMA = MACHINE_SCHEMA
@@ -121,6 +121,12 @@ def recorded() -> tuple[Cluster[Engine], Recorder]:
             cluster.crash([3, 11, 17])
         ask(rng.choice(cluster.up()), cluster, rng)
         cluster.run_for(1.0)
+    cluster.network.weather = Weather(loss=0.7)  # news gets lost, so views are to be repaired
+    for node in cluster.up():
+        cluster.begin(node, lambda e, now: e.hub.renew(now))
+    cluster.run_for(10.0)
+    cluster.network.weather = Weather()
+    cluster.run_for(20.0)
     for node in cluster.up():  # as after a rumour of somebody unknown
         cluster.begin(node, lambda e, now: fetch_known(e, rng, now))
     cluster.run_for(1.0)

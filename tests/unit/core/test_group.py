@@ -498,3 +498,10 @@ def test_following_a_deeper_member_passes_over_halves_where_nobody_serves() -> N
     outside = group.narrow(group.next_fork(9))
     assert [member.serves for member in outside] == [False, True]
     group.check()
+
+
+def test_we_never_doubt_ourselves():
+    group = Group(OWN, 8)
+    group.put(OWN, record(), 0.0, 0.0)
+    assert not group.suspect(OWN, 1)
+    assert group.members[OWN].state is State.ALIVE
