@@ -15,7 +15,7 @@ from zlib import crc32
 
 from dhtos.core.contact import Contact
 from dhtos.core.ids import Prefix, common_prefix_bits
-from dhtos.core.limits import CONTACT_FAILURES_MAX, HUB_BUCKET_CONTACTS_MAX, RECORD_TTL_S
+from dhtos.core.limits import HUB_BUCKET_CONTACTS_MAX, RECORD_TTL_S
 from dhtos.core.schema import Schema
 from dhtos.core.summary import Summary
 
@@ -110,18 +110,15 @@ class Buckets:
                 bucket.contacts[contact.id] = Known(contact, heard)
         return False
 
-    def silent(self, key: bytes, failures: int) -> None:
-        """A contact did not answer a call, the `failures`-th in a row: drop it.
+    def silent(self, key: bytes) -> None:
+        """A contact did not answer a call: drop it.
 
-        The last of its bucket stays until it failed repeatedly, and for its life where more
-        machines are than a bucket has contacts: with it goes the memory that somebody lives
+        The last of its bucket stays for its life: with it goes the memory that somebody lives
         there, and a query would pass over the subtree and call itself complete.
         """
         bucket = self._buckets.get(self.index_of(key))
-        if bucket is not None:
-            all_known = bucket.count <= HUB_BUCKET_CONTACTS_MAX
-            if len(bucket.contacts) > 1 or (all_known and failures > CONTACT_FAILURES_MAX):
-                self.forget(key)
+        if bucket is not None and len(bucket.contacts) > 1:
+            self.forget(key)
 
     def forget(self, key: bytes) -> None:
         """Drop a contact that has left."""

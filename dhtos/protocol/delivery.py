@@ -258,7 +258,7 @@ class Delivery:
         self._forget(sent.contact, sent.put.place)
         if sent.put.place is None:
             nearest = self.rows.seats.nearest(sent.put.keys[0])
-            nearest.buckets.silent(sent.contact.id, call.peer.failures)
+            nearest.buckets.silent(sent.contact.id)
         self._go_on(sent.put, now)
 
     def _close(self, call: Call) -> _Sent:

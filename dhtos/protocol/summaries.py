@@ -161,7 +161,7 @@ class Summaries:
         for _, bucket in self.hub.buckets.inhabited():
             for key, known in list(bucket.contacts.items()):
                 if known.contact.endpoint == call.endpoint:
-                    self.hub.buckets.silent(key, call.peer.failures)
+                    self.hub.buckets.silent(key)
 
     def take(self, value: Any, endpoint: Endpoint, now: float) -> None:
         """Learn what a node told about subtrees: its own side of the fork, and shared ones."""

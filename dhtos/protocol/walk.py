@@ -340,7 +340,7 @@ class Walk:
         """A dead contact: try the next."""
         contact = call.tag[1]
         if contact.id:
-            self.hub.buckets.silent(contact.id, call.peer.failures)
+            self.hub.buckets.silent(contact.id)
         self._retry(call, explain.Outcome.SILENT, now)
 
     def _retry(self, call: Call, outcome: explain.Outcome, now: float) -> None:

@@ -7,7 +7,7 @@ import pytest
 from dhtos.core.buckets import STICKY_S, Bucket, Buckets
 from dhtos.core.contact import Contact
 from dhtos.core.ids import Prefix
-from dhtos.core.limits import CONTACT_FAILURES_MAX, HUB_BUCKET_CONTACTS_MAX, RECORD_TTL_S
+from dhtos.core.limits import HUB_BUCKET_CONTACTS_MAX, RECORD_TTL_S
 from dhtos.core.machine_schema import MACHINE_SCHEMA
 from dhtos.core.record import make_record
 from dhtos.core.summary import Summary
@@ -275,26 +275,13 @@ def test_check_sees_a_contact_in_the_wrong_place() -> None:
         buckets.check(4)
 
 
-def test_the_last_contact_of_a_subtree_stays_until_it_failed_repeatedly() -> None:
+def test_the_last_contact_of_a_subtree_stays_for_its_life() -> None:
     """Without it a query would pass over whoever else lives there, and call itself complete."""
-    buckets = Buckets(OWN)
-    first, second = contact(3, 1), contact(3, 2)
-    buckets.heard(first, 10.0, 20.0)
-    buckets.heard(second, 10.0, 20.0)
-    buckets.silent(first.id, 1)
-    for failures in range(CONTACT_FAILURES_MAX + 1):
-        buckets.silent(second.id, failures)
-        assert set(known(buckets, 3)) == {second.id}
-    buckets.silent(second.id, CONTACT_FAILURES_MAX + 1)
-    assert buckets.get(3) is None
-    buckets.silent(second.id, 99)
-
-
-def test_the_last_contact_stays_where_more_live_than_it_stands_for() -> None:
     buckets = full()
-    buckets.summarise(3, summary_of(HUB_BUCKET_CONTACTS_MAX + 1), 20.0, MACHINE_SCHEMA)
     for tail in range(HUB_BUCKET_CONTACTS_MAX):
-        buckets.silent(contact(3, tail).id, CONTACT_FAILURES_MAX + 1)
+        buckets.silent(contact(3, tail).id)
     assert set(known(buckets, 3)) == {contact(3, HUB_BUCKET_CONTACTS_MAX - 1).id}
+    buckets.silent(contact(3, 200).id)
+    buckets.silent(contact(9, 1).id)
     buckets.expire(20.0 + RECORD_TTL_S)
     assert buckets.get(3) is None
