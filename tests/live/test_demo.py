@@ -78,7 +78,9 @@ def test_the_tables_read_well_without_a_terminal(tmp_path: Path) -> None:
     assert "nb_cores as cores, ram as mem, site" in " ".join(done.stdout.split())
     assert "Columns left out: colour (no such attribute)." in lines
     assert "start nodes, join over UDP: 12 of 12" in lines
-    assert "fleet.csv line 32 is left out: cores is a finite number" in done.stderr
+    assert (
+        "fleet.csv line 32 is left out: column 'nb_cores': cores is a finite number" in done.stderr
+    )
     heads = [line for line in lines if line.startswith("question ")]
     assert [head.split()[1:] for head in heads] == [
         ["matches", "true", "calls", "trips", "ms", "coverage", "right"],
