@@ -7,9 +7,11 @@ from pathlib import Path
 from random import Random
 from statistics import fmean, median
 
-import churn
 import pytest
-from churn import SCHEMA, Answered, Ledger, Sessions, Setting, World
+
+from bench import arrivals, churn
+from bench.arrivals import SCHEMA, Sessions
+from bench.churn import Answered, Ledger, Setting, World
 
 SMALL = Setting(nodes=24, hours=0.02, group=16, mean_minutes=2.0, per_minute=60.0, seed=3)
 
@@ -44,7 +46,7 @@ def trace(folder: Path) -> Path:
 
 def test_a_trace_gives_its_own_sessions(tmp_path: Path) -> None:
     path = trace(tmp_path)
-    assert sorted(churn.trace_sessions(path)) == [40.0, 60.0, 100.0]
+    assert sorted(arrivals.trace_sessions(path)) == [40.0, 60.0, 100.0]
     sessions = Sessions("skype", 1.0, Random(1), path)
     assert {sessions.draw() for _ in range(100)} == {40.0, 60.0, 100.0}
 
@@ -58,14 +60,14 @@ def test_without_the_trace_the_option_says_so(tmp_path: Path) -> None:
 
 
 def test_questions_match_the_share_that_was_asked_for() -> None:
-    found = churn.predicates()
-    fresh = churn.machines(Random(5))
+    found = arrivals.predicates()
+    fresh = arrivals.machines(Random(5))
     records = [
-        churn._record(next(fresh), n.to_bytes(20), ("10.0.0.1", 1), 1)  # as the world makes them
+        arrivals.record(next(fresh), n.to_bytes(20), ("10.0.0.1", 1), 1)  # as the world makes them
         for n in range(1000)
     ]
     for share, predicates in found.items():
-        assert len(predicates) == churn.PREDICATES
+        assert len(predicates) == arrivals.PREDICATES
         matched = [sum(map(p.bind(SCHEMA).matches, records)) / 1000 for p in predicates]
         assert share / 3 < fmean(matched) < share * 3
 

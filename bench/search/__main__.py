@@ -37,7 +37,7 @@ def of_size(nodes: int, group: int, count: int) -> dict[str, Any]:
             say(f"{nodes} nodes, {share:.1%}, limit {limit}: {cells[-1].rpc:.2f} RPC")
     figures: dict[str, Any] = {
         "nodes": nodes,
-        "least": {share: measure.groups_with_matches(crowd, a) for share, a in asked.items()},
+        "groups": {share: measure.groups_asked(crowd, a) for share, a in asked.items()},
         "cheapest": {share: measure.cheapest(crowd, a) for share, a in asked.items()},
     }
     everything = [ask for asks in asked.values() for ask in asks]

@@ -129,7 +129,7 @@ class Balance:
 
 def balance(crowd: Crowd, asks: list[Ask]) -> Balance:
     """Records a node holds, and the share of LIMIT 20 questions that the hottest node serves."""
-    sizes = group_sizes(crowd)
+    sizes = [len(crowd.truth.places(prefix)) for prefix in groups(crowd)]
     mean = sum(size * size for size in sizes) / sum(sizes)
     served: Counter[int] = Counter()
     for ask in asks:
@@ -138,9 +138,9 @@ def balance(crowd: Crowd, asks: list[Ask]) -> Balance:
     return Balance(len(sizes), mean, max(sizes) / mean, hottest, len(asks))
 
 
-def group_sizes(crowd: Crowd) -> list[int]:
-    """How many members each group has: the widest prefixes of at most G."""
-    sizes = []
+def groups(crowd: Crowd) -> list[Prefix]:
+    """The groups of a settled fleet: the widest prefixes of at most G machines."""
+    found = []
     open_ = [Prefix(0, 0)]
     while open_:
         prefix = open_.pop()
@@ -148,25 +148,33 @@ def group_sizes(crowd: Crowd) -> list[int]:
         if count > crowd.config.group_size:
             open_ += [prefix.child(0), prefix.child(1)]
         elif count:
-            sizes.append(count)
-    return sizes
+            found.append(prefix)
+    return found
 
 
-def groups_with_matches(crowd: Crowd, asks: list[Ask]) -> float:
-    """In how many groups the matches of a question lie: nobody can ask fewer for all of them."""
-    prefixes = []
-    open_ = [Prefix(0, 0)]
-    while open_:
-        prefix = open_.pop()
-        if len(crowd.truth.places(prefix)) > crowd.config.group_size:
-            open_ += [prefix.child(0), prefix.child(1)]
-        else:
-            prefixes.append(prefix)
+def groups_asked(crowd: Crowd, asks: list[Ask]) -> tuple[float, float]:
+    """In how many groups matches of a question lie, and in how many a summary allows for some.
+
+    Nobody can ask fewer than the former for all matches, nor fewer than the latter if it knows
+    the summary of every group.
+    """
+    prefixes = groups(crowd)
+    summaries = [crowd.truth.summary(prefix) for prefix in prefixes]
     inside = [
         {crowd.index[record.endpoint] for _, record in crowd.truth.under(prefix)}
         for prefix in prefixes
     ]
-    return fmean(sum(not ask.true.isdisjoint(group) for group in inside) for ask in asks)
+    least, allowed = [], []
+    for ask in asks:
+        bound = ask.predicate.bind(crowd.fleet.schema)
+        least.append(sum(not ask.true.isdisjoint(group) for group in inside))
+        allowed.append(
+            sum(
+                bound.intersects(prefix) and bound.may_match(summary)
+                for prefix, summary in zip(prefixes, summaries, strict=True)
+            )
+        )
+    return fmean(least), fmean(allowed)
 
 
 def cheapest(crowd: Crowd, asks: list[Ask]) -> tuple[float, float, float]:

@@ -46,20 +46,21 @@ def text(results: dict[str, Any]) -> str:
 
 def _targets(results: dict[str, Any]) -> str:
     lines = [
-        "| nodes | question | RPC mean | p95 | RTT | datagrams | kB | target | met | least |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| nodes | question | RPC mean | p95 | RTT | datagrams | kB | target | met "
+        "| least | allowed |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for size in results["sizes"]:
         for cell in _ours(size["cells"]):
             target = TARGETS[cell["limit"], cell["share"]]
             has_target = cell["limit"] or size["nodes"] == ALL_NODES
-            least = size["least"][cell["share"]] if not cell["limit"] else None
+            least = "" if cell["limit"] else " | ".join(map(figure, size["groups"][cell["share"]]))
             lines.append(
                 f"| {size['nodes']:,} | {_question(cell)} | {figure(cell['rpc'])} "
                 f"| {figure(cell['rpc_p95'])} | {cell['rtt']:.1f} | {figure(cell['datagrams'])} "
                 f"| {figure(cell['kilobytes'])} | {f'{target:g}' if has_target else ''} "
                 f"| {verdict(cell['rpc'], target) if has_target else ''} "
-                f"| {'' if least is None else figure(least)} |"
+                f"| {least or ' | '} |"
             )
     return "\n".join(lines)
 

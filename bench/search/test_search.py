@@ -43,11 +43,7 @@ def test_boxes_of_ranks_say_the_same_as_predicates(name):
 def test_the_engine_finds_exactly_what_matches(crowd, asked, share, limit):
     cell = measure.ours(crowd, asked[share], share, limit)
     assert cell.recall == 1.0
-    assert cell.rpc < crowd_groups(crowd)
-
-
-def crowd_groups(crowd):
-    return len(measure.group_sizes(crowd))
+    assert cell.rpc < len(measure.groups(crowd))
 
 
 def test_one_seed_costs_the_same_messages_every_time():
@@ -95,9 +91,15 @@ def test_the_dead_are_missed_and_said_to_be():
 
 
 def test_every_record_is_in_one_group(crowd):
-    sizes = measure.group_sizes(crowd)
+    sizes = [len(crowd.truth.places(prefix)) for prefix in measure.groups(crowd)]
     assert sum(sizes) == NODES
     assert max(sizes) <= GROUP
+
+
+def test_summaries_allow_for_no_fewer_groups_than_have_matches(crowd, asked):
+    for asks in asked.values():
+        least, allowed = measure.groups_asked(crowd, asks)
+        assert 1 <= least <= allowed <= len(measure.groups(crowd))
 
 
 def test_the_page_says_what_was_measured(crowd, asked, tmp_path):
@@ -105,7 +107,7 @@ def test_the_page_says_what_was_measured(crowd, asked, tmp_path):
     cells += measure.rivals(crowd.fleet, asked, 1)
     size = {
         "nodes": NODES,
-        "least": {0.1: 3.0, 0.01: 2.0},
+        "groups": {0.1: (3.0, 4.0), 0.01: (2.0, 2.5)},
         "cheapest": {0.1: (4.0, 2.0, 1.0)},
         "attributes": 1.0,
         "balance": {"stored_mean": 30.0, "stored_over_mean": 1.2, "hottest_share": 0.004},

@@ -22,7 +22,6 @@ RTO_UNKNOWN_S = 0.25  # first guess for a peer that never answered
 RTO_SAMPLES_MIN = 16  # measured peers that make a better guess: a far place of some size shows
 RTO_SAMPLES_MAX = 256  # and this many are looked at, the latest met
 CALL_DEADLINE_S = 2.0  # hard end of one call
-CALL_RETRANSMITS_MAX = 1
 OPERATION_DEADLINE_S = 10.0  # hard end of one operation, whatever its peers do
 PEERS_MAX = 4096  # endpoints with remembered round-trip times
 
@@ -54,7 +53,6 @@ SEEDS_MAX = 64  # addresses one join may ping
 UPKEEP_INTERVAL_S = 60.0  # how often a node looks for what is due for refresh or republication
 
 # --- hub ----------------------------------------------------------------------------------------
-HUBS_MAX = 4
 GROUP_SIZE = 256  # default G
 GROUP_SIZE_MIN = 8
 GROUP_SIZE_MAX = 1024
@@ -78,7 +76,6 @@ RUMOUR_HOPS_MAX = 6
 SUSPICION_S = 4.0
 INDIRECT_PROBES = 3
 SUMMARY_INTERVAL_S = 30.0
-PREFIX_BITS_MAX = 160
 GROUP_SERVING_MIN = 8  # nodes that each half keeps when records of gateways crowd a group
 FOREIGN_PER_GROUP_MAX = 4096  # records of machines without a node that one group holds
 FOREIGN_PER_GATEWAY_MAX = 2048  # and those of one gateway among them
@@ -111,10 +108,9 @@ ANSWER_BYTES_MAX = 128 * 1024  # of one answer, inflated
 AMPLIFICATION_MAX = 3  # bytes sent to an unproven address for each it sent (RFC 9000, 8.1)
 ITEM_CONTACTS = 4  # contacts told for a subtree: the asker has detours when all are dead
 WALK_ALPHA = 4
-VERIFY_MAX = 4  # members asked about one subtree: two seldom miss the same, four never did
+VERIFY_MAX = 4  # members asked about one subtree; each costs all its calls again
 WALK_FRONTIER_MAX = 4096
 WALK_HITS_MAX = 200_000
-WALK_DEEPENING = 3  # levels a frontier item may be split below the answering node's bucket
 CURSOR_BYTES_MAX = 65536
 
 # --- transport ----------------------------------------------------------------------------------

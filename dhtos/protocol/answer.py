@@ -31,6 +31,7 @@ from dhtos.core.limits import (
     HIT_PARTS_MAX,
     HUB_BUCKET_CONTACTS_MAX,
     ITEM_CONTACTS,
+    PREDICATE_WIRE_BYTES_MAX,
     REPLY_BYTES_MAX,
     WALK_HITS_MAX,
 )
@@ -49,7 +50,6 @@ COUNT_ONLY = 2
 NAME_OTHERS = 4
 _BOUND_CACHE = 64
 _REQUEST_BYTES = 64  # of a request beside its predicate and its padding, at least
-PREDICATE_BYTES_MAX = 6000
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -237,7 +237,7 @@ class Answering:
             lambda v: v,
             lambda v: as_bytes(v, 8),
             as_prefix,
-            lambda v: as_bytes(v, PREDICATE_BYTES_MAX),
+            lambda v: as_bytes(v, PREDICATE_WIRE_BYTES_MAX),
             lambda v: as_int(v, 0, WALK_HITS_MAX),
             lambda v: as_order(v, hub.schema),
             lambda v: as_int(v, 0, 255),
