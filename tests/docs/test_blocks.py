@@ -256,7 +256,7 @@ def test_readme_marks_its_two_commands() -> None:
     marked = re.findall(r"<!-- command: (\w+) -->\n```bash\n([^\n]+)\n```\n", text)
     assert [name for name, _ in marked] == ["demo", "test"]
     assert marked[0][1].endswith("dhtos-node demo")
-    assert marked[1][1].endswith("-m pytest")
+    assert marked[1][1].endswith("-m pytest -n auto --dist worksteal")  # no room is left out
 
 
 def test_links_between_pages_lead_somewhere() -> None:
