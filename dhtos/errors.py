@@ -18,6 +18,10 @@ class ConfigError(UsageError):
     """A configuration, schema or state file says something that cannot be."""
 
 
+class SchemaConflict(ConfigError):
+    """Peers run another schema under the version number of ours: one of the two must change it."""
+
+
 class PredicateError(UsageError):
     """A predicate cannot be read: names the token, its column and the nearest valid word."""
 

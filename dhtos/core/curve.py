@@ -20,6 +20,16 @@ VERSION_BITS = 2
 HASH_BITS = ID_BITS - VERSION_BITS - KEY_ATTRIBUTE_BITS_MAX
 
 
+def version_of(key: bytes) -> int:
+    """The schema version that a key was made under."""
+    return key[0] >> (8 - VERSION_BITS)
+
+
+def version_prefix(version: int) -> Prefix:
+    """The subtree of all machines of one schema version."""
+    return Prefix(version, VERSION_BITS)
+
+
 def static_cells(schema: Schema, static: Sequence[Value | None]) -> list[int]:
     """The key cell of each keyed attribute; 0 for a missing one."""
     cells = []

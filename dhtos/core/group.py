@@ -100,12 +100,16 @@ def bin_count(member_count: int) -> int:
 
 
 class Group:
-    """The members of one prefix, sorted by key; the own record is always among them."""
+    """The members of one prefix, sorted by key; the own record is always among them.
 
-    def __init__(self, own_key: bytes, size: int) -> None:
+    It never gets wider than `depth_min` bits.
+    """
+
+    def __init__(self, own_key: bytes, size: int, depth_min: int = 0) -> None:
         self.own_key = own_key
         self.size = size
-        self.prefix = Prefix(0, 0)
+        self.depth_min = depth_min
+        self.prefix = Prefix.of(own_key, depth_min)
         self.members: SortedDict[bytes, Member] = SortedDict()
         self.tombstones: dict[bytes, Tombstone] = {}
         self.hash = 0
@@ -257,6 +261,7 @@ class Group:
 
     def widen(self) -> None:
         """Take in the sibling subtree; the caller has its records at hand."""
+        assert self.depth > self.depth_min
         self.prefix = self.prefix.parent()
         self.version += 1
 
@@ -317,6 +322,7 @@ class Group:
             if not member.serves:
                 assert member.state is State.ALIVE
                 rows[member.record.endpoint] += 1
+        assert self.depth >= self.depth_min
         assert total == self.hash
         assert rows == self._rows
         assert self.serving == len(self.members) - rows.total()

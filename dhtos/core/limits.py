@@ -73,6 +73,7 @@ GOSSIP_TICK_S = 1.0
 RUMOURS_PER_MESSAGE_MAX = 12
 RUMOURS_QUEUED_MAX = 2048
 RUMOUR_HOPS_MAX = 6
+CONFLICTS_MAX = 16  # peers of another schema under our version number that are remembered
 SUSPICION_S = 4.0
 INDIRECT_PROBES = 3
 SUMMARY_INTERVAL_S = 30.0

@@ -317,6 +317,11 @@ class Schema:
         return int.from_bytes(blake2b(repr(parts).encode(), digest_size=4).digest())
 
     @cached_property
+    def mark(self) -> bytes:
+        """Version and tag in 5 bytes: in which words a question is asked."""
+        return bytes((self.version,)) + self.tag.to_bytes(4)
+
+    @cached_property
     def _indexes(self) -> dict[str, int]:
         return {a.name: index for index, a in enumerate(self.attributes)}
 

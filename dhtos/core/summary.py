@@ -3,6 +3,8 @@
 Per attribute: how many records have a value in each sixteenth of its axis, and the lowest and
 highest position that occurs. On the wire counts are 4-bit logarithms, rounded up, so an inhabited
 bin never looks empty. A summary prunes and ranks; it was true when it was made.
+
+Of a subtree whose machines have another schema only the count is told: a summary without bins.
 """
 
 from collections import Counter
@@ -36,7 +38,7 @@ class Summary:
     """Figures of a set of records, one entry per attribute of the schema.
 
     `bins[i]` are upper bounds, exact until they have been on the wire. `lows[i] > highs[i]` where
-    no record has attribute i.
+    no record has attribute i. All three are empty where only the count is known.
     """
 
     count: int
@@ -68,8 +70,10 @@ class Summary:
         """32 bits that stand for where static values occur, whatever their number.
 
         Two summaries with one occupancy rule out the same subtrees for questions about static
-        attributes; it survives `to_bytes`.
+        attributes; it survives `to_bytes`. 0 where only the count is known.
         """
+        if not self.bins:
+            return 0
         parts = []
         for n, attribute in enumerate(schema.attributes):
             if attribute.role == "static":
@@ -97,7 +101,9 @@ class Summary:
         )
 
     def to_bytes(self, schema: Schema) -> bytes:
-        """4 bytes of count, then 12 bytes an attribute."""
+        """4 bytes of count, then 12 bytes an attribute; only the count if no more is known."""
+        if not self.bins:
+            return self.count.to_bytes(4)
         assert len(self.bins) == len(schema.attributes)
         parts = [min(self.count, _COUNT_MAX).to_bytes(4)]
         for bins, low, high in zip(self.bins, self.lows, self.highs, strict=True):
@@ -105,6 +111,18 @@ class Summary:
             packed = bytes([a << 4 | b for a, b in zip(codes[::2], codes[1::2], strict=True)])
             parts.append(packed + low.to_bytes(2) + high.to_bytes(2))
         return b"".join(parts)
+
+    @classmethod
+    def of_count(cls, count: int) -> "Summary":
+        """That so many records are there, and nothing else."""
+        return cls(min(count, _COUNT_MAX), (), (), ())
+
+    @classmethod
+    def count_from_bytes(cls, data: bytes) -> "Summary":
+        """The count alone of a summary under any schema; raises MalformedMessage if it is short."""
+        if len(data) < 4:
+            raise MalformedMessage("a summary begins with a count of 4 bytes")
+        return cls.of_count(int.from_bytes(data[:4]))
 
     @classmethod
     def from_bytes(cls, data: bytes, schema: Schema) -> "Summary":

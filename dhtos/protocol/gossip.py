@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from dhtos.core.contact import Contact
 from dhtos.core.coordinate import Coordinate
+from dhtos.core.curve import version_of
 from dhtos.core.group import Member, State
 from dhtos.core.ids import Endpoint, Prefix
 from dhtos.core.limits import (
@@ -272,6 +273,8 @@ class Gossip:
             raise bad("dh_gossip has 8 fields")
         if not hub.serves(args[0]):
             return NO_REPLY
+        if version_of(as_key(args[1])) != hub.schema.version:
+            return self._as_stranger(args[1], source, now)
         key, depth, view, _, known = self._hear(args[1:7], now)
         self.liveness.heard(key, source, now)
         self.answer_refuted(source, now)
@@ -280,6 +283,15 @@ class Gossip:
         if hub.settled and (args[7] or depth != hub.group.depth):
             reply += self.repair.vector(Prefix.of(key, depth), view)
         return reply
+
+    def _as_stranger(self, key: bytes, source: Endpoint, now: float) -> list[Any]:
+        """The answer to a node of another schema, which takes us for who was here before.
+
+        What it tells is not ours to read, and the other way round: it learns who lives here now.
+        """
+        hub = self.hub
+        self.liveness.heard(key, source, now)
+        return [hub.key, hub.group.depth, 0, hub.summaries.inhabited(hub.group.depth), None, []]
 
     def on_reply(self, call: Call, value: Any, _trailer: list[Any] | None, now: float) -> None:
         """A partner answered: it lives, and may hold other versions."""

@@ -4,13 +4,18 @@ A node's id in a hub is the key of its own record (DESIGN section 2), so it sits
 like itself. This module owns that place: it moves the node when its record moves, keeps the
 depth of the group right (split above G, merge below G/2), and keeps the summaries of the other
 subtrees fresh. The parts have their own modules: `gossip` keeps the group's view, `answer`
-serves range queries from it, `walk` asks them, `join` finds the place.
+serves range queries from it, `walk` asks them, `join` finds the place, `versions` and `union` deal
+with machines of another schema.
+
+The first bits of a key are the version of its schema. A group never spans two versions, so all that
+members tell each other is in one schema; of the other versions' subtrees a hub knows contacts and
+how many live there, which needs no schema.
 
 A hub is *settled* once it knows its group and its buckets; before that it answers no query.
 Without a record (a light client) it asks through gateways and never settles.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Any
 
@@ -19,6 +24,7 @@ import msgspec
 from dhtos.core.buckets import Buckets
 from dhtos.core.contact import Contact
 from dhtos.core.coordinate import Coordinate, predict, update
+from dhtos.core.curve import VERSION_BITS
 from dhtos.core.group import Group, Member, State
 from dhtos.core.hit import Hit
 from dhtos.core.ids import Endpoint, Prefix, random_id
@@ -31,8 +37,9 @@ from dhtos.core.limits import (
 from dhtos.core.predicate import EVERYTHING, Predicate
 from dhtos.core.record import Record
 from dhtos.core.schema import Schema
+from dhtos.core.schemas import Schemas
 from dhtos.core.summary import Summary
-from dhtos.errors import MalformedMessage, Unreachable, UsageError
+from dhtos.errors import MalformedMessage, SchemaConflict, Unreachable, UsageError
 from dhtos.protocol.answer import Answering, Order, Question
 from dhtos.protocol.calls import Call
 from dhtos.protocol.explain import Trace
@@ -47,6 +54,7 @@ from dhtos.protocol.operation import MemberGone, Operation
 from dhtos.protocol.rows import Rows
 from dhtos.protocol.rpc import Core
 from dhtos.protocol.summaries import Summaries
+from dhtos.protocol.versions import Versions
 from dhtos.protocol.walk import Walk
 
 UPKEEP_S = 2.0
@@ -60,21 +68,29 @@ class Hub:
     """One hub of one node."""
 
     def __init__(
-        self, core: Core, schema: Schema, *, number: int = 0, group_size: int = GROUP_SIZE
+        self,
+        core: Core,
+        schema: Schema,
+        *,
+        number: int = 0,
+        group_size: int = GROUP_SIZE,
+        older: Iterable[Schema] = (),
     ) -> None:
         self.core = core
         self.schema = schema
+        self.schemas = Schemas(schema, older)
         self.number = number
         self.group_size = group_size
         self.own: Record | None = None
         self.key = random_id(core.rng)
-        self.group = Group(self.key, group_size)
+        self.group = Group(self.key, group_size, VERSION_BITS)
         self.buckets = Buckets(self.key)
         self.coordinate = Coordinate()
         self.gateways: list[Endpoint] = []
         self.settled = False
         self.settled_at = -inf
         self.closed = False
+        self.conflict: SchemaConflict | None = None  # why there is no place for us
         self.everything = msgspec.msgpack.encode(EVERYTHING.to_wire())
         self._match_all = EVERYTHING.bind(schema)
         self._running = False
@@ -82,6 +98,7 @@ class Hub:
         self._join: Operation[int] | None = None
         self._pending: list[tuple[Operation[Any], Callable[[float], None]]] = []
         self._expired = self._reseeded = -inf
+        self.versions = Versions(self)
         self.answering = Answering(self)
         self.gossip = Gossip(self)
         self.summaries = Summaries(self)
@@ -124,7 +141,7 @@ class Hub:
     def _place(self, key: bytes, record: Record, now: float) -> None:
         self.own = record
         self.key = key
-        self.group = Group(key, self.group_size)
+        self.group = Group(key, self.group_size, VERSION_BITS)
         self.buckets = Buckets(key)
         self.settled = False
         self.group.put(key, record, now, now)
@@ -199,7 +216,7 @@ class Hub:
         rtt_s = None
         if record.coordinate is not None and self.settled:
             rtt_s = predict(self.coordinate, Coordinate.from_wire(record.coordinate))
-        return Hit(record, self.schema, age_s, rtt_s)
+        return Hit(record, self.schemas.of_tag(record.schema_tag) or self.schema, age_s, rtt_s)
 
     def gateway_contacts(self) -> list[Contact]:
         """Whom a node without a place may ask, in random order."""
@@ -221,6 +238,7 @@ class Hub:
         """Join through any of `gateways`; ends with the number of members of the group."""
         if self._join is not None and not self._join.done:
             self._join.cancel(now)
+        self.conflict = None
         operation = self._join = Join(self, gateways, now).operation
         self.when_finished(operation, lambda at: self._retry_join(operation, gateways, at))
         return operation
@@ -249,13 +267,18 @@ class Hub:
         Without `announce` nothing is told: they know (a simulation that starts from the truth).
         """
         self.settled = True
+        self.conflict = None
         self._narrow(now)
         if announce:
             self.settled_at = now
             self.gossip.spread(self.key, now, eager=True, whole=True)
             for index, _ in self.buckets.inhabited():
                 chosen = self.buckets.choose(index, self.core.rng, 2)
-                self.gossip.push_own([contact.endpoint for contact in chosen], now)
+                told = [contact.endpoint for contact in chosen]
+                if index < VERSION_BITS:  # they cannot read our record
+                    self.summaries.greet(told, now)
+                else:
+                    self.gossip.push_own(told, now)
         self._reseeded = now
         if not self._running:
             self._running = True
@@ -282,7 +305,14 @@ class Hub:
 
     def serves(self, number: object) -> bool:
         """Whether a request for hub `number` is for us, and we have a place in it."""
-        return number == self.number and self.own is not None and not self.closed
+        return number == self.number and self.own is not None and not (self.closed or self.conflict)
+
+    @property
+    def alone(self) -> bool:
+        """Whether we know of no other member, and of nobody in any other subtree."""
+        group = self.group
+        known = group.serving > 1 or group.depth > group.depth_min or self.buckets.inhabited()
+        return self.settled and not known
 
     def is_young(self, now: float) -> bool:
         """Whether the node has settled lately: then much around it may be new as well."""
@@ -321,6 +351,7 @@ class Hub:
             self._expired = now
             self.core.happened += [MemberGone(m.key) for m in self.group.expire(now)]
             self.buckets.expire(now)
+            self.versions.expire(now)
         if self.settled:
             self._narrow(now)
             self._widen(now)
@@ -363,7 +394,7 @@ class Hub:
     def _widen(self, now: float) -> None:
         """Merge with the sibling subtree while both together are at most G/2."""
         group = self.group
-        if group.depth == 0 or self._merge is not None:
+        if group.depth == group.depth_min or self._merge is not None:
             return
         bucket = self.buckets.get(group.depth - 1)
         if bucket is None:
@@ -397,7 +428,7 @@ class Hub:
         gateways = [endpoint for endpoint in self.gateways if endpoint != own]
         if not gateways:
             return
-        if not self.settled or (self.group.serving == 1 and self.group.depth == 0):
+        if not self.settled or self.alone:
             self.join(gateways, now)
             return
         gateway = Contact(b"", self.core.rng.choice(gateways))

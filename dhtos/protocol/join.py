@@ -7,7 +7,9 @@
     ANNOUNCE push the own record to members at once, and to a contact of every other subtree
 
 Nobody nearer and nobody who covers the key means that the own subtree is empty: the node starts
-a group of its own one bit below the fork. Until BUCKETS is done the node answers no range
+a group of its own one bit below the fork. The first node of a new schema version begins like that:
+the nodes of other versions are asked and name whom they know there. Members of the own version with
+another schema end the join: see `versions`. Until BUCKETS is done the node answers no range
 query: what it does not know yet would look empty.
 """
 
@@ -17,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 from dhtos.core.contact import Contact
 from dhtos.core.ids import ID_BITS, Endpoint, Prefix, common_prefix_bits
 from dhtos.core.limits import OPERATION_DEADLINE_S
-from dhtos.errors import MalformedMessage, NoPeers
+from dhtos.errors import DhtosError, MalformedMessage, NoPeers, SchemaConflict
 from dhtos.protocol.bundle import Assembly
 from dhtos.protocol.calls import Call
 from dhtos.protocol.frontier import FindResult, range_args, read_answer, read_item
 from dhtos.protocol.hubwire import as_bytes, as_int, as_key, as_list, as_prefix, bad
 from dhtos.protocol.operation import Operation
 from dhtos.protocol.timers import Timer
+from dhtos.protocol.versions import read_conflict
 from dhtos.protocol.walk import Walk
 from dhtos.protocol.wire import decode_plain
 
@@ -49,6 +52,7 @@ class Join:
         self._nearest: tuple[int, Contact, int] | None = None  # shared bits, who, its depth
         self._covered = False
         self._still_joining: list[Contact] = []
+        self._conflict: SchemaConflict | None = None
         self._again: Timer | None = None
         self._walk: Walk | None = None
         self._timer = self.core.timers.at(now + OPERATION_DEADLINE_S, self._on_deadline)
@@ -65,10 +69,12 @@ class Join:
             self._walk.operation.cancel(now)
 
     def _on_deadline(self, now: float) -> None:
-        self._fail(now, "the hub did not answer in time")
+        self._fail(now, self._conflict or NoPeers("the hub did not answer in time"))
 
-    def _fail(self, now: float, why: str) -> None:
-        self.operation.fail(NoPeers(why))
+    def _fail(self, now: float, why: DhtosError) -> None:
+        if isinstance(why, SchemaConflict) and not self.hub.settled:
+            self.hub.conflict = why
+        self.operation.fail(why)
         self._on_cancel(now)
 
     # --- LOCATE -----------------------------------------------------------------------------------
@@ -82,13 +88,15 @@ class Join:
                 return
         if self._open:
             return
-        if self._nearest is None and self._still_joining:
+        if self._conflict is not None:
+            self._fail(now, self._conflict)
+        elif self._nearest is None and self._still_joining:
             self._candidates, self._still_joining = self._still_joining, []
             self._asked.difference_update(c.endpoint for c in self._candidates)
             wait = _PATIENCE_S * self.core.rng.uniform(0.5, 1.0)
             self._again = self.core.timers.at(now + wait, self._locate)
         elif self._nearest is None:
-            self._fail(now, "no dhtos node answered for the hub")
+            self._fail(now, NoPeers("no dhtos node answered for the hub"))
         else:
             self._copy(now)
 
@@ -119,7 +127,7 @@ class Join:
         if call.name == "dh_range":
             self._locate(now)
         else:
-            self._fail(now, "the nearest node died while we joined")
+            self._fail(now, NoPeers("the nearest node died while we joined"))
 
     def on_reply(self, call: Call, value: Any, _trailer: list[Any] | None, now: float) -> None:
         """One answer of LOCATE or BUCKETS."""
@@ -144,11 +152,15 @@ class Join:
         body = assembly.add(value)
         if body is None:
             return
-        told = read_answer(decode_plain(body))
+        plain = decode_plain(body)
+        told, other_tag = read_answer(plain), read_conflict(plain)
         self.core.calls.cancel(call)
         self._open.discard(call)
         if told is None:
-            self._still_joining.append(asked)
+            if other_tag is None:
+                self._still_joining.append(asked)
+            else:
+                self._conflict = self.hub.versions.note(call.endpoint, other_tag, now)
             self._locate(now)
             return
         header, items, _ = told
@@ -199,7 +211,7 @@ class Join:
             return
         result = self._walk.operation.result() if self._walk.operation.error is None else None
         if not isinstance(result, FindResult) or not result.coverage.complete:
-            self._fail(now, "the group could not be copied")
+            self._fail(now, NoPeers("the group could not be copied"))
             return
         found = [(key, record, born) for key, (record, born, _) in self._walk.found.items()]
         self.hub.enter(self._nearest[2], found, now)

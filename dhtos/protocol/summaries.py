@@ -12,12 +12,17 @@ occur in them; when that differs the younger description wins. So news of a firs
 of a first machine of its kind, spreads with every exchange, in seconds, though each node asks
 about a bucket only once in SUMMARY_INTERVAL_S (more often while it is young itself).
 `neighbours` are nodes on the asker's own side: two that started there at once meet in this way.
+
+Above the version bits of a key the subtrees belong to machines of other schemas. Of those only the
+count is told, since the rest could not be read; and as their records cannot be read either, nodes
+of two versions know each other by asking for summaries.
 """
 
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 from dhtos.core.contact import Contact
+from dhtos.core.curve import VERSION_BITS
 from dhtos.core.group import State
 from dhtos.core.ids import Endpoint, common_prefix_bits
 from dhtos.core.limits import (
@@ -79,6 +84,11 @@ class Summaries:
             bucket.pulled = now
             for contact in self.hub.buckets.choose(index, self.core.rng, 1):
                 self._ask(contact.endpoint, [], now)
+
+    def greet(self, endpoints: list[Endpoint], now: float) -> None:
+        """Show ourselves to nodes of another version, and hear how many they are."""
+        for endpoint in endpoints:
+            self._ask(endpoint, [], now)
 
     def inhabited(self, depth: int) -> bytes:
         """What to tell others: a digest of the buckets below `depth`, and which there are."""
@@ -206,7 +216,10 @@ class Summaries:
             if prefix.holds(contact.id):
                 self.hub.buckets.heard(contact, heard, now)
         schema = self.hub.schema
-        if summary is not None:
+        if summary is not None and index < VERSION_BITS:
+            counted = Summary.count_from_bytes(as_bytes(summary, 2000))
+            self.hub.buckets.summarise(index, counted, now - age, schema)
+        elif summary is not None:
             parsed = Summary.from_bytes(as_bytes(summary, 2000), schema)
             self.hub.buckets.summarise(index, parsed, now - age, schema)
         elif index == fork:
@@ -232,6 +245,8 @@ class Summaries:
             self.hub.gossip.liveness.heard(key, source, now)
             self.hub.gossip.repair.fetch(source, now)
         fork = common_prefix_bits(self.hub.key, key)
+        if fork < VERSION_BITS:  # no record will tell us of it
+            self.hub.met(Contact(key, source), now, now, proven=False)
         wanted = {as_int(index, _DIFFERING, 160) for index in indexes}
         entries = []
         if not self.hub.group.prefix.holds(key) and (not wanted or wanted & {-1, fork}):
@@ -265,12 +280,16 @@ class Summaries:
         ]
         for index, bucket in self.hub.buckets.inhabited():
             if index > fork:
-                if summary is not None:  # without one of its parts the whole would be a lie
+                if summary is not None and fork >= VERSION_BITS:
+                    # Without one of its parts the whole would be a lie.
                     summary = bucket.summary and summary.merge(bucket.summary)
                 told += [
                     [*c.to_wire(), now - bucket.contacts[c.id].heard]
                     for c in self.hub.buckets.choose(index, rng, 1)
                 ]
+        if fork < VERSION_BITS:
+            beyond = [b.count for i, b in self.hub.buckets.inhabited() if i > fork]
+            summary = Summary.of_count(len(group) + sum(beyond))
         packed = summary and summary.to_bytes(self.hub.schema)
         return [fork, packed, 0.0, told[:HUB_BUCKET_CONTACTS_MAX]]
 

@@ -82,7 +82,7 @@ def test_a_walk_tells_whom_it_asked_why_and_what_came() -> None:
 def test_the_own_view_is_a_step_that_asked_nobody() -> None:
     lone = Lone(SMALL[0], size=16).settle([*SMALL[1:], *BIG])
     (step,) = steps(explained(lone))
-    assert (step.asked, step.round, step.covers, step.hits) == (None, 0, WHOLE, 8)
+    assert (step.asked, step.round, step.covers, step.hits) == (None, 0, Prefix(0, 2), 8)
     assert step.took_s is None
 
 

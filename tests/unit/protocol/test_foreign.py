@@ -48,7 +48,7 @@ def left(record, seq):
 def test_a_record_is_taken_and_told_on(member):
     record = foreign()
     key, depth, cookie, found, newest, contacts = put(member, whole(record))[0]
-    assert (key, depth, newest) == (member.hub.key, 0, 0)
+    assert (key, depth, newest) == (member.hub.key, 2, 0)
     assert cookie == member.core.cookie(GATEWAY)
     assert found == [TAKEN]
     assert {contact[0] for contact in contacts} == {key_of(machine(n, cores=4)) for n in (2, 3, 4)}

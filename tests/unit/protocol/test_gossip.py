@@ -116,7 +116,7 @@ def test_an_exchange_says_who_how_deep_and_which_view() -> None:
     one = member()
     (asked,) = one.until_sent("dh_gossip")
     number, key, depth, view, inhabited, coordinate, rumours, repair = asked.args
-    assert (number, key, depth, view) == (0, KEY, 0, one.hub.group.hash)
+    assert (number, key, depth, view) == (0, KEY, 2, one.hub.group.hash)
     assert inhabited == bytes(4)
     assert coordinate is None, "whoever asks takes the time"
     assert (type(rumours), repair) == (list, 0)

@@ -21,6 +21,7 @@ from hub_world import (
     told,
 )
 
+from dhtos.core.curve import version_prefix
 from dhtos.core.group import State
 from dhtos.core.ids import ID_BITS, Endpoint, Prefix, common_prefix_bits
 from dhtos.core.limits import OPERATION_DEADLINE_S
@@ -82,7 +83,7 @@ def test_the_first_node_is_a_hub_of_one() -> None:
     lone.hub.found(lone.now)
     assert lone.hub.settled
     assert len(lone.hub.group) == 1
-    assert lone.hub.group.depth == 0
+    assert lone.hub.group.prefix == version_prefix(SCHEMA.version), "never wider than a version"
     assert lone.sent() == []
     lone.wait(10.0)
     lone.engine.check()
@@ -334,7 +335,7 @@ def test_a_group_that_cannot_be_copied_whole_is_not_entered() -> None:
     assert operation.done
     with pytest.raises(NoPeers, match="could not be copied"):
         operation.result()
-    assert lone.hub.group.depth == 0
+    assert lone.hub.group.prefix == version_prefix(SCHEMA.version)
 
 
 def test_a_copy_follows_those_who_have_split() -> None:

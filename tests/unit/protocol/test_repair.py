@@ -16,7 +16,7 @@ from dhtos.protocol.wire import encode_request
 OWN = machine(1, cores=4, mem=GIB)
 OTHERS = [machine(n, cores=4, mem=n * GIB) for n in range(2, 8)]
 EXTRA = [machine(n, cores=4, mem=n * GIB) for n in range(100, 140)]
-ROOT = Prefix(0, 0)
+ROOT = Prefix(SCHEMA.version, 2)
 
 
 def later(record: Record, seq: int = 9) -> Record:

@@ -1234,11 +1234,11 @@ def test_the_own_group_is_verified_too() -> None:
     assert second.endpoint in {record.endpoint for record in members}
     by = next(record for record in members if record.endpoint == second.endpoint)
     others = [record for record in members if record is not by]
-    answers(lone, second, WHOLE, by, hits=BIG[:1], others=others)
+    answers(lone, second, prefix_of(second), by, hits=BIG[:1], others=others)
     (third,) = asks(lone)
     assert third.endpoint not in {own.endpoint, by.endpoint}
     last = next(record for record in members if record.endpoint == third.endpoint)
-    answers(lone, third, WHOLE, last, hits=BIG[1:2])
+    answers(lone, third, prefix_of(third), last, hits=BIG[1:2])
     result = operation.result()
     assert ids(result) == nodes([*SMALL, *BIG[:2]])
     assert (result.matches, result.coverage.verified, result.coverage.rtt) == (8, 3, 2)

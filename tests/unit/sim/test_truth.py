@@ -4,6 +4,7 @@ from random import Random
 
 import pytest
 
+from dhtos.core.curve import VERSION_BITS
 from dhtos.core.ids import common_prefix_bits, distance
 from dhtos.core.limits import HUB_BUCKET_CONTACTS_MAX, NODE_HEARTBEAT_S
 from dhtos.core.record import make_record
@@ -136,7 +137,7 @@ def test_the_hub_truth_is_the_narrowest_group_and_every_other_subtree(seed):
 def test_a_hub_that_fits_in_one_group_is_held_whole():
     cluster, hubs = _warm_hubs(G)
     for node in cluster.nodes:
-        assert node.engine.hub.group.depth == 0
+        assert node.engine.hub.group.depth == VERSION_BITS
         assert node.engine.hub.group.members.keys() == hubs.keys()
         assert node.engine.hub.buckets.inhabited() == []
 
