@@ -85,10 +85,9 @@ class Bound:
 
     def intersects(self, prefix: Prefix) -> bool:
         """Whether a key of the subtree can be that of a match; exact on key cells."""
-        schema = self.schema
-        known = min(prefix.length, VERSION_BITS)
-        if prefix.value >> (prefix.length - known) != schema.version >> (VERSION_BITS - known):
+        if not self.speaks_of(prefix):
             return False
+        schema = self.schema
         key, length = prefix.first, prefix.length
         bits, schedule = schema.key_bits, schema.key_schedule
         return any(
@@ -96,6 +95,12 @@ class Bound:
             and (not cells.sets or self._hits_sets(prefix, cells.sets))
             for cells in self._cells
         )
+
+    def speaks_of(self, prefix: Prefix) -> bool:
+        """Whether machines of the schema's version can live in the subtree."""
+        known = min(prefix.length, VERSION_BITS)
+        ours = self.schema.version >> (VERSION_BITS - known)
+        return prefix.value >> (prefix.length - known) == ours
 
     def reach(self, key: bytes) -> int:
         """How many leading bits of a key agree with a match: the longest prefix that intersects.

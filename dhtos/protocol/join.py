@@ -26,7 +26,6 @@ from dhtos.protocol.frontier import FindResult, range_args, read_answer, read_it
 from dhtos.protocol.hubwire import as_bytes, as_int, as_key, as_list, as_prefix, bad
 from dhtos.protocol.operation import Operation
 from dhtos.protocol.timers import Timer
-from dhtos.protocol.versions import read_conflict
 from dhtos.protocol.walk import Walk
 from dhtos.protocol.wire import decode_plain
 
@@ -153,14 +152,14 @@ class Join:
         if body is None:
             return
         plain = decode_plain(body)
-        told, other_tag = read_answer(plain), read_conflict(plain)
+        told = read_answer(plain)
         self.core.calls.cancel(call)
         self._open.discard(call)
         if told is None:
-            if other_tag is None:
+            conflict = self.hub.versions.hear(call.endpoint, plain, now)
+            if conflict is None:
                 self._still_joining.append(asked)
-            else:
-                self._conflict = self.hub.versions.note(call.endpoint, other_tag, now)
+            self._conflict = conflict or self._conflict
             self._locate(now)
             return
         header, items, _ = told

@@ -1,7 +1,7 @@
 """Questions about machines of another schema, as a member meets them.
 
 Whoever asks says in whose words: the first five bytes of a request's padding are the version and
-the tag of its schema. The asked prefix tells which version is meant, or, where it is wider than a
+the tag of its schema (a tag of 0 says nothing). The asked prefix tells which version is meant, or, where it is wider than a
 version's subtree, those words do. A member answers
 
     for its own version, in its own words   as always
@@ -51,7 +51,9 @@ class Versions:
     def answer(self, padding: Any, prefix: Prefix, source: Endpoint, now: float) -> Parts | None:
         """The answer to a question that is not in our words; None where it is."""
         own = self.hub.schema
-        mark = as_bytes(padding, REPLY_BYTES_MAX)[:MARK_BYTES].ljust(MARK_BYTES, b"\0")
+        mark = as_bytes(padding, REPLY_BYTES_MAX)[:MARK_BYTES]
+        if not any(mark[1:]):  # it does not say
+            mark = own.mark
         version, tag = as_int(mark[0], 0, SCHEMA_VERSION_MAX), int.from_bytes(mark[1:])
         target = prefix if prefix.length >= VERSION_BITS else version_prefix(version)
         if version_of(target.first) != own.version:
@@ -95,6 +97,11 @@ class Versions:
         return [version_prefix(hub.schema.version).to_wire(), count, float(count), None, told]
 
     # --- conflicts ------------------------------------------------------------------------------
+
+    def hear(self, peer: Endpoint, body: Any, now: float) -> SchemaConflict | None:
+        """What a peer answers that does not answer: the conflict, if it says that it is one."""
+        tag = read_conflict(body)
+        return None if tag is None else self.note(peer, tag, now)
 
     def note(self, peer: Endpoint, tag: int, now: float) -> SchemaConflict:
         """A peer runs another schema under our version number."""
