@@ -1,8 +1,6 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True
 """Vivaldi coordinates, compiled; the specification is `dhtos._reference.vivaldi`."""
 
-from array import array
-
 from libc.math cimport fabs, sqrt
 
 cdef enum:
@@ -27,20 +25,6 @@ cdef double subtract(double *x, const double *y, Py_ssize_t n) noexcept nogil:
         x[i] -= y[i]
         norm += x[i] * x[i]
     return sqrt(norm)
-
-
-cdef void fill_distances(
-    const double *own, const double *rows, Py_ssize_t n, Py_ssize_t width, double *distances
-) noexcept nogil:
-    cdef Py_ssize_t row, i
-    cdef double norm, part
-    for row in range(n):
-        norm = 0.0
-        for i in range(width - 1):
-            part = own[i] - rows[i]
-            norm += part * part
-        distances[row] = sqrt(norm) + own[width - 1] + rows[width - 1]
-        rows += width
 
 
 def vivaldi_update(
@@ -80,27 +64,3 @@ def vivaldi_update(
             own[i] -= force * (difference[i] / predicted)
         height += force * ((height + remote_height) / predicted)
     return tuple([own[i] for i in range(n)]), height, new_error
-
-
-def vivaldi_distances(own, const double[::1] table not None):
-    """Predicted round-trip times from `own` to every row of `table`; heights come last in both.
-
-    `table` is n rows of `len(own)` doubles. O(n). Raises ValueError for a table of another width.
-    """
-    cdef double here[DIMENSIONS_MAX + 1]
-    cdef Py_ssize_t n, width = len(own)
-    cdef double[::1] into
-    if not 2 <= width <= DIMENSIONS_MAX + 1:
-        raise ValueError(
-            f"1..{DIMENSIONS_MAX} dimensions and a height, got {width} numbers"
-        )
-    read_vector(own, here, width)
-    if table.shape[0] % width:
-        raise ValueError(f"a table is rows of {width} doubles, got {table.shape[0]} numbers")
-    n = table.shape[0] // width
-    distances = array("d", bytes(8 * n))
-    if n:
-        into = distances
-        with nogil:
-            fill_distances(here, &table[0], n, width, &into[0])
-    return distances

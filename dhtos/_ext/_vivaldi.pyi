@@ -1,4 +1,3 @@
-from array import array
 from collections.abc import Sequence
 
 def vivaldi_update(
@@ -13,4 +12,3 @@ def vivaldi_update(
     ce: float,
     jitter_direction: Sequence[float],
 ) -> tuple[tuple[float, ...], float, float]: ...
-def vivaldi_distances(own: Sequence[float], table: array[float]) -> array[float]: ...

@@ -1,4 +1,4 @@
-"""Vivaldi network coordinates: one update, and predicted round-trip times in a batch.
+"""Vivaldi network coordinates: one update.
 
 Dabek, Cox, Kaashoek and Morris, "Vivaldi: a decentralized network coordinate system" (SIGCOMM
 2004): figure 3 for the update with adaptive timestep, section 5.4 for heights. Symbols keep the
@@ -6,7 +6,6 @@ paper's names: `cc`, `ce`, `w`, `es`, `delta`. Pure numbers; who checks samples 
 `dhtos.core.coordinate`.
 """
 
-from array import array
 from collections.abc import Sequence
 from math import sqrt
 
@@ -56,23 +55,3 @@ def vivaldi_update(
     moved = tuple(position[i] + force * (difference[i] / predicted) for i in range(n))
     new_height = height + force * ((height + remote_height) / predicted)
     return moved, new_height, new_error
-
-
-def vivaldi_distances(own: "Sequence[float]", table: "array[float]") -> "array[float]":
-    """Predicted round-trip times from `own` to every row of `table`; heights come last in both.
-
-    `table` is n rows of `len(own)` doubles. O(n). Raises ValueError for a table of another width.
-    """
-    width = len(own)
-    if not 2 <= width <= _DIMENSIONS_MAX + 1:
-        raise ValueError(f"1..{_DIMENSIONS_MAX} dimensions and a height, got {width} numbers")
-    if len(table) % width:
-        raise ValueError(f"a table is rows of {width} doubles, got {len(table)} numbers")
-    distances = array("d")
-    for start in range(0, len(table), width):
-        norm = 0.0
-        for i in range(width - 1):
-            part = own[i] - table[start + i]
-            norm += part * part
-        distances.append(sqrt(norm) + own[width - 1] + table[start + width - 1])
-    return distances

@@ -95,6 +95,10 @@ COORDINATE_HEIGHT_S_MIN = 1e-5  # as Serf: a host's access link is never free
 COORDINATE_ERROR_MAX = 1.5  # as Serf, and the error of who knows nothing
 COORDINATE_ERROR_MIN = 0.01  # a remote that claims to be surer than this is not believed
 COORDINATE_STEP_S_MAX = 0.25  # one sample moves a newcomer at most this far, others a fifth
+MEMORY_PEERS_MAX = 64  # measured peers a place is fitted to
+MEMORY_NEAR = 16  # the nearest of them are never displaced by others
+MEMORY_SAMPLES_MAX = 5  # of which the median counts
+MEMORY_S = 1800.0  # a peer that nobody measured for so long is forgotten
 
 # --- queries ------------------------------------------------------------------------------------
 PREDICATE_BOXES_MAX = 256
@@ -113,6 +117,20 @@ VERIFY_MAX = 4  # members asked about one subtree; each costs all its calls agai
 WALK_FRONTIER_MAX = 4096
 WALK_HITS_MAX = 200_000
 CURSOR_BYTES_MAX = 65536
+HISTOGRAM_EDGES_MAX = 64  # between its counts: more than a screen shows
+SELECT_WIRE_BYTES_MAX = 1024  # of what is wanted of the matches: room for all edges
+SAMPLE_MAX = 256  # machines drawn at a time: any of them may lie in one group
+
+# --- bandwidth ----------------------------------------------------------------------------------
+TRAIN_DATAGRAM_BYTES = 1200  # as REPLY_BYTES_MAX: below every common path MTU
+TRAIN_DATAGRAMS_MIN = 32
+TRAIN_DATAGRAMS_MAX = 512  # 0.6 MB: a burst of 0.3 MB, or 20 ms of 120 Mbit/s, in its first half
+TRAINS = 5  # of which the median counts
+TRAIN_BYTES_PER_HOUR = 32 * 2**20  # seven of the longest measurements, or sixty of short ones
+TRAIN_WAITING_MAX = 64  # measurements that wait for their turn
+TRAIN_PATHS_MAX = 256  # estimates remembered
+TRAIN_ANSWERS_MAX = 32768  # datagrams of one host answered in an hour: that budget
+TRAIN_SOURCES_MAX = 256  # hosts counted for that
 
 # --- transport ----------------------------------------------------------------------------------
 DRAIN_DATAGRAMS_MAX = 64  # datagrams read in one wake-up of the loop

@@ -18,12 +18,10 @@ from itertools import pairwise
 
 import msgspec
 
-from dhtos.core.coordinate import DIMENSIONS
+from dhtos.core.coordinate import Coordinate, pack, unpack
 from dhtos.core.curve import record_key
 from dhtos.core.ids import ID_BYTES, Endpoint
 from dhtos.core.limits import (
-    COORDINATE_ERROR_MAX,
-    COORDINATE_S_MAX,
     LABEL_BYTES_MAX,
     LABELS_MAX,
     RECORD_BYTES_MAX,
@@ -38,8 +36,6 @@ IDENTITY_BYTES = 32
 SIGNATURE_BYTES_MAX = 64
 SEQ_MAX = 2**62
 HOST_BYTES_MAX = 64
-_COORDINATE_UNIT = 100_000  # parts are kept in units of 10 us, the grain of `Coordinate.to_wire`
-_PART_BYTES = 3
 
 Slots = tuple[Value | None, ...]
 Labels = tuple[tuple[str, str], ...]
@@ -63,7 +59,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     rev: int
     seq: int
     dynamic: Slots
-    packed: bytes | None  # the coordinate, 3 bytes a part
+    packed: bytes | None  # the coordinate, as `Coordinate.to_bytes`
     signature: bytes = b""
     row: str = ""  # the gateway's name for a machine without a node; empty in a node's own record
     serves: bool = True  # whether a node answers at the endpoint in this record's name
@@ -138,23 +134,13 @@ class Delta(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 def pack_coordinate(parts: Sequence[float] | None) -> bytes | None:
-    """3 bytes a part, to the grain of `Coordinate.to_wire`, from which nothing is lost."""
-    if parts is None:
-        return None
-    units = [round(part * _COORDINATE_UNIT) for part in parts]
-    return b"".join([unit.to_bytes(_PART_BYTES, signed=True) for unit in units])
+    """`Coordinate.to_bytes` of a wire form, from which nothing is lost."""
+    return None if parts is None else pack(parts)
 
 
 def unpack_coordinate(packed: bytes | None) -> tuple[float, ...] | None:
     """The inverse of `pack_coordinate`."""
-    if packed is None:
-        return None
-    return tuple([unit / _COORDINATE_UNIT for unit in _units(packed)])
-
-
-def _units(packed: bytes) -> list[int]:
-    starts = range(0, len(packed), _PART_BYTES)
-    return [int.from_bytes(packed[at : at + _PART_BYTES], signed=True) for at in starts]
+    return None if packed is None else unpack(packed)
 
 
 def make_record(
@@ -349,21 +335,14 @@ def _check_labels(wire: object, pool: Pool) -> Labels:
 
 
 def _check_coordinate(wire: object) -> bytes | None:
-    """Packed or as a list of numbers; either way within the bounds of a `Coordinate`."""
+    """Packed or as a list of numbers; a peer may use other dimensions, we then predict nothing."""
     if wire is None:
         return None
     if type(wire) is list:
-        if not all(type(p) in (float, int) and abs(p) <= COORDINATE_S_MAX for p in wire):
-            raise _bad("has a coordinate of small numbers")
-        wire = pack_coordinate(wire)
-    if type(wire) is not bytes or len(wire) != _PART_BYTES * (DIMENSIONS + 2):
-        raise _bad(f"has a coordinate of {DIMENSIONS + 2} parts, or none")
-    *position, height, error = _units(wire)
-    reach = COORDINATE_S_MAX * _COORDINATE_UNIT
-    if not all(-reach <= part <= reach for part in position) or not 0 <= height <= reach:
-        raise _bad("has a coordinate within bounds")
-    if not 0 < error <= COORDINATE_ERROR_MAX * _COORDINATE_UNIT:
-        raise _bad("has a coordinate with an error within bounds")
+        return Coordinate.from_wire(wire).to_bytes()
+    if type(wire) is not bytes:
+        raise _bad("has a coordinate, or none")
+    unpack(wire)  # raises for another form; every number of this one is within bounds
     return wire
 
 

@@ -214,8 +214,10 @@ class Hub:
     def hit(self, record: Record, age_s: float) -> Hit:
         """A record as users see it."""
         rtt_s = None
-        if record.coordinate is not None and self.settled:
-            rtt_s = predict(self.coordinate, Coordinate.from_wire(record.coordinate))
+        if record.packed is not None and self.settled:
+            there = Coordinate.from_bytes(record.packed)
+            if len(there.position) == len(self.coordinate.position):
+                rtt_s = predict(self.coordinate, there)
         return Hit(record, self.schemas.of_tag(record.schema_tag) or self.schema, age_s, rtt_s)
 
     def gateway_contacts(self) -> list[Contact]:

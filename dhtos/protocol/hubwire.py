@@ -22,7 +22,7 @@ from dhtos.core.coordinate import Coordinate
 from dhtos.core.group import State
 from dhtos.core.ids import ID_BYTES, Endpoint, Prefix
 from dhtos.core.limits import NODE_TTL_S, REPLY_BYTES_MAX
-from dhtos.core.record import Delta, Record, check_delta, check_record, unpack_coordinate
+from dhtos.core.record import Delta, Record, check_delta, check_record
 from dhtos.core.schema import Schema
 from dhtos.errors import MalformedMessage
 
@@ -92,10 +92,7 @@ def as_packed_coordinate(value: object) -> Coordinate | None:
     """A coordinate as records carry it, or none."""
     if value is None:
         return None
-    packed = as_bytes(value, 64)
-    if len(packed) % 3:
-        raise bad("a coordinate has 3 bytes a part")
-    return Coordinate.from_wire(unpack_coordinate(packed))
+    return Coordinate.from_bytes(as_bytes(value, 64))
 
 
 def as_prefix(value: object) -> Prefix:

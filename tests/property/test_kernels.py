@@ -2,15 +2,17 @@
 
 import math
 from array import array
+from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dhtos._reference import hilbert, morton, vivaldi, xor
+from dhtos._reference import hilbert, morton, refit, vivaldi, xor
 
 _hilbert = pytest.importorskip("dhtos._ext._hilbert", reason="built with DHTOS_PURE=1")
 _morton = pytest.importorskip("dhtos._ext._morton", reason="built with DHTOS_PURE=1")
+_refit = pytest.importorskip("dhtos._ext._refit", reason="built with DHTOS_PURE=1")
 _vivaldi = pytest.importorskip("dhtos._ext._vivaldi", reason="built with DHTOS_PURE=1")
 _xor = pytest.importorskip("dhtos._ext._xor", reason="built with DHTOS_PURE=1")
 
@@ -157,15 +159,67 @@ def test_vivaldi_update(dimensions: int, data: st.DataObject) -> None:
         assert after <= before + 1e-9
 
 
+@st.composite
+def memories(draw: st.DrawFn) -> tuple[tuple[float, ...], "array[float]", int]:
+    """A place, and measured peers: some honest, some at one point, some nonsense."""
+    dimensions = draw(st.integers(1, 8))
+    part = st.one_of(st.floats(-0.2, 0.2), st.sampled_from([0.0, 10.0, -10.0]))
+    height = st.one_of(st.floats(0.0, 0.05), st.just(10.0))
+    error = st.one_of(st.floats(0.01, 1.5), st.just(1e-9))
+    rtt = st.one_of(st.floats(0.0001, 0.4), st.sampled_from([1e-9, 10.0]))
+    row = st.tuples(*[part] * dimensions, height, error, rtt)
+    rows = draw(st.lists(row, min_size=1, max_size=24))
+    own = (*draw(st.tuples(*[part] * dimensions)), draw(height))
+    return own, array("d", [number for one in rows for number in one]), len(rows)
+
+
+@quick
+@given(memories(), st.integers(0, 4))
+def test_refit(memory: tuple[tuple[float, ...], "array[float]", int], steps: int) -> None:
+    own, rows, count = memory
+    args = (own, rows, count, steps, 1e-5, 0.05)
+    place, cost, error = refit.refit(*args)
+    compiled = _refit.refit(*args)
+    assert compiled[0] == pytest.approx(place, rel=1e-7, abs=1e-9)
+    assert compiled[1:] == pytest.approx((cost, error), rel=1e-7, abs=1e-9)
+    assert all(map(math.isfinite, (*place, cost, error)))
+    assert math.dist(own[:-1], compiled[0][:-1]) <= steps * 0.05 * (1 + 1e-9)
+    assert not steps or compiled[0][-1] >= 1e-5
+
+
+@quick
+@given(memories(), st.integers(0, 3), st.randoms(use_true_random=False))
+def test_refit_knows_no_axes(
+    memory: tuple[tuple[float, ...], "array[float]", int], axis: int, rng: Random
+) -> None:
+    """Mirroring and exchanging dimensions changes nothing but the place, in the same way."""
+    own, rows, count = memory
+    dimensions = len(own) - 1
+    order = rng.sample(range(dimensions), dimensions)
+    signs = [-1.0 if i == axis else 1.0 for i in range(dimensions)]
+
+    def turned(numbers: "list[float] | tuple[float, ...] | array[float]") -> list[float]:
+        first = [signs[i] * numbers[i] for i in order]
+        return [*first, *numbers[dimensions:]]
+
+    width = dimensions + 3
+    others = [turned(rows[at : at + width]) for at in range(0, len(rows), width)]
+    place, cost, error = _refit.refit(own, rows, count, 1, 1e-5, 0.05)
+    mirrored = _refit.refit(
+        turned(own), array("d", [n for one in others for n in one]), count, 1, 1e-5, 0.05
+    )
+    assert mirrored[0] == pytest.approx(turned(place), rel=1e-6, abs=1e-8)
+    assert mirrored[1:] == pytest.approx((cost, error), rel=1e-6, abs=1e-8)
+
+
 @quick
 @given(st.integers(1, 6), st.integers(0, 12), st.data())
-def test_vivaldi_distances(dimensions: int, rows: int, data: st.DataObject) -> None:
+def test_batch_rtt(dimensions: int, count: int, data: st.DataObject) -> None:
     width = dimensions + 1
     own = data.draw(st.lists(numbers, min_size=width, max_size=width))
-    size = rows * width
-    table = array("d", data.draw(st.lists(numbers, min_size=size, max_size=size)))
-    compiled = _vivaldi.vivaldi_distances(own, table)
+    size = count * width
+    columns = array("f", data.draw(st.lists(numbers, min_size=size, max_size=size)))
+    compiled = _refit.batch_rtt(own, columns)
     assert isinstance(compiled, array)
-    expected = vivaldi.vivaldi_distances(own, table)
-    assert list(compiled) == pytest.approx(list(expected), rel=1e-12, abs=1e-12)
-    assert list(_vivaldi.vivaldi_distances(array("d", own), table)) == list(compiled)
+    assert compiled.typecode == "f"
+    assert list(compiled) == pytest.approx(list(refit.batch_rtt(own, columns)), rel=1e-5, abs=1e-5)

@@ -166,45 +166,82 @@ class TestUpdate:
 
 
 class TestWire:
-    def test_round_trip_within_its_quantum(self) -> None:
+    def test_fourteen_bytes(self) -> None:
+        assert len(Coordinate().to_bytes()) == 14
+        assert len(Coordinate((0.0,) * 8).to_bytes()) == 20
+
+    @pytest.mark.parametrize(("spread_s", "grain_s"), [(0.001, 4e-6), (0.1, 35e-6), (10.0, 4e-4)])
+    def test_round_trip_within_its_grain(self, spread_s: float, grain_s: float) -> None:
+        """The nearer, the finer: half a step of a root is the root of the length."""
         rng = random.Random(3)
-        for _ in range(100):
+        for _ in range(200):
             one = at(
-                *(rng.uniform(-10, 10) for _ in range(DIMENSIONS)),
-                height=rng.uniform(0, 10),
+                *(rng.uniform(-spread_s, spread_s) for _ in range(DIMENSIONS)),
+                height=rng.uniform(0, spread_s),
                 error=rng.uniform(0.01, 1.5),
             )
-            back = Coordinate.from_wire(one.to_wire())
-            assert back.position == pytest.approx(one.position, abs=5.1e-6)
-            assert back.height == pytest.approx(one.height, abs=5.1e-6)
-            assert back.error == pytest.approx(one.error, abs=5.1e-6)
-            assert Coordinate.from_wire(list(back.to_wire())) == back
+            back = Coordinate.from_bytes(one.to_bytes())
+            assert back.position == pytest.approx(one.position, abs=grain_s)
+            assert back.height == pytest.approx(one.height, abs=grain_s)
+            assert back.error == pytest.approx(one.error, rel=0.012)
 
-    def test_tiny_error_survives(self) -> None:
+    def test_what_was_sent_once_never_changes_again(self) -> None:
+        rng = random.Random(4)
+        for _ in range(500):
+            one = at(
+                *(rng.gauss(0, 0.1) for _ in range(DIMENSIONS)),
+                height=rng.expovariate(100),
+                error=rng.uniform(0.001, 1.5),
+            )
+            sent = one.to_bytes()
+            back = Coordinate.from_bytes(sent)
+            assert back.to_bytes() == sent
+            assert back.to_wire() == (*back.position, back.height, back.error)
+            assert Coordinate.from_wire(one.to_wire()) == back
+            assert Coordinate.from_wire(list(one.to_wire())) == back
+
+    def test_bounds_survive(self) -> None:
+        edge = Coordinate((10.0, -10.0, 0.0, 10.0, -10.0), 10.0, 1.5)
+        assert Coordinate.from_bytes(edge.to_bytes()) == edge
+
+    def test_every_byte_of_the_error_is_within_bounds(self) -> None:
+        head = Coordinate().to_bytes()[:-1]
+        errors = [Coordinate.from_bytes(head + bytes([byte])).error for byte in range(256)]
+        assert errors == sorted(set(errors))
+        assert (errors[0], errors[-1]) == (
+            limits.COORDINATE_ERROR_MIN,
+            limits.COORDINATE_ERROR_MAX,
+        )
+
+    def test_tiny_error_has_a_floor(self) -> None:
         assert Coordinate.from_wire(at(error=1e-9).to_wire()).error == limits.COORDINATE_ERROR_MIN
 
     def test_whole_seconds_may_be_integers(self) -> None:
-        assert Coordinate.from_wire([0, 1, 0, 0, 0, 1]) == at(0.0, 1.0, height=0.0, error=1.0)
+        assert Coordinate.from_wire([0, 1, 0, 0, 0, 0, 1]) == at(0.0, 1.0, height=0.0, error=1.0)
 
-    def test_other_dimensions_on_request(self) -> None:
-        assert Coordinate.from_wire((0.1, 0.2, 0.3), 1) == Coordinate((0.1,), 0.2, 0.3)
+    def test_a_peer_may_use_other_dimensions(self) -> None:
+        assert Coordinate.from_wire((0.1, 0.2, 0.3)) == Coordinate((0.1,), 0.2, 0.3)
+        for dimensions in range(1, 9):
+            one = Coordinate((0.0,) * dimensions, 0.0, 1.5)
+            assert Coordinate.from_bytes(one.to_bytes()) == one
 
     @pytest.mark.parametrize(
         "wire",
         [
             None,
             "0.0,0.0",
-            b"\x00" * 6,
+            b"\x00" * 7,
             {},
             [],
-            [0.0] * 5,
-            [0.0] * 7,
+            [0.0, 1.0],
+            [0.0] * 10 + [1.0],
             [0.0, 0.0, 0.0, NAN, 0.0, 1.0],
             [0.0, 0.0, 0.0, INF, 0.0, 1.0],
             [0.0, 0.0, 0.0, 1e300, 0.0, 1.0],
             [0, 0, 0, 10**400, 0, 1],
             [0.0, 0.0, 0.0, 0.0, -0.1, 1.0],
             [0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+            [0.0, 0.0, 0.0, 0.0, 0.0, -0.1],
             [0.0, 0.0, 0.0, 0.0, 0.0, 2.0],
             [0.0, 0.0, 0.0, 0.0, 0.0, True],
             [0.0, 0.0, 0.0, 0.0, 0.0, "1"],
@@ -214,3 +251,35 @@ class TestWire:
     def test_anything_else_is_malformed(self, wire: object) -> None:
         with pytest.raises(MalformedMessage):
             Coordinate.from_wire(wire)
+
+    @pytest.mark.parametrize(
+        "packed",
+        [
+            b"",
+            b"\x05",
+            Coordinate().to_bytes()[:-1],
+            Coordinate().to_bytes() + b"\x00",
+            b"\x00" + bytes(3),
+            b"\x04" + bytes(13),
+            b"\x09" + bytes(21),
+            b"\x05\x80\x00" + bytes(11),
+        ],
+    )
+    def test_other_bytes_are_malformed(self, packed: bytes) -> None:
+        with pytest.raises(MalformedMessage, match="packed coordinate"):
+            Coordinate.from_bytes(packed)
+
+    def test_fuzzed_bytes_are_a_coordinate_or_malformed(self) -> None:
+        rng = random.Random(5)
+        good = 0
+        for _ in range(20_000):
+            packed = bytes([rng.choice((5, 5, 5, 4, 255))]) + rng.randbytes(
+                rng.choice((13, 13, 11))
+            )
+            try:
+                one = Coordinate.from_bytes(packed)
+            except MalformedMessage:
+                continue
+            good += 1
+            assert one.to_bytes() == packed
+        assert good > 5_000

@@ -158,7 +158,7 @@ def test_a_box_needs_all_terms_and_a_predicate_any_box():
 
 def test_a_round_trip_is_what_coordinates_predict():
     here = Coordinate((0.3, 0.1), 0.004, 0.5)
-    there = Coordinate((0.01, 0.02), 0.002, 0.3)
+    there = Coordinate.from_wire(Coordinate((0.01, 0.02), 0.002, 0.3).to_wire())
     exact = predict(here, there)
     place = (*here.position, here.height)
     assert bound(Near(place, exact, exact)).matches(FULL)

@@ -32,6 +32,11 @@ def hilbert(request: pytest.FixtureRequest) -> ModuleType:
 
 
 @pytest.fixture(params=BUILDS)
+def refit(request: pytest.FixtureRequest) -> ModuleType:
+    return load(request.param, "refit")
+
+
+@pytest.fixture(params=BUILDS)
 def vivaldi(request: pytest.FixtureRequest) -> ModuleType:
     return load(request.param, "vivaldi")
 
@@ -306,15 +311,85 @@ class TestVivaldi:
         with pytest.raises(ValueError, match=r"dimensions|vectors|heights|above 0"):
             vivaldi.vivaldi_update(**sample | change)
 
-    def test_distances(self, vivaldi: ModuleType) -> None:
-        table = array("d", [3.0, 4.0, 0.5, 0.0, 0.0, 0.25])
-        distances = vivaldi.vivaldi_distances((0.0, 0.0, 1.0), table)
-        assert distances == array("d", [6.5, 1.25])
-        assert vivaldi.vivaldi_distances((0.0, 0.0, 1.0), array("d")) == array("d")
 
-    def test_odd_tables_are_refused(self, vivaldi: ModuleType) -> None:
-        with pytest.raises(ValueError, match="rows of 3"):
-            vivaldi.vivaldi_distances((0.0, 0.0, 1.0), array("d", [1.0]))
+class TestRefit:
+    # A square of 40 ms around the middle, each corner with a height of 2 ms.
+    CORNERS = ((0.02, 0.02), (0.02, -0.02), (-0.02, 0.02), (-0.02, -0.02))
+
+    def rows(self, rtt: float, error: float = 0.1) -> "array[float]":
+        return array("d", [x for at in self.CORNERS for x in (*at, 0.002, error, rtt)])
+
+    def test_an_exact_place_stays(self, refit: ModuleType) -> None:
+        rtt = 0.02 * 2**0.5 + 0.002 + 0.003
+        place, cost, error = refit.refit((0.0, 0.0, 0.003), self.rows(rtt), 4, 5, 1e-5, 0.05)
+        assert place == pytest.approx((0.0, 0.0, 0.003), abs=1e-12)
+        assert (cost, error) == pytest.approx((0.0, 0.0), abs=1e-9)
+
+    def test_no_steps_only_judge(self, refit: ModuleType) -> None:
+        rtt = 0.02 * 2**0.5 + 0.002 + 0.001  # 10 % and 1 ms less than predicted
+        place, cost, error = refit.refit((0.0, 0.0, 0.002), self.rows(rtt), 4, 0, 1e-5, 0.05)
+        assert place == (0.0, 0.0, 0.002)
+        assert error == pytest.approx(0.001 / rtt)
+        assert cost == pytest.approx(0.001 / rtt**0.5)
+
+    def test_steps_find_the_place(self, refit: ModuleType) -> None:
+        rtt = 0.02 * 2**0.5 + 0.002 + 0.003
+        place, cost, _ = refit.refit((0.015, 0.01, 1e-5), self.rows(rtt), 4, 60, 1e-5, 0.05)
+        assert place == pytest.approx((0.0, 0.0, 0.003), abs=1e-5)
+        assert cost < 1e-3
+
+    def test_a_height_never_falls_below_its_least(self, refit: ModuleType) -> None:
+        place, _, _ = refit.refit((0.0, 0.0, 0.01), self.rows(0.001), 4, 40, 1e-5, 0.05)
+        assert place[2] == 1e-5
+
+    def test_one_step_is_bounded(self, refit: ModuleType) -> None:
+        place, _, _ = refit.refit((3.0, 4.0, 0.5), self.rows(0.03), 4, 1, 1e-5, 0.05)
+        assert 0.0 < 5.0 - (place[0] ** 2 + place[1] ** 2) ** 0.5 <= 0.05 + 1e-12
+        assert abs(place[2] - 0.5) <= 0.05 + 1e-12
+
+    def test_one_that_contradicts_all_others_has_no_say(self, refit: ModuleType) -> None:
+        rtt = 0.02 * 2**0.5 + 0.002 + 0.003
+        honest = self.rows(rtt)
+        for lie in ((5.0, 5.0, 0.0, 0.01, 0.01), (0.0, 0.0, 0.0, 0.01, 9.0)):
+            place, _, _ = refit.refit(
+                (0.001, 0.0, 0.003), honest + array("d", lie), 5, 40, 1e-5, 0.05
+            )
+            assert place == pytest.approx((0.0, 0.0, 0.003), abs=2e-4)
+
+    def test_nobody_is_surer_than_a_tenth(self, refit: ModuleType) -> None:
+        start = (0.01, 0.0, 0.003)
+        sure, floor, unsure = (
+            refit.refit(start, self.rows(0.03)[:10] + self.rows(0.05, error)[10:], 4, 1, 1e-5, 0.05)
+            for error in (1e-9, 0.1, 0.5)
+        )
+        assert sure == floor
+        assert sure != unsure
+
+    def test_only_the_first_rows_count(self, refit: ModuleType) -> None:
+        rows = self.rows(0.03)
+        assert refit.refit((0.0, 0.0, 0.0), rows, 2, 3, 1e-5, 0.05) == refit.refit(
+            (0.0, 0.0, 0.0), rows[:10], 2, 3, 1e-5, 0.05
+        )
+
+    def test_bad_sizes_are_refused(self, refit: ModuleType) -> None:
+        rows = self.rows(0.03)
+        for own in ((), (0.0,), (0.0,) * 18):
+            with pytest.raises(ValueError, match="a height"):
+                refit.refit(own, rows, 1, 1, 1e-5, 0.05)
+        for count in (-1, 0, 257):
+            with pytest.raises(ValueError, match="peers"):
+                refit.refit((0.0, 0.0, 0.0), rows, count, 1, 1e-5, 0.05)
+        with pytest.raises(ValueError, match="5 rows of 5 numbers are wanted, got 20 numbers"):
+            refit.refit((0.0, 0.0, 0.0), rows, 5, 1, 1e-5, 0.05)
+
+    def test_batch(self, refit: ModuleType) -> None:
+        columns = array("f", [3.0, 0.0, 4.0, 0.0, 0.5, 0.25])  # (3, 4) and (0, 0), their heights
+        assert refit.batch_rtt((0.0, 0.0, 1.0), columns) == array("f", [6.5, 1.25])
+        assert refit.batch_rtt((0.0, 0.0, 1.0), array("f")) == array("f")
+
+    def test_odd_columns_are_refused(self, refit: ModuleType) -> None:
+        with pytest.raises(ValueError, match="3 columns of one length are wanted, got 4"):
+            refit.batch_rtt((0.0, 0.0, 1.0), array("f", [1.0] * 4))
         for width in (0, 1, 18):
             with pytest.raises(ValueError, match="a height"):
-                vivaldi.vivaldi_distances((0.0,) * width, array("d"))
+                refit.batch_rtt((0.0,) * width, array("f"))

@@ -9,7 +9,7 @@ import pytest
 
 from dhtos import kernels
 
-MODULES = ("hilbert", "morton", "vivaldi", "xor")
+MODULES = ("hilbert", "morton", "refit", "vivaldi", "xor")
 
 
 @pytest.fixture

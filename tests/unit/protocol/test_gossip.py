@@ -125,7 +125,7 @@ def test_an_exchange_says_who_how_deep_and_which_view() -> None:
 def test_an_answer_says_from_where_on_the_map_it_comes() -> None:
     reply = ask(member(), OTHERS[0], [])
     assert reply[0] == KEY
-    assert len(reply[4]) == 3 * (DIMENSIONS + 2)
+    assert len(reply[4]) == 2 * DIMENSIONS + 4
 
 
 def test_what_a_member_told_is_not_told_back_but_passed_on() -> None:

@@ -1,0 +1,290 @@
+# cython: boundscheck=False, wraparound=False, cdivision=True
+"""The robust re-fit of a place and batches of estimates; the twin is `dhtos._reference.refit`."""
+
+from array import array
+
+from libc.math cimport fabs, sqrt, sqrtf
+
+cdef enum:
+    DIMENSIONS_MAX = 16
+    UNKNOWNS_MAX = DIMENSIONS_MAX + 1
+    ROWS_MAX = 256
+    BLOCK = 1024
+
+cdef double LOSS_RTT_MIN = 0.01
+cdef double ERROR_RTT_MIN = 0.001
+cdef double TRUST_OFFSET = 0.02
+cdef double TRUST_ERROR_MIN = 0.1
+cdef double SIGMA_OF_MEDIAN = 1.4826
+cdef double SIGMA_MIN = 1e-6
+cdef double TUKEY = 4.685
+cdef double HUBER = 1.345
+cdef double PULL_MAX = 0.1
+cdef double DAMPING = 0.3
+cdef double STEP_SHARE = 0.5
+
+
+cdef int read_numbers(object vector, double *numbers, Py_ssize_t n) except -1:
+    cdef tuple given = tuple(vector)
+    cdef Py_ssize_t i
+    for i in range(n):
+        numbers[i] = given[i]
+    return 0
+
+
+cdef double low_median(double *values, Py_ssize_t n) noexcept nogil:
+    """Element (n - 1) // 2 of the sorted values (Hoare's selection); reorders them."""
+    cdef Py_ssize_t k = (n - 1) // 2, left = 0, right = n - 1, i, j
+    cdef double pivot, swap
+    while left < right:
+        pivot = values[k]
+        i = left
+        j = right
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while pivot < values[j]:
+                j -= 1
+            if i <= j:
+                swap = values[i]
+                values[i] = values[j]
+                values[j] = swap
+                i += 1
+                j -= 1
+        if j < k:
+            left = i
+        if k < i:
+            right = j
+    return values[k]
+
+
+cdef double residual(
+    const double *place, const double *row, Py_ssize_t d, double *unit
+) noexcept nogil:
+    """Predicted minus measured; `unit` points from the peer to the place (zeros: same point)."""
+    cdef double norm = 0.0
+    cdef Py_ssize_t i
+    for i in range(d):
+        unit[i] = place[i] - row[i]
+        norm += unit[i] * unit[i]
+    norm = sqrt(norm)
+    if norm > 0.0:
+        for i in range(d):
+            unit[i] /= norm
+    return norm + place[d] + row[d] - row[d + 2]
+
+
+cdef double weight(double u, double sigma, double far_s) noexcept nogil:
+    """Tukey's biweight; a place up to 0.1 s too far keeps Huber's bounded pull."""
+    cdef double t = u / (TUKEY * sigma)
+    cdef double w = 0.0, h
+    if fabs(t) < 1.0:
+        w = (1.0 - t * t) * (1.0 - t * t)
+    if 0.0 < far_s < PULL_MAX:
+        h = HUBER * sigma / u
+        if h > 1.0:
+            h = 1.0
+        if h > w:
+            w = h
+    return w
+
+
+cdef void solve(double *a, double *b, Py_ssize_t n) noexcept nogil:
+    """b becomes the solution of a x = b, for a symmetric and positive definite (Cholesky)."""
+    cdef Py_ssize_t i, j, k
+    cdef double part
+    for j in range(n):
+        for i in range(j, n):
+            part = a[i * UNKNOWNS_MAX + j]
+            for k in range(j):
+                part -= a[i * UNKNOWNS_MAX + k] * a[j * UNKNOWNS_MAX + k]
+            if i == j:
+                a[j * UNKNOWNS_MAX + j] = sqrt(part)
+            else:
+                a[i * UNKNOWNS_MAX + j] = part / a[j * UNKNOWNS_MAX + j]
+    for i in range(n):
+        for k in range(i):
+            b[i] -= a[i * UNKNOWNS_MAX + k] * b[k]
+        b[i] /= a[i * UNKNOWNS_MAX + i]
+    for i in range(n - 1, -1, -1):
+        for k in range(i + 1, n):
+            b[i] -= a[k * UNKNOWNS_MAX + i] * b[k]
+        b[i] /= a[i * UNKNOWNS_MAX + i]
+
+
+cdef void step(
+    double *place, const double *rows, Py_ssize_t n, Py_ssize_t d, double height_min,
+    double step_max
+) noexcept nogil:
+    cdef double units[ROWS_MAX * DIMENSIONS_MAX]
+    cdef double far[ROWS_MAX]
+    cdef double scaled[ROWS_MAX]
+    cdef double ranked[ROWS_MAX]
+    cdef double a[UNKNOWNS_MAX * UNKNOWNS_MAX]
+    cdef double b[UNKNOWNS_MAX]
+    cdef double sigma, w, s, mass = 0.0, norm = 0.0, share, error
+    cdef double *unit
+    cdef const double *row
+    cdef Py_ssize_t j, i, k, width = d + 3
+    for j in range(n):
+        row = rows + j * width
+        far[j] = residual(place, row, d, units + j * DIMENSIONS_MAX)
+        s = row[d + 2]
+        if s < LOSS_RTT_MIN:
+            s = LOSS_RTT_MIN
+        scaled[j] = far[j] / sqrt(s)
+        ranked[j] = fabs(scaled[j])
+    sigma = SIGMA_OF_MEDIAN * low_median(ranked, n)
+    if sigma < SIGMA_MIN:
+        sigma = SIGMA_MIN
+    for i in range(d + 1):
+        b[i] = 0.0
+        for k in range(i + 1):
+            a[i * UNKNOWNS_MAX + k] = 0.0
+    for j in range(n):
+        row = rows + j * width
+        w = weight(scaled[j], sigma, far[j])
+        if w == 0.0:
+            continue
+        error = row[d + 1]
+        if error < TRUST_ERROR_MIN:
+            error = TRUST_ERROR_MIN
+        s = row[d + 2]
+        if s < LOSS_RTT_MIN:
+            s = LOSS_RTT_MIN
+        w /= (TRUST_OFFSET + error * error) * s
+        mass += w
+        unit = units + j * DIMENSIONS_MAX
+        for i in range(d):
+            share = w * unit[i]
+            b[i] -= share * far[j]
+            for k in range(i + 1):
+                a[i * UNKNOWNS_MAX + k] += share * unit[k]
+            a[d * UNKNOWNS_MAX + i] += share
+        b[d] -= w * far[j]
+        a[d * UNKNOWNS_MAX + d] += w
+    if mass <= 0.0:
+        return
+    for i in range(d + 1):
+        a[i * UNKNOWNS_MAX + i] += DAMPING * mass
+    solve(a, b, d + 1)
+    for i in range(d):
+        b[i] *= STEP_SHARE
+        norm += b[i] * b[i]
+    norm = sqrt(norm)
+    share = 1.0 if norm <= step_max else step_max / norm
+    for i in range(d):
+        place[i] += share * b[i]
+    b[d] *= STEP_SHARE
+    if b[d] > step_max:
+        b[d] = step_max
+    elif b[d] < -step_max:
+        b[d] = -step_max
+    place[d] += b[d]
+    if place[d] < height_min:
+        place[d] = height_min
+
+
+cdef void judge(
+    const double *place, const double *rows, Py_ssize_t n, Py_ssize_t d, double *cost,
+    double *error
+) noexcept nogil:
+    cdef double unit[DIMENSIONS_MAX]
+    cdef double relative[ROWS_MAX]
+    cdef double far, s, trust, mass = 0.0, total = 0.0
+    cdef const double *row
+    cdef Py_ssize_t j
+    for j in range(n):
+        row = rows + j * (d + 3)
+        far = fabs(residual(place, row, d, unit))
+        s = row[d + 2]
+        relative[j] = far / (s if s > ERROR_RTT_MIN else ERROR_RTT_MIN)
+        trust = row[d + 1]
+        if trust < TRUST_ERROR_MIN:
+            trust = TRUST_ERROR_MIN
+        trust = 1.0 / (TRUST_OFFSET + trust * trust)
+        mass += trust
+        total += trust * far / sqrt(s if s > LOSS_RTT_MIN else LOSS_RTT_MIN)
+    cost[0] = total / mass
+    error[0] = low_median(relative, n)
+
+
+def refit(own, const double[::1] rows not None, int count, int steps, double height_min,
+          double step_max):
+    """`(place, cost, error)` after `steps` damped steps of `own` towards `count` peers.
+
+    `own` is a position, then a height; a row a position, a height, an error and a round trip.
+    The cost is comparable between starting points, the error is the median relative residual.
+    O(steps x count x dimensions^2). Raises ValueError for sizes out of bounds.
+    """
+    cdef double place[UNKNOWNS_MAX]
+    cdef double cost = 0.0, error = 0.0
+    cdef Py_ssize_t i, d = len(own) - 1
+    if not 1 <= d <= DIMENSIONS_MAX:
+        raise ValueError(f"1..{DIMENSIONS_MAX} dimensions and a height, got {d + 1} numbers")
+    if not 1 <= count <= ROWS_MAX:
+        raise ValueError(f"1..{ROWS_MAX} peers, got {count}")
+    if rows.shape[0] < count * (d + 3):
+        raise ValueError(
+            f"{count} rows of {d + 3} numbers are wanted, got {rows.shape[0]} numbers"
+        )
+    read_numbers(own, place, d + 1)
+    with nogil:
+        for i in range(steps):
+            step(place, &rows[0], count, d, height_min, step_max)
+        judge(place, &rows[0], count, d, &cost, &error)
+    return tuple([place[i] for i in range(d + 1)]), cost, error
+
+
+cdef void fill(
+    const float *own, const float *columns, Py_ssize_t n, Py_ssize_t d, float *into
+) noexcept nogil:
+    """In blocks, so that the sums of squares stay in the first-level cache."""
+    cdef Py_ssize_t start = 0, i, j, m
+    cdef const float *column
+    cdef float here, part
+    cdef float *out
+    while start < n:
+        m = n - start if n - start < BLOCK else BLOCK
+        out = into + start
+        for i in range(m):
+            out[i] = 0.0
+        for j in range(d):
+            column = columns + j * n + start
+            here = own[j]
+            for i in range(m):
+                part = here - column[i]
+                out[i] += part * part
+        column = columns + d * n + start
+        here = own[d]
+        for i in range(m):
+            out[i] = sqrtf(out[i]) + (here + column[i])
+        start += BLOCK
+
+
+def batch_rtt(own, const float[::1] columns not None):
+    """Predicted round trips from `own` (position, then height) to n places, as float32.
+
+    `columns` has one run of n floats a dimension, then one of heights. O(n). Raises ValueError for
+    columns that do not fit.
+    """
+    cdef double numbers[UNKNOWNS_MAX]
+    cdef float here[UNKNOWNS_MAX]
+    cdef Py_ssize_t n, i, width = len(own)
+    cdef float[::1] into
+    if not 2 <= width <= UNKNOWNS_MAX:
+        raise ValueError(f"1..{DIMENSIONS_MAX} dimensions and a height, got {width} numbers")
+    if columns.shape[0] % width:
+        raise ValueError(
+            f"{width} columns of one length are wanted, got {columns.shape[0]} numbers"
+        )
+    read_numbers(own, numbers, width)
+    for i in range(width):
+        here[i] = <float>numbers[i]
+    n = columns.shape[0] // width
+    found = array("f", bytes(4 * n))
+    if n:
+        into = found
+        with nogil:
+            fill(here, &columns[0], n, width - 1, &into[0])
+    return found
