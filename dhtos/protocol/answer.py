@@ -23,6 +23,7 @@ import msgspec
 
 from dhtos.core.bound import Bound
 from dhtos.core.contact import Contact
+from dhtos.core.curve import VERSION_BITS
 from dhtos.core.group import Member, State
 from dhtos.core.ids import Endpoint, Prefix, common_prefix_bits
 from dhtos.core.limits import (
@@ -183,6 +184,10 @@ def _frontier(hub: "Hub", indexes: list[int], question: Question) -> tuple[list[
     for index in indexes:
         prefix = hub.buckets.prefix(index)
         bucket = hub.buckets.get(index)
+        if bucket is not None and index < VERSION_BITS:  # the asker must know of it, no more
+            contacts = hub.buckets.choose(index, hub.core.rng, HUB_BUCKET_CONTACTS_MAX)
+            items.append(_item(prefix, bucket.count, None, contacts, question))
+            continue
         if bucket is None or not question.bound.intersects(prefix):
             continue
         summary = bucket.summary
@@ -239,7 +244,7 @@ class Answering:
             as_prefix,
             lambda v: as_bytes(v, PREDICATE_WIRE_BYTES_MAX),
             lambda v: as_int(v, 0, WALK_HITS_MAX),
-            lambda v: as_order(v, hub.schema),
+            lambda v: v,
             lambda v: as_int(v, 0, 255),
             lambda v: v,
         )
@@ -247,6 +252,10 @@ class Answering:
             return NO_REPLY
         if not hub.settled:
             return Parts(bundle.cut(_encode([None, [], []]), 0))
+        elsewhere = hub.versions.answer(args[8] if len(args) > 8 else b"", prefix, source, now)
+        if elsewhere is not None:
+            return elsewhere
+        order = as_order(order, hub.schema)
         question = Question(
             predicate,
             self.bound(predicate),

@@ -127,7 +127,8 @@ def range_args(
     """The arguments of `dh_range` to a node: with its cookie, or padded to one full datagram."""
     cookie = hub.core.cookies.get(endpoint, b"")
     predicate, limit, order, flags = question.to_wire()
-    padding = b"" if cookie else bytes(max(0, _PADDED_BYTES - len(predicate)))
+    padding = question.bound.schema.mark
+    padding += b"" if cookie else bytes(max(0, _PADDED_BYTES - len(padding) - len(predicate)))
     told = prefix.to_wire()
     return [hub.number, cookie, told, predicate, limit, order, flags, after, padding]
 

@@ -1,8 +1,8 @@
 """Questions about machines of another schema, as a member meets them.
 
 Whoever asks says in whose words: the first five bytes of a request's padding are the version and
-the tag of its schema (a tag of 0 says nothing). The asked prefix tells which version is meant, or, where it is wider than a
-version's subtree, those words do. A member answers
+the tag of its schema (a tag of 0 says nothing). The asked prefix tells which version is meant, or,
+where it is wider than a version's subtree, those words do. A member answers
 
     for its own version, in its own words   as always
     for another version                     nothing but contacts nearer to it: what lives there is
@@ -23,10 +23,11 @@ from dhtos.core.buckets import Bucket
 from dhtos.core.contact import Contact
 from dhtos.core.curve import VERSION_BITS, version_of, version_prefix
 from dhtos.core.ids import Endpoint, Prefix, common_prefix_bits
-from dhtos.core.limits import CONFLICTS_MAX, HUB_BUCKET_CONTACTS_MAX, NODE_TTL_S, REPLY_BYTES_MAX
+from dhtos.core.limits import CONFLICTS_MAX, NODE_TTL_S, REPLY_BYTES_MAX
 from dhtos.core.schema import SCHEMA_VERSION_MAX, Schema
 from dhtos.errors import SchemaConflict
 from dhtos.protocol import bundle
+from dhtos.protocol.answer import Item
 from dhtos.protocol.hubwire import as_bytes, as_int, as_list, bad
 from dhtos.protocol.rpc import Parts
 
@@ -68,16 +69,18 @@ class Versions:
     def _of_others(self, prefix: Prefix, target: Prefix, source: Endpoint) -> list[Any]:
         hub = self.hub
         bucket = hub.buckets.get(hub.buckets.index_of(target.first))
-        covers, items = [], []
+        covers: list[Prefix] = []
+        items: list[Item] = []
         if bucket is not None:
-            items.append(_item(target, bucket, _nearest(bucket, target)))
+            items = [_item(target, bucket, _nearest(bucket, target))]
         elif prefix.length < VERSION_BITS:
-            covers.append(target.to_wire())
+            covers = [target]
             items = [self._own_item(), *self.items()]
-        head = [hub.key, hub.group.depth, hub.core.cookie(source), covers, 0, None, 0]
-        return [head, items, []]
+        told = [prefix.to_wire() for prefix in covers]
+        head = [hub.key, hub.group.depth, hub.core.cookie(source), told, 0, None, 0]
+        return [head, [item.to_wire() for item in items], []]
 
-    def items(self) -> list[list[Any]]:
+    def items(self) -> list[Item]:
         """The inhabited subtrees of other versions, as items of an answer."""
         buckets = self.hub.buckets
         return [
@@ -86,15 +89,16 @@ class Versions:
             if index < VERSION_BITS
         ]
 
-    def _own_item(self) -> list[Any]:
+    def _own_item(self) -> Item:
         hub = self.hub
         assert hub.own is not None
         alike = sum(b.count for i, b in hub.buckets.inhabited() if i >= VERSION_BITS)
         count = len(hub.group) + alike
         members = hub.group.nodes()
         some = hub.core.rng.sample(members, min(_SPEAKERS, len(members)))
-        told = [[hub.key, *hub.own.endpoint], *([m.key, *m.record.endpoint] for m in some)]
-        return [version_prefix(hub.schema.version).to_wire(), count, float(count), None, told]
+        told = [Contact(hub.key, hub.own.endpoint)]
+        told += [Contact(member.key, member.record.endpoint) for member in some]
+        return Item(version_prefix(hub.schema.version), count, float(count), None, told)
 
     # --- conflicts ------------------------------------------------------------------------------
 
@@ -165,6 +169,5 @@ def _nearest(bucket: Bucket, target: Prefix) -> list[Contact]:
     return [contact for contact in known if target.holds(contact.id)] or known
 
 
-def _item(prefix: Prefix, bucket: Bucket, contacts: list[Contact]) -> list[Any]:
-    told = [contact.to_wire() for contact in contacts[:HUB_BUCKET_CONTACTS_MAX]]
-    return [prefix.to_wire(), bucket.count, float(bucket.count), None, told]
+def _item(prefix: Prefix, bucket: Bucket, contacts: list[Contact]) -> Item:
+    return Item(prefix, bucket.count, float(bucket.count), None, contacts)

@@ -20,6 +20,7 @@ member that has not spoken for it, until r have; what they say is merged. An ite
 that nobody is left to ask has not failed, it lowers `Coverage.verified`.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,7 @@ class Walk:
         contacts: list[Contact] | None = None,
         cursor: bytes | None = None,
         trace: explain.Silence | None = None,
+        beyond: Callable[[Item], None] | None = None,
     ) -> None:
         self.hub = hub
         self.core = hub.core
@@ -87,12 +89,15 @@ class Walk:
         start = Resumption([WalkItem(self.prefix, contacts or [], 0)])
         if cursor is not None:  # it may be refused, so nothing is begun before
             start = read_cursor(cursor, question.order, question.voices)
+            if start.after is not None:
+                start.items[0].prefix = self.prefix
         self._after = start.after  # ordered: where an earlier page ended
         self._given = start.given  # hits of earlier pages that may come again
         self.operation = self.core.operation(self._on_cancel)
         self.found: dict[bytes, tuple[Record, float, Hit]] = {}
         self.max_age = 0.0
         self._trace = trace or explain.Silence()
+        self._beyond = beyond or self._cannot_ask  # who takes subtrees of other schema versions
         self._tally = Tally(question.voices)
         self._waiting: list[WalkItem] = []
         self._active: list[WalkItem] = []
@@ -109,7 +114,9 @@ class Walk:
 
     def _begin(self, items: list[WalkItem], now: float, *, locally: bool) -> None:
         for item in items:
-            if locally and self.hub.key not in item.heard:
+            if not self.question.bound.speaks_of(item.prefix):
+                self._failed.append(item)
+            elif locally and self.hub.key not in item.heard:
                 self._answer_locally(item, now)
             else:
                 item.contacts = item.contacts or self.hub.gateway_contacts()
@@ -199,7 +206,8 @@ class Walk:
         )
 
     def _place(self, key: bytes) -> list[Any]:
-        return sort_key(key, self.found[key][0], self.hub.schema, self.question.order)
+        schema = self.question.bound.schema
+        return sort_key(key, self.found[key][0], schema, self.question.order)
 
     def _last_place(self) -> list[Any] | None:
         """Where the next page of an ordered query begins, if there may be one."""
@@ -220,6 +228,9 @@ class Walk:
         Behind a place (`after`) it is part of a subtree that was answered for by somebody whose
         group is larger than that of whom we asked for the next page: what is left of it counts.
         """
+        if not self.question.bound.speaks_of(told.prefix):
+            self._beyond(told)
+            return
         if parent.after is None and self._tally.holds(parent.voice, told.prefix):
             return
         if not self.question.bound.intersects(told.prefix):
@@ -234,6 +245,13 @@ class Walk:
             self._failed.append(item)
         else:
             self._waiting.append(item)
+
+    def _cannot_ask(self, told: Item) -> None:
+        """Machines of another schema live there: what we want means something else to them."""
+        if all(item.prefix != told.prefix for item in self._failed):
+            item = WalkItem(told.prefix, told.contacts, 0)
+            item.estimate = told.estimate
+            self._failed.append(item)
 
     def _pump(self, now: float) -> None:
         while True:
@@ -362,9 +380,11 @@ class Walk:
             body = item.parts.setdefault(call, Assembly()).add(value)
             if body is None:
                 return
-            told = read_answer(decode_plain(body))
+            plain = decode_plain(body)
+            told = read_answer(plain)
             if told is None or as_key(told[0][0]) in item.heard:
-                # It is still joining itself, or has spoken under another address.
+                # It is still joining itself, has spoken under another address, or is in conflict.
+                self.hub.versions.hear(call.endpoint, plain, now)
                 self._retry(call, explain.Outcome.JOINING, now)
                 return
             self._take_answer(call, told, now)
@@ -395,7 +415,7 @@ class Walk:
         pruned = as_int(fields[6], 0, WALK_FRONTIER_MAX)
         others = read_others(fields)
         items = [read_item(one) for one in told_items]
-        hits = [read_hit(one, self.hub.schema, now) for one in told_hits]
+        hits = [read_hit(one, self.question.bound.schema, now) for one in told_hits]
         self._drop_calls(item)
         self._answered.append(contact.endpoint)
         if not covers:
