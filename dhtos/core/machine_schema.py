@@ -4,11 +4,12 @@ The scales span what is sold and run today (the catalogues in `dhtos.data`, Grid
 above; values outside are clamped in the key only, never in the record.
 """
 
-from dhtos.core.scale import Codes, Hashed, Linear, Log2, Log2p1
+from dhtos.core.scale import Codes, Flag, Hashed, Linear, Log2, Log2p1
 from dhtos.core.schema import Attribute, Schema
 
 _GIB = 2**30
 _TIB = 2**40
+_TRAFFIC = Log2(2**16, 2**38)  # from what an idle machine may see to 2 Tbit/s
 
 ARCHITECTURES = (
     "x86_64", "arm64", "i386", "armv6", "armv7", "ppc64le", "ppc64", "riscv64", "s390x",
@@ -45,5 +46,16 @@ MACHINE_SCHEMA = Schema(
         Attribute("disk_free", "number", "dynamic", Log2(2**24, 1024 * _TIB), "B", doc="available"),
         Attribute("gpus_free", "number", "dynamic", Log2p1(0, 31), doc="idle accelerators"),
         Attribute("price_spot", "number", "dynamic", Log2(0.001, 256), "/h", doc="price now"),
+        Attribute("load_5s", "number", "dynamic", Log2p1(0, 1024), doc="load expected in 5 s"),
+        Attribute("load_15s", "number", "dynamic", Log2p1(0, 1024), doc="load expected in 15 s"),
+        Attribute("load_error", "number", "dynamic", Log2p1(0, 1024), doc="RMS error of these"),
+        Attribute("mem_pressure", "number", "dynamic", Linear(0, 100), "%", doc="stalled for it"),
+        Attribute("io_pressure", "number", "dynamic", Linear(0, 100), "%", doc="stalled for it"),
+        Attribute("net_in", "number", "dynamic", _TRAFFIC, "B", doc="received in a second"),
+        Attribute("net_out", "number", "dynamic", _TRAFFIC, "B", doc="sent in a second"),
+        Attribute("temperature", "number", "dynamic", Linear(-40, 125), doc="of the CPU, Celsius"),
+        Attribute("battery", "number", "dynamic", Linear(0, 100), "%", doc="how full it is"),
+        Attribute("plugged", "bool", "dynamic", Flag(), doc="whether the battery is charged"),
+        Attribute("gpu_mem_free", "number", "dynamic", Log2(2**26, _TIB), "B", doc="the most free"),
     ),
 )

@@ -2,7 +2,8 @@
 
 Per attribute: how many records have a value in each sixteenth of its axis, and the lowest and
 highest position that occurs. On the wire counts are 4-bit logarithms, rounded up, so an inhabited
-bin never looks empty. A summary prunes and ranks; it was true when it was made.
+bin never looks empty, and an attribute that nobody has costs a bit. A summary prunes and ranks; it
+was true when it was made.
 
 Of a subtree whose machines have another schema only the count is told: a summary without bins.
 """
@@ -22,7 +23,7 @@ BIN_COUNT = 16
 _BIN_SHIFT = POSITION_BITS - 4
 _ATTRIBUTE_BYTES = BIN_COUNT // 2 + 4
 _COUNT_MAX = 2**32 - 1
-_NO_BINS = bytes(BIN_COUNT // 2)
+_NOWHERE = (0,) * BIN_COUNT
 _NO_BOUNDS = (POSITION_MAX, 0)
 
 Bins = tuple[int, ...]
@@ -101,16 +102,23 @@ class Summary:
         )
 
     def to_bytes(self, schema: Schema) -> bytes:
-        """4 bytes of count, then 12 bytes an attribute; only the count if no more is known."""
+        """4 bytes of count, a bit for each attribute that occurs, 12 bytes for each of these.
+
+        Only the count where nothing else is known.
+        """
         if not self.bins:
             return self.count.to_bytes(4)
         assert len(self.bins) == len(schema.attributes)
-        parts = [min(self.count, _COUNT_MAX).to_bytes(4)]
-        for bins, low, high in zip(self.bins, self.lows, self.highs, strict=True):
-            codes = [_CODES[n] if n < len(_CODES) else _MANY for n in bins]
-            packed = bytes([a << 4 | b for a, b in zip(codes[::2], codes[1::2], strict=True)])
-            parts.append(packed + low.to_bytes(2) + high.to_bytes(2))
-        return b"".join(parts)
+        parts = []
+        present = 0
+        for n, (bins, low, high) in enumerate(zip(self.bins, self.lows, self.highs, strict=True)):
+            if low <= high:
+                present |= 1 << n
+                codes = [_CODES[c] if c < len(_CODES) else _MANY for c in bins]
+                packed = bytes([a << 4 | b for a, b in zip(codes[::2], codes[1::2], strict=True)])
+                parts.append(packed + low.to_bytes(2) + high.to_bytes(2))
+        count = min(self.count, _COUNT_MAX)
+        return b"".join([count.to_bytes(4), present.to_bytes(_bitmap_bytes(schema)), *parts])
 
     @classmethod
     def of_count(cls, count: int) -> "Summary":
@@ -127,32 +135,36 @@ class Summary:
     @classmethod
     def from_bytes(cls, data: bytes, schema: Schema) -> "Summary":
         """Parse `to_bytes`; raises MalformedMessage for another length or for contradictions."""
-        if len(data) != 4 + _ATTRIBUTE_BYTES * len(schema.attributes):
-            raise MalformedMessage("a summary has 4 + 12 bytes an attribute")
+        total = len(schema.attributes)
+        start = 4 + _bitmap_bytes(schema)
+        present = int.from_bytes(data[4:start])
+        if len(data) != start + _ATTRIBUTE_BYTES * present.bit_count() or present >> total:
+            raise MalformedMessage("a summary has 12 bytes for each attribute that occurs")
         count = int.from_bytes(data[:4])
+        if count == 0 and present:
+            raise MalformedMessage("a summary of no records has no attributes")
         levels = [min(level, count) for level in _LEVELS] + [count]
-        all_bins, lows, highs = [], [], []
-        for start in range(4, len(data), _ATTRIBUTE_BYTES):
-            packed = data[start : start + BIN_COUNT // 2]
-            tail = data[start + BIN_COUNT // 2 : start + _ATTRIBUTE_BYTES]
-            low, high = int.from_bytes(tail[:2]), int.from_bytes(tail[2:])
-            _check_bounds(packed, low, high)
-            if count == 0 and packed != _NO_BINS:
-                raise MalformedMessage("a summary of no records has empty bins")
-            all_bins.append(tuple([levels[c] for byte in packed for c in (byte >> 4, byte & 15)]))
-            lows.append(low)
-            highs.append(high)
+        all_bins, lows, highs = [_NOWHERE] * total, [POSITION_MAX] * total, [0] * total
+        for n in range(total):
+            if present >> n & 1:
+                packed, tail = data[start : start + BIN_COUNT // 2], start + BIN_COUNT // 2
+                low, high = (int.from_bytes(data[at : at + 2]) for at in (tail, tail + 2))
+                _check_bounds(packed, low, high)
+                all_bins[n] = tuple([levels[c] for byte in packed for c in (byte >> 4, byte & 15)])
+                lows[n], highs[n] = low, high
+                start += _ATTRIBUTE_BYTES
         return cls(count, tuple(all_bins), tuple(lows), tuple(highs))
+
+
+def _bitmap_bytes(schema: Schema) -> int:
+    return (len(schema.attributes) + 7) // 8
 
 
 def _check_bounds(packed: bytes, low: int, high: int) -> None:
     """Raise MalformedMessage unless the bounds lie in the outermost inhabited bins."""
-    if packed == _NO_BINS:
-        consistent = (low, high) == _NO_BOUNDS
-    else:
-        digits = packed.hex()
-        first = BIN_COUNT - len(digits.lstrip("0"))
-        last = len(digits.rstrip("0")) - 1
-        consistent = 0 < low <= high and low >> _BIN_SHIFT == first and high >> _BIN_SHIFT == last
-    if not consistent:
+    digits = packed.hex()
+    first = BIN_COUNT - len(digits.lstrip("0"))
+    last = len(digits.rstrip("0")) - 1
+    # With no inhabited bin `first` is beyond the axis, where no bound can lie.
+    if not (0 < low <= high and low >> _BIN_SHIFT == first and high >> _BIN_SHIFT == last):
         raise MalformedMessage("a summary has bounds that lie in its inhabited bins")

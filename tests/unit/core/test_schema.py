@@ -8,6 +8,7 @@ import pytest
 
 from dhtos.core.limits import ATTRIBUTES_MAX, KEYED_ATTRIBUTES_MAX, TEXT_BYTES_MAX
 from dhtos.core.machine_schema import ARCHITECTURES
+from dhtos.core.record import make_record, record_size
 from dhtos.core.scale import POSITION_MAX, Codes, Flag, Hashed, Linear, Log2, Log2p1
 from dhtos.core.schema import KEY_ATTRIBUTE_BITS_MAX, Attribute, Schema, default_schema
 from dhtos.errors import ConfigError, UsageError
@@ -276,9 +277,49 @@ def test_machine_schema_is_the_one_the_design_names():
     )  # fmt: skip
     assert sum(schema.key_bits) == KEY_ATTRIBUTE_BITS_MAX
     assert {a.name for a in schema.dynamic} == {
-        "cpu_free", "load1", "mem_free", "disk_free", "gpus_free", "price_spot",
+        "cpu_free", "load1", "mem_free", "disk_free", "gpus_free", "price_spot", "load_5s",
+        "load_15s", "load_error", "mem_pressure", "io_pressure", "net_in", "net_out",
+        "temperature", "battery", "plugged", "gpu_mem_free",
     }  # fmt: skip
     assert all(a.doc for a in schema.attributes)
+
+
+def test_keys_do_not_depend_on_what_changes():
+    """A dynamic attribute more or less leaves every machine where it is."""
+    schema = default_schema()
+    lean = Schema(schema.name, schema.version, schema.static, schema.key_order)
+    values = {"cores": 8, "mem": 2**35, "price": 0.1, "arch": "arm64"}
+    keys = set()
+    for told in (schema, lean):
+        record = make_record(
+            told, values, {}, node_id=bytes(20), endpoint=("::1", 1), seq=1, identity=bytes(32)
+        )
+        keys.add(record.key(told))
+    assert len(keys) == 1
+
+
+def test_what_a_machine_does_not_say_costs_its_record_a_byte():
+    """And all that it may say leaves room for labels: RECORD_BYTES_MAX is 1000."""
+    schema = default_schema()
+
+    def size(**values):
+        record = make_record(
+            schema, values, {}, node_id=bytes(20), endpoint=("10.0.0.1", 7400), seq=2**40,
+            identity=bytes(32),
+        )  # fmt: skip
+        return record_size(record)
+
+    assert size() <= 120 + len(schema.attributes)
+    server = {
+        "cores": 16, "mem": 67381800960, "disk": 502468108288, "arch": "x86_64", "os": "linux",
+        "python": "3.12", "cpu_model": "Intel(R) Xeon(R) Platinum 8488C", "clock": 3800000000,
+        "host": "0123456789abcdef", "price": 0.8064, "site": "eu-west-1a", "region": "eu-west-1",
+        "provider": "aws", "type": "m7i.4xlarge", "cpu_free": 63.4, "load1": 5.31,
+        "mem_free": 41234567168, "disk_free": 212468108288, "load_5s": 5.42, "load_15s": 5.38,
+        "load_error": 0.61, "mem_pressure": 0, "io_pressure": 2, "net_in": 830000,
+        "net_out": 21000000,
+    }  # fmt: skip
+    assert size(**server) <= 360
 
 
 def test_architectures_have_cells_of_their_own():

@@ -3,14 +3,17 @@
 import math
 import os
 import platform
-import shutil
 import subprocess
+from typing import NamedTuple
 
 import psutil
 import pytest
 
+from dhtos.core.forecast import Forecast
 from dhtos.core.schema import Attribute, Hashed, Linear, Schema, default_schema
-from dhtos.node import sampler as module
+from dhtos.node import probes
+from dhtos.node.cgroup import CpuQuota
+from dhtos.node.load import LoadWatch
 from dhtos.node.sampler import Sampler, is_news
 
 SCHEMA = default_schema()
@@ -19,8 +22,8 @@ GIB = 2**30
 
 def test_a_sample_of_this_machine():
     sample = Sampler().sample(SCHEMA)
-    assert sample["cores"] >= 1
-    assert sample["mem"] == psutil.virtual_memory().total
+    assert sample["cores"] > 0
+    assert 0 < sample["mem"] <= psutil.virtual_memory().total
     assert 0 <= sample["mem_free"] <= sample["mem"]
     assert 0 <= sample["disk_free"] <= sample["disk"]
     assert 0 <= sample["cpu_free"] <= 100
@@ -71,59 +74,232 @@ def test_a_fleet_with_its_own_schema_gets_what_it_names():
     assert set(Sampler().sample(schema)) == {"os"}
 
 
-@pytest.mark.parametrize(
-    ("machine", "arch"),
-    [("x86_64", "x86_64"), ("AMD64", "x86_64"), ("aarch64", "arm64"), ("arm64", "arm64"),
-     ("armv7l", "armv7"), ("i686", "i386"), ("riscv64", "riscv64"), ("sparc", "other")],
-)  # fmt: skip
-def test_architectures_have_one_name(monkeypatch, machine, arch):
-    monkeypatch.setattr(platform, "machine", lambda: machine)
-    assert Sampler().sample(SCHEMA)["arch"] == arch
+# --- the CPUs -------------------------------------------------------------------------------------
+
+
+class Groups:
+    """Control groups that say what they are told to."""
+
+    def __init__(self):
+        self.quotas = []
+
+    def cpu(self):
+        return self.quotas
+
+    def memory(self):
+        return []
+
+
+class Times(NamedTuple):
+    user: float
+    idle: float
+
+
+class Cpus:
+    """CPUs whose seconds are spent by hand, seen through some control groups."""
+
+    def __init__(self, monkeypatch, count):
+        self.seconds = [[0.0, 0.0] for _ in range(count)]  # busy, idle
+        self.groups = Groups()
+        self.now = 100.0
+        monkeypatch.setattr(
+            psutil, "cpu_times", lambda percpu: [Times(*seconds) for seconds in self.seconds]
+        )
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(count)), raising=False)
+        self.sampler = Sampler(
+            cgroups=self.groups, load=LoadWatch(lambda: 0.0), clock=self.clock, wall=self.clock
+        )
+
+    def clock(self):
+        return self.now
+
+    def spend(self, *busy, elapsed=10.0):
+        """Let time pass, each CPU busy for its part of it."""
+        self.now += elapsed
+        for seconds, part in zip(self.seconds, busy, strict=True):
+            seconds[0] += part * elapsed
+            seconds[1] += (1 - part) * elapsed
+
+    def sample(self):
+        return self.sampler.sample(OWN)
+
+
+OWN = Schema(
+    "own",
+    0,
+    tuple(
+        Attribute(name, "number", "dynamic", Linear(0, 100))
+        for name in ("cpu_free", "core_busy", "cpu_pressure", "disk_read", "disk_write")
+    ),
+)
 
 
 def test_cpu_free_is_the_share_since_the_last_sample(monkeypatch):
-    times = type(psutil.cpu_times())
-    blank = dict.fromkeys(times._fields, 0.0)
-
-    def at(**values):
-        return times(**{**blank, **values})
-
-    moments = iter([at(user=10.0, idle=30.0), at(user=20.0, idle=40.0), at(user=20.0, idle=40.0)])
-    monkeypatch.setattr(psutil, "cpu_times", lambda: next(moments))
-    sampler = Sampler()
-    assert sampler.sample(SCHEMA)["cpu_free"] == 75
-    assert sampler.sample(SCHEMA)["cpu_free"] == 50
-    assert "cpu_free" not in sampler.sample(SCHEMA)
+    cpus = Cpus(monkeypatch, 2)
+    cpus.spend(0.5, 0.0)
+    assert cpus.sample()["cpu_free"] == 75
+    cpus.spend(1.0, 0.0)
+    sample = cpus.sample()
+    assert (sample["cpu_free"], sample["core_busy"]) == (50, 100)
+    assert "cpu_free" not in cpus.sample()
 
 
-def fake_nvidia(monkeypatch, answers):
-    """Pretend that `nvidia-smi` is there and prints this per query."""
-    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi")
-
-    def run(command, **options):
-        assert options["timeout"] > 0
-        columns = command[1].removeprefix("--query-gpu=")
-        if columns not in answers:
-            raise subprocess.CalledProcessError(9, command)
-        return subprocess.CompletedProcess(command, 0, stdout=answers[columns])
-
-    monkeypatch.setattr(subprocess, "run", run)
+def test_a_counter_of_one_cpu_that_stands_still_leaves_the_others(monkeypatch):
+    cpus = Cpus(monkeypatch, 2)
+    cpus.spend(0.5, 0.5)
+    cpus.sample()
+    cpus.seconds[0][0] += 10.0
+    cpus.now += 10
+    assert cpus.sample()["cpu_free"] == 0
 
 
-def test_gpus_come_from_nvidia_smi(monkeypatch):
-    answers = {
-        "name,memory.total": "NVIDIA A100, 81920\nNVIDIA A100, 81920\n",
-        "utilization.gpu": "97\n0\n",
-    }
-    fake_nvidia(monkeypatch, answers)
+def test_under_a_quota_cpu_free_is_a_share_of_the_quota(monkeypatch):
+    cpus = Cpus(monkeypatch, 8)
+    cpus.groups.quotas = [CpuQuota("web", 2.0, 100.0)]
+    cpus.spend(*[0.1] * 8)
+    assert cpus.sample()["cpu_free"] == 100  # what the group used before is not known yet
+    cpus.groups.quotas = [CpuQuota("web", 2.0, 115.0)]  # 1.5 of 2 CPUs for 10 s
+    cpus.spend(*[0.2] * 8)
+    assert cpus.sample()["cpu_free"] == 25
+
+
+def test_a_quota_on_a_busy_machine_is_not_free(monkeypatch):
+    cpus = Cpus(monkeypatch, 2)
+    cpus.groups.quotas = [CpuQuota("web", 1.0, 0.0)]
+    cpus.spend(0.0, 0.0)
+    cpus.sample()
+    cpus.spend(0.9, 0.9)
+    assert cpus.sample()["cpu_free"] == 20
+
+
+def test_the_tightest_of_several_groups_counts(monkeypatch):
+    cpus = Cpus(monkeypatch, 4)
+    cpus.groups.quotas = [CpuQuota("pod", 2.0, 0.0), CpuQuota("slice", 3.0, 0.0)]
+    cpus.spend(0.0, 0.0, 0.0, 0.0)
+    cpus.sample()
+    cpus.groups.quotas = [CpuQuota("pod", 2.0, 5.0), CpuQuota("slice", 3.0, 28.0)]
+    cpus.spend(0.0, 0.0, 0.0, 0.0)
+    assert cpus.sample()["cpu_free"] == pytest.approx(10)  # the slice has 0.2 of 3 CPUs left
+
+
+def test_a_group_over_its_quota_has_nothing_free(monkeypatch):
+    cpus = Cpus(monkeypatch, 4)
+    cpus.groups.quotas = [CpuQuota("web", 1.0, 0.0)]
+    cpus.spend(0.0, 0.0, 0.0, 0.0)
+    cpus.sample()
+    cpus.groups.quotas = [CpuQuota("web", 1.0, 40.0)]
+    cpus.spend(1.0, 1.0, 1.0, 1.0)
+    assert cpus.sample()["cpu_free"] == 0
+
+
+# --- devices --------------------------------------------------------------------------------------
+
+
+def test_rates_need_two_samples(monkeypatch):
+    now = [100.0]
+    network = iter([{"eth0": (0, 0)}, {"eth0": (123_456_789, 50)}, {"eth0": (0, 0)}])
+    monkeypatch.setattr(probes, "network_counters", lambda: next(network))
+    sampler = Sampler(clock=lambda: now[0], wall=lambda: now[0], load=LoadWatch(lambda: 0.0))
+    assert not {"net_in", "net_out"} & sampler.sample(SCHEMA).keys()
+    now[0] += 10
+    sample = sampler.sample(SCHEMA)
+    assert (sample["net_in"], sample["net_out"]) == (12_000_000, 5)
+    now[0] += 10
+    assert not {"net_in", "net_out"} & sampler.sample(SCHEMA).keys()
+    assert sampler.counters["net"] == 0
+    sampler.close()
+
+
+def test_a_schema_may_ask_for_what_the_default_one_leaves_out(monkeypatch):
+    now = [100.0]
+    disks = iter([{"sda": (0, 0)}, {"sda": (400, 900)}])
+    monkeypatch.setattr(probes, "disk_counters", lambda: next(disks))
+    monkeypatch.setattr(probes, "pressure", lambda kind: 7 if kind == "cpu" else None)
+    sampler = Sampler(clock=lambda: now[0], wall=lambda: now[0])
+    sampler.sample(OWN)
+    now[0] += 10
+    sample = sampler.sample(OWN)
+    assert (sample["disk_read"], sample["disk_write"], sample["cpu_pressure"]) == (40, 90, 7)
+    assert not {"core_busy", "cpu_pressure", "disk_read"} & {a.name for a in SCHEMA.attributes}
+
+
+# --- forecasts ------------------------------------------------------------------------------------
+
+
+class Foretold(LoadWatch):
+    """A watch that says what it is told, and never looks."""
+
+    def __init__(self, forecasts):
+        super().__init__()
+        self.forecasts = forecasts
+        self.started = self.closed = 0
+
+    def start(self):
+        self.started += 1
+
+    def close(self):
+        self.closed += 1
+
+
+@pytest.mark.parametrize(
+    ("forecasts", "told"),
+    [
+        ({}, {}),
+        (
+            {5: Forecast(1.234, 0.3), 15: Forecast(2.0, 0.456)},
+            {"load_5s": 1.23, "load_15s": 2.0, "load_error": 0.46},
+        ),
+        ({5: Forecast(1.0, 0.3)}, {"load_5s": 1.0, "load_error": 0.3}),
+        ({15: Forecast(0.0, 0.7)}, {"load_15s": 0.0, "load_error": 0.7}),
+    ],
+)
+def test_forecasts_are_said_with_the_error_of_the_farthest(forecasts, told):
+    watch = Foretold(forecasts)
+    sampler = Sampler(load=watch)
+    sample = sampler.sample(SCHEMA)
+    assert {name: v for name, v in sample.items() if name.startswith("load_")} == told
+    assert watch.started == 1
+    sampler.close()
+    assert watch.closed == 1
+
+
+def test_a_watch_that_fails_is_counted():
+    watch = Foretold({})
+    watch.failures = 5
+    sampler = Sampler(load=watch)
+    sampler.sample(SCHEMA)
+    assert sampler.counters["load_forecast"] == 5
+
+
+def test_a_schema_without_forecasts_starts_no_thread():
+    watch = Foretold({})
+    Sampler(load=watch).sample(OWN)
+    assert watch.started == 0
+
+
+# --- accelerators ---------------------------------------------------------------------------------
+
+
+def test_idle_accelerators_are_looked_for_where_there_are_any(monkeypatch):
+    asked = []
+    monkeypatch.setattr(probes, "gpus", lambda: {"gpus": 2, "gpu_model": "NVIDIA A100"})
+    monkeypatch.setattr(
+        probes, "gpus_free", lambda: asked.append(1) or {"gpus_free": 1, "gpu_mem_free": 5 * GIB}
+    )
     sample = Sampler().sample(SCHEMA)
-    assert (sample["gpus"], sample["gpu_model"]) == (2, "NVIDIA A100")
-    assert sample["gpu_mem"] == 80 * GIB
-    assert sample["gpus_free"] == 1
+    assert (sample["gpus"], sample["gpus_free"], sample["gpu_mem_free"]) == (2, 1, 5 * GIB)
+    assert asked
+    asked.clear()
+    monkeypatch.setattr(probes, "gpus", lambda: None)
+    assert "gpus_free" not in Sampler().sample(SCHEMA)
+    assert not asked
 
 
 def test_a_broken_nvidia_smi_costs_only_its_own_values(monkeypatch):
-    fake_nvidia(monkeypatch, {})
+    def broken(*columns):
+        raise subprocess.CalledProcessError(9, "nvidia-smi")
+
+    monkeypatch.setattr(probes, "nvidia", broken)
     sampler = Sampler()
     sample = sampler.sample(SCHEMA)
     assert not {"gpus", "gpus_free"} & sample.keys()
@@ -131,29 +307,13 @@ def test_a_broken_nvidia_smi_costs_only_its_own_values(monkeypatch):
     assert "cores" in sample
 
 
-def test_without_nvidia_smi_nothing_is_claimed(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    sampler = Sampler()
-    assert "gpus" not in sampler.sample(SCHEMA)
-    assert sampler.counters["gpus"] == 0
-
-
-def test_cores_are_those_we_may_use(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
-    assert Sampler().sample(SCHEMA)["cores"] == 3
-
-
-def test_the_cpu_model_is_one_clean_line(monkeypatch, tmp_path):
-    info = tmp_path / "cpuinfo"
-    info.write_text("processor : 0\nmodel name\t: Intel(R)  Xeon(R)\tCPU\n")
-    monkeypatch.setattr(module, "_CPUINFO", info)
-    monkeypatch.setattr(module.sys, "platform", "linux")
-    assert Sampler().sample(SCHEMA)["cpu_model"] == "Intel(R) Xeon(R) CPU"
-
-
 # --- what is news ---------------------------------------------------------------------------------
 
-BEFORE = {"cores": 16, "mem": 64 * GIB, "mem_free": 40 * GIB, "cpu_free": 50, "load1": 2.0}
+BEFORE = {
+    "cores": 16, "mem": 64 * GIB, "mem_free": 40 * GIB, "cpu_free": 50, "load1": 2.0,
+    "load_5s": 2.0, "load_15s": 2.0, "load_error": 0.5, "mem_pressure": 0, "net_in": 1_000_000,
+    "net_out": 0, "temperature": 60, "battery": 90, "plugged": True,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -170,6 +330,22 @@ BEFORE = {"cores": 16, "mem": 64 * GIB, "mem_free": 40 * GIB, "cpu_free": 50, "l
         ({"cpu_free": None}, True),
         ({"gpus_free": 1}, True),
         ({"os": "linux"}, True),
+        ({"load_5s": 5.9, "load_15s": 0.0}, False),
+        ({"load_5s": 6.0}, True),
+        ({"load_15s": None}, True),
+        ({"load_error": 9.0}, False),
+        ({"mem_pressure": 4}, False),
+        ({"mem_pressure": 5}, True),
+        ({"net_in": 3_900_000}, False),
+        ({"net_in": 4_000_000}, True),
+        ({"net_in": 260_000}, False),
+        ({"net_in": 250_000}, True),
+        ({"net_out": 200_000}, False),
+        ({"net_out": 300_000}, True),
+        ({"temperature": 68}, False),
+        ({"temperature": 70}, True),
+        ({"battery": 86}, False),
+        ({"plugged": False}, True),
     ],
 )
 def test_small_moves_are_not_news(change, news):
