@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dhtos.core.ids import Endpoint
 from dhtos.core.limits import ALPHA, GROUP_SIZE, SEEDS_MAX, K
 from dhtos.core.record import checked_labels
 from dhtos.core.schema import Schema, Value, default_schema, is_printable
+from dhtos.core.schemas import Schemas
 from dhtos.errors import ConfigError, UsageError
 from dhtos.protocol.engine import EngineConfig
 from dhtos.transport.udp import parse_host
@@ -31,7 +33,8 @@ class Config:
     """The settings of one node; raises ConfigError for what cannot be.
 
     `port=0` lets the system choose, `client=True` asks without serving, `state_dir=None` forgets
-    everything at the end. `advertise` and `labels` are told to the fleet beside what is sampled,
+    everything at the end. `other_schemas` are those of machines that have not moved to `schema`,
+    each of another version. `advertise` and `labels` are told to the fleet beside what is sampled,
     `gateway` names a CSV file of machines that run no node, to be advertised by this one.
     """
 
@@ -42,6 +45,7 @@ class Config:
     name: str | None = None
     state_dir: Path | None = None
     schema: Schema | None = None
+    other_schemas: tuple[Schema, ...] = ()
     client: bool = False
     control: bool = False
     control_path: Path | None = None
@@ -71,6 +75,8 @@ class Config:
             raise _bad("name", f"1..{NAME_BYTES_MAX} printable bytes", self.name)
         if self.schema is not None and not isinstance(self.schema, Schema):
             raise _bad("schema", "a Schema, a table, or the path of a TOML file", self.schema)
+        self._normalise("other_schemas", _schemas(self.other_schemas))
+        Schemas(self.schema_or_default, self.other_schemas)  # raises where two have one version
         for key in ("group_size", "k", "alpha"):
             if type(getattr(self, key)) is not int:
                 raise _bad(key, "a whole number", getattr(self, key))
@@ -114,10 +120,19 @@ class Config:
         """The schema of the fleet."""
         return default_schema() if self.schema is None else self.schema
 
+    @cached_property
+    def vocabulary(self) -> Schema:
+        """What a question may name: the attributes of all schemas that are known."""
+        return Schemas(self.schema_or_default, self.other_schemas).vocabulary
+
     def engine_config(self) -> EngineConfig:
         """The part the engine needs."""
         return EngineConfig(
-            k=self.k, alpha=self.alpha, group_size=self.group_size, client=self.client
+            k=self.k,
+            alpha=self.alpha,
+            group_size=self.group_size,
+            client=self.client,
+            other_schemas=self.other_schemas,
         )
 
     def merged(self, mapping: Mapping[str, object], *, where: str = "config") -> "Config":
@@ -127,10 +142,10 @@ class Config:
             if key not in KEYS:
                 raise ConfigError(f"unknown key {key!r} in {where}{_nearest(key)}")
             changes[key] = value
-        if isinstance(changes.get("schema"), str | Path):
-            changes["schema"] = _schema_file(Path(changes["schema"]).expanduser())
-        elif isinstance(changes.get("schema"), Mapping):
-            changes["schema"] = Schema.from_mapping(changes["schema"])
+        if "schema" in changes:
+            changes["schema"] = _read_schema(changes["schema"])
+        if isinstance(changes.get("other_schemas"), list | tuple):
+            changes["other_schemas"] = tuple(map(_read_schema, changes["other_schemas"]))
         try:
             return replace(self, **changes)
         except ConfigError as error:
@@ -150,6 +165,12 @@ class Config:
             value = mapping.get(key)
             if isinstance(value, str) and value:
                 mapping[key] = str(path.parent / Path(value).expanduser())
+        others = mapping.get("other_schemas")
+        if isinstance(others, list):
+            mapping["other_schemas"] = [
+                str(path.parent / Path(one).expanduser()) if isinstance(one, str) else one
+                for one in others
+            ]
         return cls.from_mapping(mapping, where=str(path))
 
     @classmethod
@@ -168,15 +189,11 @@ class Config:
         return config.merged(changes, where="environment")
 
     def to_mapping(self) -> dict[str, object]:
-        """Every setting in plain values, as `from_mapping` reads them (a schema by its name)."""
+        """Every setting in plain values, as `from_mapping` reads them (schemas by their names)."""
         plain: dict[str, object] = {}
         for key in KEYS:
             value = getattr(self, key)
-            if isinstance(value, Path):
-                value = str(value)
-            elif isinstance(value, Schema):
-                value = value.name
-            plain[key] = list(value) if isinstance(value, tuple) else value
+            plain[key] = [*map(_plain, value)] if isinstance(value, tuple) else _plain(value)
         return plain
 
 
@@ -264,6 +281,25 @@ def _read_toml(path: Path) -> dict[str, object]:
         raise ConfigError(f"{path} is not TOML: {error}") from error
 
 
+def _schemas(value: object) -> tuple[Schema, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(one, Schema) for one in value):
+        raise _bad("other_schemas", "a list of Schemas, tables, or paths of TOML files", value)
+    return tuple(value)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    return value.name if isinstance(value, Schema) else value
+
+
+def _read_schema(value: object) -> Any:  # noqa: ANN401 - what is no schema is refused later
+    """A schema that is given as a table, or as the path of a TOML file."""
+    if isinstance(value, str | Path):
+        return _schema_file(Path(value).expanduser())
+    return Schema.from_mapping(value) if isinstance(value, Mapping) else value
+
+
 def _schema_file(path: Path) -> Schema:
     try:
         return Schema.from_toml(path.read_text(encoding="utf-8"))
@@ -276,7 +312,7 @@ def _schema_file(path: Path) -> Schema:
 def _from_text(key: str, text: str, variable: str) -> object:
     """The value of an environment variable, in the type its setting has."""
     match key:
-        case "seeds":
+        case "seeds" | "other_schemas":
             return tuple(part.strip() for part in text.split(",") if part.strip())
         case "client" | "control" | "sample":
             word = text.strip().lower()

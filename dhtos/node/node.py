@@ -197,11 +197,12 @@ class Node:
         self.driver.flush()
 
     async def joined(self) -> None:
-        """Wait until the node has its place in the hub; a client has none and returns at once."""
+        """Wait for the place in the hub, which a client has not; raises SchemaConflict."""
         driver = self.driver
         if not self.config.client:
             hub = self.engine.hub
-            await driver.until(lambda: hub.settled)
+            await driver.until(lambda: hub.settled or hub.conflict is not None)
+            hub.check_conflict()
 
     async def aclose(self) -> None:
         """Say goodbye, cancel what waits, save the state, close the socket; may be called again."""
@@ -284,9 +285,10 @@ class Node:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is wrong with the state directory or the gateway's file, but did not stop us."""
+        """What is wrong with state directory, gateway's file or peers, but did not stop us."""
         state = self._state.warnings if self._state is not None else []
-        return (*state, *(self.gateway.warnings if self.gateway is not None else []))
+        peers = self._engine.hub.versions.warnings if self._engine is not None else []
+        return (*state, *peers, *(self.gateway.warnings if self.gateway is not None else []))
 
     # --- telling --------------------------------------------------------------------------------
 
@@ -335,7 +337,7 @@ class Node:
             raise UsageError(f"limit must be 0 (none) or more, got {limit!r}")
         check_verify(verify)
         predicate = self.predicate(query)
-        order = None if order_by is None else (self.schema.index(order_by), descending)
+        order = None if order_by is None else (self.config.vocabulary.index(order_by), descending)
         hub, driver = self.engine.hub, self.driver
 
         def ask() -> Operation[FindResult]:
@@ -409,7 +411,7 @@ class Node:
 
     def predicate(self, query: Query) -> Predicate:
         """The normal form of a query; raises PredicateError."""
-        return parse(query, self.schema, coordinate_of=self._coordinate_of)
+        return parse(query, self.config.vocabulary, coordinate_of=self._coordinate_of)
 
     def _coordinate_of(self, who: str) -> Coordinate | None:
         """Where `self`, or a node of the own group, is on the map of round-trip times."""
@@ -427,12 +429,9 @@ class Node:
         """Give the hub a new version of the own record; a refused one changes nothing."""
         hub, driver = self.engine.hub, self.driver
         now = driver.clock()
-        record = advert.record(hub.own, self._first_seq, hub.coordinate.to_wire())
+        record = advert.record(hub.own, self._first_seq, hub.locator.published.to_wire())
         self._advert = advert
-        alone = hub.settled and hub.group.serving == 1 and hub.group.depth == 0
         hub.advertise(record, now, eager=eager)
-        if alone and not hub.settled:
-            hub.found(now)  # It moved, and nobody is there to ask for the new place.
         driver.flush()
 
     def _advertise_rows(self, rows: Sequence[Row]) -> None:
@@ -475,6 +474,8 @@ class Node:
                     operation = self.engine.base.bootstrap(self._seeds, self.driver.clock())
                     await self.driver.wait(operation)
             self.engine.hub.gateways = self._gateways()
+            for line in self.engine.hub.versions.news():
+                self.on_warning(line)
             await self._save_state()
 
     async def _save_state(self) -> None:

@@ -84,7 +84,7 @@ def step_to_plain(step: Step, schema: Schema) -> dict[str, Any]:
 
 def status_to_plain(node: "Node") -> dict[str, Any]:
     """What a person wants to know first about a running node, in plain values."""
-    hub = node.engine.hub
+    hub, schema = node.engine.hub, node.schema
     return {
         "id": str(node.id),
         "name": node.config.name,
@@ -93,6 +93,7 @@ def status_to_plain(node: "Node") -> dict[str, Any]:
         "pid": os.getpid(),
         "client": node.config.client,
         "joined": hub.settled,
+        "schema": f"{schema.name} version {schema.version} (tag {schema.tag:08x})",
         "group": {"prefix": str(hub.group.prefix), "members": len(hub.group)},
         "contacts": len(node.engine.base.routing),
         "kernels": "compiled" if COMPILED else "reference",

@@ -34,7 +34,7 @@ class EngineConfig:
     alpha: int = ALPHA
     group_size: int = GROUP_SIZE
     client: bool = False
-    older_schemas: tuple[Schema, ...] = ()
+    other_schemas: tuple[Schema, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= 64:
@@ -72,8 +72,10 @@ class Engine:
             alpha=self.config.alpha,
             client=self.config.client,
         )
-        size, older = self.config.group_size, self.config.older_schemas
-        self._hub = None if schema is None else Hub(self.core, schema, group_size=size, older=older)
+        size, others = self.config.group_size, self.config.other_schemas
+        self._hub = (
+            None if schema is None else Hub(self.core, schema, group_size=size, others=others)
+        )
 
     @property
     def hub(self) -> Hub:

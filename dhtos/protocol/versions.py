@@ -46,6 +46,7 @@ class Versions:
     def __init__(self, hub: "Hub") -> None:
         self.hub = hub
         self._conflicts: dict[Endpoint, tuple[int, float]] = {}  # a peer's tag, and when it spoke
+        self._told: list[str] = []
 
     # --- questions ------------------------------------------------------------------------------
 
@@ -129,6 +130,17 @@ class Versions:
             return None
         peer, (tag, _) = next(reversed(self._conflicts.items()))
         return SchemaConflict(conflict_text(self.hub.schema, peer, tag))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is wrong, a line for each peer."""
+        own = self.hub.schema
+        return [conflict_text(own, peer, tag) for peer, (tag, _) in self._conflicts.items()]
+
+    def news(self) -> list[str]:
+        """The warnings that were not there at the last call."""
+        told, self._told = self._told, self.warnings
+        return [line for line in self._told if line not in told]
 
 
 def _cut(body: list[Any]) -> Parts:

@@ -123,7 +123,7 @@ def test_every_op(serve):
         members = client.ask("members")
         listed = [member async for member in members]
         assert [(m["id"], m["state"], m["self"]) for m in listed] == [(str(node.id), "alive", True)]
-        assert members.end == {"prefix": "", "members": 1}
+        assert members.end == {"prefix": "00", "members": 1}
         config = await client.call("config")
         assert config["host"] == "127.0.0.1"
         assert config["control"] is True
@@ -138,7 +138,7 @@ def test_status_tells_what_runs(serve):
         assert status["endpoint"] == node.endpoint
         assert status["pid"] == os.getpid()
         assert status["joined"] is True
-        assert status["group"] == {"prefix": "", "members": 1}
+        assert status["group"] == {"prefix": "00", "members": 1}
         assert status["kernels"] in ("compiled", "reference")
         assert status["loop"] in ("asyncio", "uvloop")
         assert status["warnings"] == []

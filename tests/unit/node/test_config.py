@@ -2,6 +2,7 @@
 
 import pickle
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -204,3 +205,60 @@ def test_values_as_people_type_them(text, value):
     found = parse_value(text)
     assert found == value
     assert type(found) is type(value)
+
+
+# --- schemas of other versions --------------------------------------------------------------------
+
+
+def schema_text(version, *names, bits=12):
+    attributes = "".join(
+        f'\n[[attribute]]\nname = "{name}"\nkind = "number"\nrole = "static"\n'
+        f'scale = {{ type = "log2", low = 1, high = 1024 }}\nkeyed_bits = {bits}\n'
+        for name in names
+    )
+    order = ", ".join(f'"{name}"' for name in names)
+    return f'name = "kitchen"\nversion = {version}\nkey_order = [{order}]\n{attributes}'
+
+
+OLD_KITCHEN = Schema.from_toml(schema_text(0, "litres", "ovens"))
+NEW_KITCHEN = Schema.from_toml(schema_text(1, "litres", "watts"))
+
+
+def test_other_schemas_come_from_files_beside_the_settings(tmp_path):
+    (tmp_path / "new.toml").write_text(schema_text(1, "litres", "watts"))
+    (tmp_path / "old.toml").write_text(schema_text(0, "litres", "ovens"))
+    settings = tmp_path / "node.toml"
+    settings.write_text('schema = "new.toml"\nother_schemas = ["old.toml"]\n')
+    config = Config.from_toml(settings)
+    assert (config.schema, config.other_schemas) == (NEW_KITCHEN, (OLD_KITCHEN,))
+    assert config.engine_config().other_schemas == (OLD_KITCHEN,)
+    assert [a.name for a in config.vocabulary.attributes] == ["litres", "watts", "ovens"]
+    assert config.to_mapping()["other_schemas"] == ["kitchen"]
+
+
+def test_other_schemas_are_tables_texts_or_schemas(tmp_path):
+    path = tmp_path / "old.toml"
+    path.write_text(OLD_KITCHEN.to_toml())
+    table = tomllib.loads(OLD_KITCHEN.to_toml())
+    for given in (OLD_KITCHEN, table, str(path), path):
+        config = Config.from_mapping({"schema": NEW_KITCHEN, "other_schemas": [given]})
+        assert config.other_schemas == (OLD_KITCHEN,)
+    told = {"DHTOS_OTHER_SCHEMAS": f"{path}"}
+    assert Config.from_env(told, Config(schema=NEW_KITCHEN)).other_schemas == (OLD_KITCHEN,)
+
+
+def test_without_other_schemas_the_words_are_those_of_the_own_one():
+    config = Config(schema=NEW_KITCHEN)
+    assert config.vocabulary is NEW_KITCHEN
+    assert config.engine_config().other_schemas == ()
+
+
+@pytest.mark.parametrize("given", ["old.toml", OLD_KITCHEN, [1], ["", None], {}])
+def test_what_is_no_list_of_schemas_is_refused(given):
+    with pytest.raises(ConfigError, match=r"other_schemas must be a list|cannot be read"):
+        Config.from_mapping({"schema": NEW_KITCHEN, "other_schemas": given})
+
+
+def test_two_schemas_of_one_version_are_refused_with_what_to_do():
+    with pytest.raises(ConfigError, match="both have version 1: give the changed schema the next"):
+        Config(schema=NEW_KITCHEN, other_schemas=(replace(OLD_KITCHEN, version=1),))
