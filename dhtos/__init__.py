@@ -6,6 +6,7 @@ from dhtos.core.hit import Hit
 from dhtos.core.ids import NodeId
 from dhtos.core.schema import Attribute, Schema, default_schema
 from dhtos.errors import DhtosError
+from dhtos.node.bandwidth import Bandwidth
 from dhtos.node.config import Config
 from dhtos.node.find import Count, Find
 from dhtos.node.node import Node
@@ -18,6 +19,7 @@ __all__ = [
     "Config",
     "Node",
     "F",
+    "Bandwidth",
     "Count",
     "Coverage",
     "Find",
