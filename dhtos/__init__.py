@@ -6,8 +6,8 @@ from dhtos.core.hit import Hit
 from dhtos.core.ids import NodeId
 from dhtos.core.schema import Attribute, Schema, default_schema
 from dhtos.errors import DhtosError
-from dhtos.node.bandwidth import Bandwidth
 from dhtos.node.config import Config
+from dhtos.node.figures import Aggregate, Histogram
 from dhtos.node.find import Count, Find
 from dhtos.node.node import Node
 from dhtos.protocol.frontier import FindResult
@@ -19,11 +19,12 @@ __all__ = [
     "Config",
     "Node",
     "F",
-    "Bandwidth",
+    "Aggregate",
     "Count",
     "Coverage",
     "Find",
     "FindResult",
+    "Histogram",
     "Hit",
     "NodeId",
     "PutResult",

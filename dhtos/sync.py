@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from random import Random
 from types import TracebackType
@@ -23,6 +23,7 @@ from dhtos.core.schema import Value
 from dhtos.errors import Closed
 from dhtos.node import node as asynchronous
 from dhtos.node.config import Config
+from dhtos.node.figures import Aggregate, Histogram
 from dhtos.node.find import Count, FindOptions
 from dhtos.node.find import Find as AsyncFind
 from dhtos.node.node import Query
@@ -223,6 +224,34 @@ class Node:
     def count(self, query: Query = EVERYTHING, *, strict: bool = False, verify: int = 1) -> Count:
         """How many machines match: a number that carries its `coverage`."""
         return self._run(lambda: self._node.count(query, strict=strict, verify=verify))
+
+    def sum(
+        self, attribute: str, query: Query = EVERYTHING, *, strict: bool = False, verify: int = 1
+    ) -> Aggregate:
+        """Sum, mean, minimum and maximum of a number attribute over all matches."""
+        return self._run(lambda: self._node.sum(attribute, query, strict=strict, verify=verify))
+
+    def histogram(
+        self,
+        attribute: str,
+        query: Query = EVERYTHING,
+        *,
+        edges: Sequence[float] | None = None,
+        strict: bool = False,
+        verify: int = 1,
+    ) -> Histogram:
+        """How many matches lie below the first edge, between any two, and from the last one on."""
+
+        async def ask() -> Histogram:
+            return await self._node.histogram(
+                attribute, query, edges=edges, strict=strict, verify=verify
+            )
+
+        return self._run(ask)
+
+    def sample(self, k: int, query: Query = EVERYTHING, *, strict: bool = False) -> FindResult:
+        """`k` machines drawn at random from all matches, or all where there are no more."""
+        return self._run(lambda: self._node.sample(k, query, strict=strict))
 
     def put(
         self,

@@ -29,7 +29,10 @@ from dhtos import errors
 from dhtos.core.limits import CONTROL_LINE_BYTES_MAX
 from dhtos.errors import DhtosError, MalformedMessage, PredicateError, Unreachable, UsageError
 
-OPS = ("find", "count", "members", "put", "get", "status", "advertise", "config")
+OPS = (
+    "find", "count", "sum", "histogram", "sample", "members", "put", "get", "status", "advertise",
+    "config",
+)  # fmt: skip
 
 _encode = msgspec.json.Encoder().encode
 

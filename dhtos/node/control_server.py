@@ -17,8 +17,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dhtos.core.limits import CONTROL_CLIENTS_MAX, CONTROL_LINE_BYTES_MAX, VALUE_TTL_S
 from dhtos.core.predicate import EVERYTHING, Predicate
 from dhtos.errors import ConfigError, DhtosError, UsageError
-from dhtos.node.control import decode_line, encode_line, error_to_wire
-from dhtos.node.plain import coverage_to_plain, hit_to_plain, result_to_plain, status_to_plain
+from dhtos.node.control import decode_line, default_control_path, encode_line, error_to_wire
+from dhtos.node.plain import (
+    aggregate_to_plain,
+    coverage_to_plain,
+    histogram_to_plain,
+    hit_to_plain,
+    result_to_plain,
+    status_to_plain,
+)
 from dhtos.query import parse_selector
 
 if TYPE_CHECKING:
@@ -28,6 +35,15 @@ Args = dict[str, Any]
 T = TypeVar("T")
 
 Lines = AsyncIterator[dict[str, Any]]
+
+
+async def open_control(node: "Node") -> "ControlServer":
+    """Listen where programs look for this node; raises ConfigError as `ControlServer.start`."""
+    config = node.config
+    path = config.control_path or default_control_path(config.state_dir, node.port)
+    server = ControlServer(node, path)
+    await server.start()
+    return server
 
 
 class ControlServer:
@@ -41,6 +57,9 @@ class ControlServer:
         self._ops: dict[str, Callable[[Args], Lines]] = {
             "find": self._find,
             "count": self._count,
+            "sum": self._sum,
+            "histogram": self._histogram,
+            "sample": self._sample,
             "members": self._members,
             "put": self._put,
             "get": self._get,
@@ -154,6 +173,34 @@ class ControlServer:
         _no_more(args)
         count = await self._node.count(query, strict=strict, verify=verify)
         yield {"end": {"count": int(count), "coverage": coverage_to_plain(count.coverage)}}
+
+    async def _sum(self, args: Args) -> Lines:
+        query = self._query(args)
+        attribute = _take(args, "attribute", str)
+        strict, verify = _take(args, "strict", bool, False), _take(args, "verify", int, 1)
+        _no_more(args)
+        found = await self._node.sum(attribute, query, strict=strict, verify=verify)
+        yield {"end": aggregate_to_plain(found)}
+
+    async def _histogram(self, args: Args) -> Lines:
+        query = self._query(args)
+        attribute = _take(args, "attribute", str)
+        edges = _take(args, "edges", list) if "edges" in args else None
+        strict, verify = _take(args, "strict", bool, False), _take(args, "verify", int, 1)
+        _no_more(args)
+        found = await self._node.histogram(
+            attribute, query, edges=edges, strict=strict, verify=verify
+        )
+        yield {"end": histogram_to_plain(found)}
+
+    async def _sample(self, args: Args) -> Lines:
+        query = self._query(args)
+        k, strict = _take(args, "k", int), _take(args, "strict", bool, False)
+        _no_more(args)
+        result = await self._node.sample(k, query, strict=strict)
+        for hit in result.hits:
+            yield {"item": hit_to_plain(hit)}
+        yield {"end": result_to_plain(result)}
 
     async def _members(self, args: Args) -> Lines:
         _no_more(args)

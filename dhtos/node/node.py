@@ -9,12 +9,12 @@ socket, bootstrap, address, record, join) - run (samples and state in the backgr
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from random import Random, SystemRandom
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
-from dhtos.core.coordinate import Coordinate
 from dhtos.core.hit import Hit
 from dhtos.core.ids import Endpoint, NodeId, digest
 from dhtos.core.limits import VALUE_TTL_S
@@ -23,18 +23,24 @@ from dhtos.core.schema import Schema, Value
 from dhtos.errors import Closed, ConfigError, NoPeers, Unreachable, UsageError
 from dhtos.node.address import learn, resolve
 from dhtos.node.advert import Advert
+from dhtos.node.background import Background
 from dhtos.node.config import Config, format_endpoint
+from dhtos.node.figures import Aggregate, Histogram
 from dhtos.node.find import Count, Find, FindOptions
 from dhtos.node.gateway import GatewayFile
+from dhtos.node.keeper import Keeper
+from dhtos.node.known import coordinate_of, gateways, socket_figures
 from dhtos.node.sampler import Sampler, is_news
-from dhtos.node.state import SEQ_RESERVE, Identity, StateDir, open_state
+from dhtos.protocol.aggregate import Measure, check_edges, default_edges, measured
 from dhtos.protocol.engine import Engine
 from dhtos.protocol.frontier import FindResult, check_verify
+from dhtos.protocol.hub import Hub
 from dhtos.protocol.operation import Operation
-from dhtos.protocol.peers import Capability
 from dhtos.protocol.put import PutResult
 from dhtos.protocol.rows import Row
+from dhtos.protocol.sample import check_size, sample
 from dhtos.protocol.store import StoredValue
+from dhtos.protocol.totals import aggregate
 from dhtos.query import Expr, parse
 from dhtos.transport.driver import Driver, clock_of
 from dhtos.transport.udp import UdpSocket
@@ -43,7 +49,6 @@ if TYPE_CHECKING:
     from dhtos.node.control_server import ControlServer
 
 UPKEEP_INTERVAL_S = 60.0
-GATEWAYS_MAX = 32
 
 Query = str | Expr | Predicate
 
@@ -81,16 +86,13 @@ class Node:
         )
         self.on_warning: Callable[[str], None] = lambda _: None
         self._advert: Advert | None = None
-        self._state: StateDir | None = None
-        self._identity: Identity | None = None
+        self._keeper: Keeper | None = None
         self._engine: Engine | None = None
         self._driver: Driver | None = None
         self._control: ControlServer | None = None
         self._seeds: list[Endpoint] = []
-        self._first_seq = 1
-        self._seq_bound = 1
         self._put_seq = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._closed = False
 
     # --- life -----------------------------------------------------------------------------------
@@ -112,13 +114,13 @@ class Node:
         config = self.config
         if self.gateway is not None:
             await asyncio.to_thread(self.gateway.check)
-        stored = await self._open_state()
-        assert self._identity is not None
+        self._keeper = await Keeper.open(config.state_dir, self._wall_clock)
+        stored = self._keeper.contacts
         loop = asyncio.get_running_loop()
         sock = self._open_socket(config.host, config.port)
         clock = self._clock or clock_of(loop)
         self._engine = Engine(
-            self._identity.node_id,
+            self._keeper.identity.node_id,
             rng=self._rng,
             now=clock(),
             schema=self.schema,
@@ -135,25 +137,15 @@ class Node:
         if self.gateway is not None:
             self.gateway.own = self.engine.hub.own
             self._advertise_rows((await asyncio.to_thread(self.gateway.read)).rows)
-            self._spawn(self.gateway.keep(self._advertise_rows, lambda w: self.on_warning(w)))
+            keep = self.gateway.keep(self._advertise_rows, lambda w: self.on_warning(w))
+            self._background.spawn(keep)
         if config.sample and not config.client:
-            self._spawn(self._keep_sampling())
-        self._spawn(self._keep_state())
+            self._background.spawn(self._keep_sampling())
+        self._background.spawn(self._keep_state())
         if config.control:
-            await self._open_control()
+            from dhtos.node.control_server import open_control
 
-    async def _open_state(self) -> list[Endpoint]:
-        """Who we are, and whom we knew."""
-        path = self.config.state_dir
-        if path is None:
-            self._identity = await asyncio.to_thread(Identity.generate)
-            return []
-
-        self._state, self._identity, contacts, self._first_seq = await asyncio.to_thread(
-            open_state, path, self._wall_clock
-        )
-        self._seq_bound = self._first_seq + SEQ_RESERVE
-        return contacts
+            self._control = await open_control(self)
 
     async def _find_fleet(self, stored: list[Endpoint]) -> None:
         """Join the base overlay; a node that was told no seed may be the first of all."""
@@ -173,19 +165,18 @@ class Node:
     async def _describe(self, endpoint: Endpoint) -> None:
         """Measure this machine, unless it only asks."""
         config = self.config
-        assert self._identity is not None
         labels = {**({"name": config.name} if config.name is not None else {}), **config.labels}
         sampled: dict[str, Value] = {}
         if config.sample and not config.client:
             sampled = await asyncio.to_thread(self._sampler.sample, self.schema)
         self._advert = Advert(
-            self.schema, self._identity, endpoint, config.advertise, labels, sampled
+            self.schema, self._kept.identity, endpoint, config.advertise, labels, sampled
         )
 
     def _take_place(self) -> None:
         """Advertise the record and join the hub, or found it where no dhtos node is."""
         hub = self.engine.hub
-        hub.gateways = self._gateways()
+        hub.gateways = gateways(self.engine, self._seeds)
         if self.config.client:
             return
         self._publish(self.advert, eager=False)
@@ -198,9 +189,8 @@ class Node:
 
     async def joined(self) -> None:
         """Wait for the place in the hub, which a client has not; raises SchemaConflict."""
-        driver = self.driver
+        driver, hub = self.driver, self.engine.hub
         if not self.config.client:
-            hub = self.engine.hub
             await driver.until(lambda: hub.settled or hub.conflict is not None)
             hub.check_conflict()
 
@@ -212,16 +202,15 @@ class Node:
         try:
             if self._control is not None:
                 await self._control.aclose()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            await self._save_state()
+            await self._background.aclose()
+            if self._engine is not None:
+                await self._kept.save(self._engine)
         finally:
             if self._driver is not None:
                 self.engine.hub.leave(self._driver.clock())
                 await self._driver.aclose()
-            if self._state is not None:
-                self._state.close()
+            if self._keeper is not None:
+                self._keeper.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -257,6 +246,11 @@ class Node:
         return NodeId(self.engine.id)
 
     @property
+    def _kept(self) -> Keeper:
+        assert self._keeper is not None, "the start opens it before all else"
+        return self._keeper
+
+    @property
     def advert(self) -> Advert:
         """What this node says of itself; raises Closed before the start."""
         if self._advert is None:
@@ -286,9 +280,9 @@ class Node:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is wrong with state directory, gateway's file or peers, but did not stop us."""
-        state = self._state.warnings if self._state is not None else []
+        kept = self._keeper.warnings if self._keeper is not None else []
         peers = self._engine.hub.versions.warnings if self._engine is not None else []
-        return (*state, *peers, *(self.gateway.warnings if self.gateway is not None else []))
+        return (*kept, *peers, *(self.gateway.warnings if self.gateway is not None else []))
 
     # --- telling --------------------------------------------------------------------------------
 
@@ -366,11 +360,70 @@ class Node:
         """How many machines match: a number that carries its `coverage`."""
         predicate = self.predicate(query)
         check_verify(verify)
-        await self.joined()
-        hub, now = self.engine.hub, self.driver.clock()
-        operation = hub.find(predicate, now, count_only=True, strict=strict, verify=verify)
-        result = await self.driver.wait(operation)
+        result = await self._answer(
+            lambda hub, now: hub.find(predicate, now, count_only=True, strict=strict, verify=verify)
+        )
         return Count(result.matches, result.coverage)
+
+    async def sum(
+        self, attribute: str, query: Query = EVERYTHING, *, strict: bool = False, verify: int = 1
+    ) -> Aggregate:
+        """Sum, mean, minimum and maximum of a number attribute over all matches.
+
+        Exact where `coverage.complete`. Raises UsageError for an attribute that is no number.
+        """
+        measure = Measure(measured(self.schema, attribute))
+        result = await self._aggregate(query, measure, strict=strict, verify=verify)
+        return Aggregate.of(attribute, result)
+
+    async def histogram(
+        self,
+        attribute: str,
+        query: Query = EVERYTHING,
+        *,
+        edges: Sequence[float] | None = None,
+        strict: bool = False,
+        verify: int = 1,
+    ) -> Histogram:
+        """How many matches lie below the first edge, between any two, and from the last one on.
+
+        Without `edges` they cut the scale of the attribute into sixteen equal steps. Exact where
+        `coverage.complete`. Raises UsageError for an attribute that is no number, or edges that
+        do not rise.
+        """
+        index = measured(self.schema, attribute)
+        if edges is None:
+            edges = default_edges(self.schema.attributes[index])
+        measure = Measure(index, check_edges(edges))
+        result = await self._aggregate(query, measure, strict=strict, verify=verify)
+        return Histogram.of(attribute, measure.edges, result)
+
+    async def _aggregate(
+        self, query: Query, measure: Measure, *, strict: bool, verify: int
+    ) -> FindResult:
+        predicate = self.predicate(query)
+        check_verify(verify)
+        return await self._answer(
+            lambda hub, now: aggregate(hub, predicate, measure, now, strict=strict, verify=verify)
+        )
+
+    async def sample(
+        self, k: int, query: Query = EVERYTHING, *, strict: bool = False
+    ) -> FindResult:
+        """`k` machines drawn at random from all matches, or all of them where there are no more.
+
+        Even and without a call within one group. Beyond, a few groups are asked, in about twice
+        the calls of `find` with that limit, and each match has the same chance up to what
+        summaries misjudge; machines of one group come together more often than apart. There is
+        no cursor: sample again. Raises UsageError unless k is 1..256.
+        """
+        predicate = self.predicate(query)
+        check_size(k)
+        return await self._answer(lambda hub, now: sample(hub, predicate, k, now, strict=strict))
+
+    async def _answer(self, begin: Callable[[Hub, float], Operation[FindResult]]) -> FindResult:
+        await self.joined()
+        return await self.driver.wait(begin(self.engine.hub, self.driver.clock()))
 
     async def put(
         self,
@@ -387,9 +440,9 @@ class Node:
         """
         if seq is None:
             seq = self._put_seq = max(int(self._wall_clock() * 1000), self._put_seq + 1)
-        driver = self.driver
-        operation = self.engine.base.put(digest(key), value, driver.clock(), ttl_s=ttl_s, seq=seq)
-        return await driver.wait(operation)
+        now = self.driver.clock()
+        operation = self.engine.base.put(digest(key), value, now, ttl_s=ttl_s, seq=seq)
+        return await self.driver.wait(operation)
 
     async def get(self, key: str | bytes) -> StoredValue:
         """The newest value under a name; raises KeyNotFound."""
@@ -403,25 +456,13 @@ class Node:
 
     def stats(self) -> Mapping[str, float]:
         """Counters and sizes of this node; asks nobody."""
-        figures = dict(self.engine.stats())
-        sock = self.driver.socket
-        for name in ("received", "sent", "dropped", "errors", "queued"):
-            figures[f"socket_{name}"] = getattr(sock, name)
+        figures = {**self.engine.stats(), **socket_figures(self.driver.socket)}
         return figures | {f"probe_failed_{k}": v for k, v in self._sampler.counters.items()}
 
     def predicate(self, query: Query) -> Predicate:
         """The normal form of a query; raises PredicateError."""
-        return parse(query, self.config.vocabulary, coordinate_of=self._coordinate_of)
-
-    def _coordinate_of(self, who: str) -> Coordinate | None:
-        """Where `self`, or a node of the own group, is on the map of round-trip times."""
-        hub = self.engine.hub
-        if who == "self":
-            return hub.coordinate if hub.settled else None
-        for member in hub.members():
-            if member.record.node_id.hex() == who and member.record.coordinate is not None:
-                return Coordinate.from_wire(member.record.coordinate)
-        return None
+        where = partial(coordinate_of, self.engine.hub)
+        return parse(query, self.config.vocabulary, coordinate_of=where)
 
     # --- inside ---------------------------------------------------------------------------------
 
@@ -429,35 +470,14 @@ class Node:
         """Give the hub a new version of the own record; a refused one changes nothing."""
         hub, driver = self.engine.hub, self.driver
         now = driver.clock()
-        record = advert.record(hub.own, self._first_seq, hub.coordinate.to_wire())
+        record = advert.record(hub.own, self._kept.first_seq, hub.coordinate.to_wire())
         self._advert = advert
         hub.advertise(record, now, eager=eager)
         driver.flush()
 
     def _advertise_rows(self, rows: Sequence[Row]) -> None:
-        self.engine.hub.rows.advertise(rows, self.driver.clock(), seq=self._first_seq)
+        self.engine.hub.rows.advertise(rows, self.driver.clock(), seq=self._kept.first_seq)
         self.driver.flush()
-
-    def _gateways(self) -> list[Endpoint]:
-        """Peers that have shown to be dhtos nodes: the seeds, then contacts."""
-        engine = self.engine
-        endpoints = [*self._seeds, *(contact.endpoint for contact in engine.base.contacts())]
-        known = [(e, engine.core.peers.known(e)) for e in dict.fromkeys(endpoints)]
-        return [e for e, p in known if p is not None and p.capability is Capability.DHTOS][
-            :GATEWAYS_MAX
-        ]
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run in the background until the node closes; a fault goes to the loop's handler."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._on_task_done)
-
-    def _on_task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            context = {"message": "a background task of a dhtos node failed", "exception": error}
-            task.get_loop().call_exception_handler(context)
 
     async def _keep_sampling(self) -> None:
         while True:
@@ -473,27 +493,7 @@ class Node:
                 with contextlib.suppress(Unreachable):
                     operation = self.engine.base.bootstrap(self._seeds, self.driver.clock())
                     await self.driver.wait(operation)
-            self.engine.hub.gateways = self._gateways()
+            self.engine.hub.gateways = gateways(self.engine, self._seeds)
             for line in self.engine.hub.versions.news():
                 self.on_warning(line)
-            await self._save_state()
-
-    async def _save_state(self) -> None:
-        state, engine = self._state, self._engine
-        if state is None or engine is None:
-            return
-        contacts = engine.base.contacts()
-        if contacts:
-            await asyncio.to_thread(state.save_contacts, contacts)
-        hub = engine.hub
-        told = max(hub.own.seq if hub.own is not None else 0, hub.rows.seq_told)
-        if told > self._seq_bound - SEQ_RESERVE // 2:
-            self._seq_bound = SEQ_RESERVE + await asyncio.to_thread(state.reserve_seq, told + 1)
-
-    async def _open_control(self) -> None:
-        from dhtos.node.control import default_control_path
-        from dhtos.node.control_server import ControlServer
-
-        path = self.config.control_path or default_control_path(self.config.state_dir, self.port)
-        self._control = ControlServer(self, path)
-        await self._control.start()
+            await self._kept.save(self.engine)

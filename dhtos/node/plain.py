@@ -11,6 +11,7 @@ from dhtos.core.hit import Hit
 from dhtos.core.schema import Schema
 from dhtos.kernels import COMPILED
 from dhtos.node.config import format_endpoint
+from dhtos.node.figures import Aggregate, Histogram
 from dhtos.protocol.explain import Step, narrowed
 from dhtos.protocol.frontier import FindResult
 
@@ -66,6 +67,32 @@ def result_to_plain(result: FindResult, explain: Schema | None = None) -> dict[s
     if explain is not None:
         end["steps"] = [step_to_plain(step, explain) for step in result.steps]
     return end
+
+
+def aggregate_to_plain(found: Aggregate) -> dict[str, Any]:
+    """The figures of an attribute in plain values."""
+    return {
+        "attribute": found.attribute,
+        "count": found.count,
+        "present": found.present,
+        "sum": found.sum,
+        "mean": found.mean,
+        "minimum": found.minimum,
+        "maximum": found.maximum,
+        "coverage": coverage_to_plain(found.coverage),
+    }
+
+
+def histogram_to_plain(found: Histogram) -> dict[str, Any]:
+    """A histogram in plain values."""
+    return {
+        "attribute": found.attribute,
+        "edges": list(found.edges),
+        "counts": list(found.counts),
+        "missing": found.missing,
+        "count": found.count,
+        "coverage": coverage_to_plain(found.coverage),
+    }
 
 
 def step_to_plain(step: Step, schema: Schema) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """How a member answers a range query from its own view: hits, what they cover, where else to ask.
 
-    dh_range  args   [hub, cookie, prefix, predicate, limit, order, flags, after, padding]
-              reply  a bundle of [header | nil, items | nil, hits]
+    dh_range  args   [hub, cookie, prefix, predicate, limit, order, flags, after, padding, select?]
+              reply  a bundle of [header | nil, items | nil, hits | partial]
               header [key, depth, cookie, covers, matches, next, pruned, others?]
 
 An answer covers the asked prefix as far as it lies in the member's group; each sibling subtree
 between the asked prefix and the group that may hold a match becomes a frontier item with
 contacts. A member that is not below the asked prefix covers nothing and names contacts that are
-nearer to it. An asker that wants more than one member to answer is told of some others.
+nearer to it. An asker that wants more than one member to answer is told of some others. One that
+wants an aggregate gets that of the covered matches in the place of hits (see `select`).
 
 Nobody can aim us at a third party: an asker that has not proved to receive at its address (by
 the cookie, or by having answered us before) gets at most three times the bytes it sent, hits
@@ -34,14 +35,17 @@ from dhtos.core.limits import (
     ITEM_CONTACTS,
     PREDICATE_WIRE_BYTES_MAX,
     REPLY_BYTES_MAX,
+    SELECT_WIRE_BYTES_MAX,
     WALK_HITS_MAX,
 )
 from dhtos.core.predicate import Predicate
 from dhtos.core.record import Record
 from dhtos.core.schema import Schema
 from dhtos.protocol import bundle
+from dhtos.protocol.aggregate import Measure, Partial
 from dhtos.protocol.hubwire import as_bytes, as_int, as_key, as_prefix, bad, unpack
 from dhtos.protocol.rpc import NO_REPLY, Parts
+from dhtos.protocol.select import Select, Shuffle, read_select
 
 if TYPE_CHECKING:
     from dhtos.protocol.hub import Hub
@@ -69,6 +73,18 @@ class Question:
     strict: bool = False
     count_only: bool = False
     voices: int = 1  # how many members are still to answer for the same subtree
+    select: Select | None = None  # what is wanted of the matches instead of the first of them
+
+    @property
+    def measure(self) -> Measure | None:
+        """The aggregate that is asked for."""
+        return self.select if isinstance(self.select, Measure) else None
+
+    def place(self, key: bytes, record: Record, schema: Schema) -> list[Any]:
+        """The place of a hit in an answer, which is also the cursor to continue behind it."""
+        if isinstance(self.select, Shuffle):
+            return [self.select.rank(key)]
+        return sort_key(key, record, schema, self.order)
 
     def to_wire(self) -> list[Any]:
         """The fields behind the prefix: predicate, limit, order, and flags last."""
@@ -110,6 +126,7 @@ class Answer:
     pruned: int  # subtrees passed over because their summary proves that nothing matches
     more: bool  # whether the limit left hits behind
     others: list[Contact] = field(default_factory=list)  # who else can answer for the same
+    partial: Partial | None = None  # the aggregate of what is covered
 
 
 def order_value(record: Record, schema: Schema, order: Order) -> float:
@@ -124,7 +141,7 @@ def order_value(record: Record, schema: Schema, order: Order) -> float:
 
 
 def sort_key(member_key: bytes, record: Record, schema: Schema, order: Order | None) -> list[Any]:
-    """The place of a hit in an answer, which is also the cursor to continue behind it."""
+    """The place of a hit in key order, or in the order of an attribute."""
     if order is None:
         return [member_key]
     return [order_value(record, schema, order), member_key]
@@ -146,7 +163,10 @@ def answer(hub: "Hub", prefix: Prefix, question: Question, after: list[Any] | No
     hits, more = _select(hub.schema, matching, question, after)
     items, pruned = _frontier(hub, indexes, question)
     others = _others(hub) if question.voices > 1 else []
-    return Answer([covers], items, hits, len(matching), pruned, more, others)
+    found = Answer([covers], items, hits, len(matching), pruned, more, others)
+    if question.measure is not None:
+        found.partial = question.measure.of([m.record for m in matching], hub.schema)
+    return found
 
 
 def _others(hub: "Hub") -> list[Contact]:
@@ -159,17 +179,16 @@ def _others(hub: "Hub") -> list[Contact]:
 def _select(
     schema: Schema, matching: list[Member], question: Question, after: list[Any] | None
 ) -> tuple[list[Member], bool]:
-    if question.count_only:
+    if question.count_only or question.measure is not None:
         return [], False
-    order = question.order
-    if order is None:  # members come in key order already
+    if question.order is None and question.select is None:  # members come in key order already
         if after is not None:
             matching = [m for m in matching if m.key > after[0]]
         hits = matching[: question.limit or None]
         return hits, len(hits) < len(matching)
 
     def place(member: Member) -> list[Any]:
-        return sort_key(member.key, member.record, schema, order)
+        return question.place(member.key, member.record, schema)
 
     if after is not None:
         matching = [m for m in matching if place(m) > after]
@@ -264,14 +283,20 @@ class Answering:
             bool(flags & STRICT),
             bool(flags & COUNT_ONLY),
             2 if flags & NAME_OTHERS else 1,
+            self._select(args),
         )
         found = answer(hub, prefix, question, as_after(after, order))
         parts = HIT_PARTS_MAX
         if not hub.core.proven(source, cookie):
-            padding = args[8] if len(args) > 8 else b""
-            heard = _REQUEST_BYTES + len(predicate) + len(as_bytes(padding, REPLY_BYTES_MAX))
+            rest = [len(as_bytes(one, REPLY_BYTES_MAX)) for one in args[8:10] if one is not None]
+            heard = _REQUEST_BYTES + len(predicate) + sum(rest)
             parts = max(1, AMPLIFICATION_MAX * heard // REPLY_BYTES_MAX)
         return Parts(bundle.cut(*self._packed(found, question, source, parts, now)))
+
+    def _select(self, args: list[Any]) -> Select | None:
+        if len(args) <= 9 or args[9] is None:
+            return None
+        return read_select(as_bytes(args[9], SELECT_WIRE_BYTES_MAX), self.hub.schema)
 
     def bound(self, predicate: bytes) -> Bound:
         """The bound form of a predicate on the wire, from a small cache."""
@@ -297,13 +322,14 @@ class Answering:
         """
         hub = self.hub
         items = [item.to_wire() for item in found.items]
+        partial = found.partial and found.partial.to_wire()
         hits = [msgspec.Raw(_encode([now - m.born, m.record])) for m in found.hits]
         count = _as_many_as_fit(hits)
         while True:
             last = None
             if count < len(hits) or (found.more and count):
                 member = found.hits[count - 1] if count else None
-                last = member and sort_key(member.key, member.record, hub.schema, question.order)
+                last = member and question.place(member.key, member.record, hub.schema)
             header = [
                 hub.key,
                 hub.group.depth,
@@ -315,7 +341,7 @@ class Answering:
             ]
             if question.voices > 1:
                 header.append([contact.to_wire() for contact in found.others])
-            body = _encode([header, items, hits[:count]])
+            body = _encode([header, items, partial or hits[:count]])
             packed, size = bundle.pack(body)
             needed = bundle.part_count(packed)
             if needed <= parts or (count <= 1 and parts == HIT_PARTS_MAX):

@@ -21,6 +21,7 @@ from dhtos.core.limits import CURSOR_BYTES_MAX, ITEM_CONTACTS, VERIFY_MAX, WALK_
 from dhtos.core.record import Record, check_record
 from dhtos.core.schema import Schema
 from dhtos.errors import MalformedMessage, UsageError
+from dhtos.protocol.aggregate import Partial
 from dhtos.protocol.answer import Item, Order, Question, as_after
 from dhtos.protocol.bundle import Assembly
 from dhtos.protocol.calls import Call
@@ -35,6 +36,7 @@ from dhtos.protocol.hubwire import (
     as_prefix,
     bad,
 )
+from dhtos.protocol.select import select_to_wire
 
 if TYPE_CHECKING:
     from dhtos.protocol.hub import Hub
@@ -52,7 +54,8 @@ class FindResult:
     """The end of a range query: the hits, what they cover, and where to continue.
 
     `matches` counts all matches in the answered subtrees, also those beyond the limit. `steps` is
-    how the walk went, where it was to be explained.
+    how the walk went, where it was to be explained; `partial` the aggregate, where one was asked
+    for.
     """
 
     hits: tuple[Hit, ...]
@@ -60,6 +63,7 @@ class FindResult:
     matches: int
     cursor: bytes | None
     steps: tuple[Step, ...] = ()
+    partial: Partial | None = None
 
 
 def check_verify(verify: int) -> None:
@@ -127,17 +131,19 @@ def range_args(
     """The arguments of `dh_range` to a node: with its cookie, or padded to one full datagram."""
     cookie = hub.core.cookies.get(endpoint, b"")
     predicate, limit, order, flags = question.to_wire()
+    extra = [] if question.select is None else [select_to_wire(question.select)]
+    said = len(predicate) + sum(map(len, extra))
     padding = question.bound.schema.mark
-    padding += b"" if cookie else bytes(max(0, _PADDED_BYTES - len(padding) - len(predicate)))
+    padding += b"" if cookie else bytes(max(0, _PADDED_BYTES - len(padding) - said))
     told = prefix.to_wire()
-    return [hub.number, cookie, told, predicate, limit, order, flags, after, padding]
+    return [hub.number, cookie, told, predicate, limit, order, flags, after, padding, *extra]
 
 
 Told = tuple[list[Any], list[Any] | None, list[Any]]
 
 
 def read_answer(body: object) -> Told | None:
-    """The header, the items and the hits of an answer, their insides still to be read.
+    """The header, the items and the hits (or the partial) of an answer, still to be read.
 
     None is the answer of a node that has no place yet. No items at all (rather than an empty
     list) is that of one that wants our address proved first.

@@ -26,7 +26,6 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from dhtos.core.contact import Contact
-from dhtos.core.coverage import Coverage
 from dhtos.core.hit import Hit
 from dhtos.core.ids import Endpoint, Prefix
 from dhtos.core.limits import (
@@ -35,28 +34,22 @@ from dhtos.core.limits import (
     WALK_FRONTIER_MAX,
     WALK_HITS_MAX,
 )
-from dhtos.core.record import Record
 from dhtos.errors import MalformedMessage, NoPeers
 from dhtos.protocol import explain
-from dhtos.protocol.answer import Item, Question, answer, as_after, sort_key
+from dhtos.protocol.answer import Item, Question, answer
 from dhtos.protocol.bundle import Assembly
 from dhtos.protocol.calls import Call
 from dhtos.protocol.frontier import (
-    FindResult,
     Resumption,
     Told,
     WalkItem,
-    members_among,
     range_args,
     read_answer,
     read_cursor,
-    read_hit,
-    read_item,
-    read_others,
-    write_cursor,
 )
-from dhtos.protocol.hubwire import as_bytes, as_int, as_key, as_list, as_prefix, bad
-from dhtos.protocol.tally import Tally
+from dhtos.protocol.harvest import Harvest, Unanswered
+from dhtos.protocol.heard import Heard, own_view, read_heard
+from dhtos.protocol.hubwire import as_bytes, as_key, bad
 from dhtos.protocol.wire import decode_plain
 
 if TYPE_CHECKING:
@@ -92,21 +85,18 @@ class Walk:
             if start.after is not None:
                 start.items[0].prefix = self.prefix
         self._after = start.after  # ordered: where an earlier page ended
-        self._given = start.given  # hits of earlier pages that may come again
         self.operation = self.core.operation(self._on_cancel)
-        self.found: dict[bytes, tuple[Record, float, Hit]] = {}
-        self.max_age = 0.0
+        self._harvest = Harvest(hub, question, start.given)
+        self.found = self._harvest.found
+        self._tally = self._harvest.tally
+        self._effort = self._harvest.effort
         self._trace = trace or explain.Silence()
         self._beyond = beyond or self._cannot_ask  # who takes subtrees of other schema versions
-        self._tally = Tally(question.voices)
         self._waiting: list[WalkItem] = []
         self._active: list[WalkItem] = []
         self._failed: list[WalkItem] = []
         self._resume: list[WalkItem] = []
         self._answered: list[Endpoint] = []
-        self._asked = 0
-        self._round = 0
-        self._pruned = 0
         self._timer = self.core.timers.at(now + OPERATION_DEADLINE_S, self._on_deadline)
         self._begin(start.items, now, locally=contacts is None and hub.settled)
 
@@ -129,24 +119,15 @@ class Walk:
         self._pump(now)
 
     def _answer_locally(self, item: WalkItem, now: float) -> None:
-        found = answer(self.hub, item.prefix, self._question(item), item.after or self._after)
-        self._pruned += found.pruned
+        question = self._question(item)
+        found = answer(self.hub, item.prefix, question, item.after or self._after)
         if not found.covers:
             item.contacts = [*found.items[0].contacts, *item.contacts]
             self._waiting.append(item)
             return
         self._trace.local(item, found, now)
         item.round = -1  # nothing was sent: what follows is the first round
-        item.spoke |= {self.hub.key}
-        for inner in found.items:
-            self._add(inner, item)
-        hits = [(m.key, m.record, m.born) for m in found.hits]
-        after = None
-        if found.more:
-            last = found.hits[-1]
-            after = sort_key(last.key, last.record, self.hub.schema, self.question.order)
-        if self._settle(item, found.covers[0], found.matches, hits, now):
-            self._go_on(item, found.covers[0], after, None, found.others)
+        self._take(item, own_view(self.hub, found, question), None, now)
 
     def _on_cancel(self, _now: float) -> None:
         self._timer.cancel()
@@ -166,59 +147,21 @@ class Walk:
     def _finish(self) -> None:
         assert not self.operation.done
         self._timer.cancel()
-        left = self._active + self._waiting
         for item in self._active:
             self._drop_calls(item)
-        hits = self._ordered_hits() if self.question.order is not None else None
-        if hits is not None:
-            self.operation.push(hits)
-        matches = self._tally.total(list(self.found))
-        coverage = self._coverage(left, matches)
-        everything = hits if hits is not None else [hit for _, _, hit in self.found.values()]
-        failed = [item for item in self._failed if item.voice == 1]
-        cursor = write_cursor(
-            left + failed + self._resume,
-            self._last_place(),
-            self.question.voices,
-            self._given.union(self.found),
-        )
+        hits = self._hits()
+        if self.question.order is not None or self.question.select is not None:
+            self.operation.push(hits)  # of others every hit was told as it came
+        unanswered = Unanswered(self._active + self._waiting, self._failed, self._resume)
+        result = self._harvest.result(hits, unanswered, self._trace.steps)
         self._active, self._waiting = [], []
-        steps = self._trace.steps
-        self.operation.finish(FindResult(tuple(everything), coverage, matches, cursor, steps))
+        self.operation.finish(result)
 
-    def _coverage(self, left: list[WalkItem], matches: int) -> Coverage:
-        failed = [item for item in self._failed if item.voice == 1]
-        missed = sum(item.weight for item in left + failed if item.voice == 1)
-        voices = [self.question.voices, *(item.voice - 1 for item in self._failed)]
-        if self.question.order is None:  # else what is left was proved not to matter
-            voices += [item.voice - 1 for item in left if item.voice > 1]
-            voices += [item.voice for item in self._resume]
-        return Coverage(
-            fraction=matches / (matches + missed) if missed else 1.0,
-            complete=not left and not failed and not self._resume,
-            limited=bool(left or self._resume) and not failed,
-            failed_prefixes=tuple(item.prefix for item in failed),
-            max_age_s=self.max_age,
-            asked=self._asked,
-            rtt=self._round,
-            pruned=self._pruned,
-            verified=min(voices),
-        )
-
-    def _place(self, key: bytes) -> list[Any]:
-        schema = self.question.bound.schema
-        return sort_key(key, self.found[key][0], schema, self.question.order)
-
-    def _last_place(self) -> list[Any] | None:
-        """Where the next page of an ordered query begins, if there may be one."""
-        limit = self.question.limit
-        if self.question.order is None or not 0 < limit <= len(self.found):
-            return None
-        return sorted(self._place(key) for key in self.found)[limit - 1]
-
-    def _ordered_hits(self) -> list[Hit]:
-        best = sorted(self.found, key=self._place)[: self.question.limit or None]
-        return [self.found[key][2] for key in best]
+    def _hits(self) -> list[Hit]:
+        """What the answer consists of."""
+        if self.question.order is not None:
+            return self._harvest.ordered()
+        return [hit for _, _, hit in self.found.values()]
 
     # --- the frontier -----------------------------------------------------------------------------
 
@@ -258,17 +201,21 @@ class Walk:
             if self._satisfied() or (not self._waiting and not self._active):
                 self._finish()
                 return
-            if not self._waiting or len(self._active) >= WALK_ALPHA:
+            item = self._next() if len(self._active) < WALK_ALPHA else None
+            if item is None:
                 return
-            limit = self.question.limit
-            if limit:  # of an ordered query any hit may still be beaten
-                missing = limit - (len(self.found) if self.question.order is None else 0)
-                if sum(item.estimate for item in self._active) >= _YIELD_MARGIN * missing:
-                    return
-            item = self._best()
             self._waiting.remove(item)
             self._active.append(item)
             self._ask(item, now)
+
+    def _next(self) -> WalkItem | None:
+        """Whom to ask about beside those that are asked already."""
+        limit = self.question.limit
+        if limit:  # of an ordered query any hit may still be beaten
+            missing = limit - (len(self.found) if self.question.order is None else 0)
+            if sum(item.estimate for item in self._active) >= _YIELD_MARGIN * missing:
+                return None
+        return self._best() if self._waiting else None
 
     def _best(self) -> WalkItem:
         if self.question.order is not None:
@@ -286,7 +233,7 @@ class Walk:
         if any(item.after is not None for item in self._waiting + self._active):
             return False
         # Among equals the key decides, or the next page would miss those with smaller keys.
-        worst = sorted(self._place(key) for key in self.found)[limit - 1]
+        worst = self._harvest.worst()
         left = self._waiting + self._active
         return all(worst < [item.bound, item.prefix.first] for item in left)
 
@@ -319,7 +266,7 @@ class Walk:
         """What is asked about an item: no more hits than are missing, behind those we have."""
         question = self.question
         if question.limit and question.order is None:
-            limit = max(question.limit - len(self.found), 1) + len(self._given)
+            limit = max(question.limit - len(self.found), 1) + len(self._harvest.given)
             limit += len(self.found) if item.voice > 1 else 0
             question = replace(question, limit=min(limit, WALK_HITS_MAX))
         if question.voices > 1:
@@ -328,7 +275,7 @@ class Walk:
 
     def _send(self, item: WalkItem, contact: Contact, now: float) -> None:
         question = self._question(item)
-        self._asked += 1
+        self._effort.asked += 1
         after = item.after or self._after
         call = self.core.calls.send(
             contact.endpoint,
@@ -396,7 +343,7 @@ class Walk:
 
     def _take_answer(self, call: Call, told: Told, now: float) -> None:
         item, contact = call.tag
-        fields, told_items, told_hits = told
+        fields, told_items, _ = told
         key = as_key(fields[0])
         self.core.remember_cookie(contact.endpoint, as_bytes(fields[2], 8))
         if told_items is None:
@@ -407,54 +354,38 @@ class Walk:
             self._drop_calls(item)
             self._send(item, contact, now)
             return
-        covers = [as_prefix(prefix) for prefix in as_list(fields[3], 1)]
-        if not all(item.prefix.covers(prefix) for prefix in covers):
-            raise bad("an answer covers what was not asked")
-        matches = as_int(fields[4], 0, WALK_HITS_MAX)
-        after = as_after(fields[5], self.question.order)
-        pruned = as_int(fields[6], 0, WALK_FRONTIER_MAX)
-        others = read_others(fields)
-        items = [read_item(one) for one in told_items]
-        hits = [read_hit(one, self.question.bound.schema, now) for one in told_hits]
+        heard = read_heard(told, item.prefix, self.question, self.hub, now)
         self._drop_calls(item)
         self._answered.append(contact.endpoint)
-        if not covers:
+        self._effort.rounds = max(self._effort.rounds, item.round + 1)
+        if heard.covers is None:
             self._trace.ended(call, explain.Outcome.HANDED_ON, now)
-            self._take_hints(item, items, now)
+            self._take_hints(item, heard.items, now)
             return
-        self._round = max(self._round, item.round + 1)
-        self._pruned += pruned
         self._active.remove(item)
-        kept = [
-            hit
-            for hit in hits
-            if any(prefix.holds(hit[0]) for prefix in covers)
-            and self.question.bound.matches(hit[1])
-        ]
-        self.core.counters["hits_refused"] += len(hits) - len(kept)
-        self._trace.answered(call, covers[0], explain.Told(matches, len(kept), items, pruned), now)
-        item.spoke |= {key}
-        whole = self._settle(item, covers[0], matches, kept, now)
-        for inner in items:
-            if item.prefix.covers(inner.prefix) and inner.prefix.length > item.prefix.length:
-                self._add(inner, item)
-        if whole:
-            again = Contact(key, contact.endpoint)
-            self._go_on(item, covers[0], after, again, [*others, *members_among(kept)])
+        self.core.counters["hits_refused"] += heard.refused
+        said = explain.Told(heard.matches, len(heard.hits), heard.items, heard.pruned)
+        self._trace.answered(call, heard.covers, said, now)
+        self._take(item, heard, Contact(key, contact.endpoint), now)
 
-    def _go_on(
-        self,
-        item: WalkItem,
-        covers: Prefix,
-        after: list[Any] | None,
-        again: Contact | None,
-        others: list[Contact],
-    ) -> None:
+    def _take(self, item: WalkItem, heard: Heard, again: Contact | None, now: float) -> None:
+        """Settle what an answer covers, and add what it leaves to be asked."""
+        self._effort.pruned += heard.pruned
+        item.spoke |= {heard.key}
+        whole = self._settle(item, heard, now)
+        for inner in heard.items:
+            self._add(inner, item)
+        if whole:
+            self._go_on(item, heard, again)
+
+    def _go_on(self, item: WalkItem, heard: Heard, again: Contact | None) -> None:
         """After an answer: its next page, now or by the cursor; after the last, the next voice."""
+        covers, after = heard.covers, heard.after
+        assert covers is not None
         if after is not None:
             contacts = [] if again is None else [again, *item.contacts]
             page = item.page(covers, after, contacts)
-            if self.question.order is None and self._full():
+            if self.question.order is None and self._harvest.full:
                 self._resume.append(page)
                 return
             if self._wants_page(after):
@@ -463,22 +394,16 @@ class Walk:
         if item.voice == self.question.voices or self._tally.holds(item.voice + 1, covers):
             return
         if self.question.bound.intersects(covers):  # else nobody can have missed a match
-            self._waiting.append(item.check(covers, others))
-
-    def _full(self) -> bool:
-        return 0 < self.question.limit <= len(self.found)
+            self._waiting.append(item.check(covers, heard.others))
 
     def _wants_page(self, after: list[Any]) -> bool:
-        limit = self.question.limit
-        if self.question.order is None or not limit or len(self.found) < limit:
+        if self.question.order is None or not self._harvest.full:
             return True
-        worst = sorted(self._place(key) for key in self.found)[limit - 1]
-        return bool(after < worst)
+        return after < self._harvest.worst()
 
     def _take_hints(self, item: WalkItem, items: list[Item], now: float) -> None:
         """The contact covers nothing of the item: it may know who does."""
         nearer = [c for told in items for c in told.contacts if c.endpoint not in item.asked]
-        self._round = max(self._round, item.round + 1)
         item.round += 1
         item.hops += 1
         if item.hops <= _HOPS_MAX:
@@ -487,32 +412,24 @@ class Walk:
             item.contacts = [*nearer, *item.contacts][:16]
         self._ask(item, now)
 
-    def _settle(
-        self,
-        item: WalkItem,
-        covers: Prefix,
-        matches: int,
-        hits: list[tuple[bytes, Record, float]],
-        now: float,
-    ) -> bool:
+    def _settle(self, item: WalkItem, heard: Heard, now: float) -> bool:
         """Keep the hits of an answered subtree; False when the limit left some behind."""
-        question = self.question
+        covers, harvest = heard.covers, self._harvest
+        assert covers is not None
         if item.after is None:
-            self._tally.add(item.voice, covers, matches)
-        fresh = []
-        whole = True
-        for n, (key, record, born) in enumerate(hits):
-            held = self.found.get(key)
-            if key in self._given or (held is not None and held[0].seq >= record.seq):
-                continue
-            if held is None and question.order is None and self._full():
-                self._resume.append(item.page(covers, [hits[n - 1][0]] if n else item.after, []))
-                whole = False
-                break
-            hit = self.hub.hit(record, now - born)
-            self.found[key] = (record, born, hit)
-            self.max_age = max(self.max_age, now - born)
-            if held is None and question.order is None:
-                fresh.append(hit)
+            self._tally.add(item.voice, covers, heard.matches, heard.partial)
+        fresh: list[Hit] = []
+        last = item.after
+        for found in heard.hits:
+            if not harvest.knows(found):
+                is_new = found[0] not in self.found and self.question.order is None
+                if is_new and harvest.full:
+                    self._resume.append(item.page(covers, last, []))
+                    self.operation.push(fresh)
+                    return False
+                hit = harvest.keep(found, now)
+                if is_new:
+                    fresh.append(hit)
+            last = [found[0]]
         self.operation.push(fresh)
-        return whole
+        return True

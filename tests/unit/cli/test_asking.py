@@ -21,9 +21,9 @@ from dhtos.errors import ConfigError, Unreachable, UsageError
 from dhtos.node.config import Config
 from dhtos.node.control import default_control_path
 from dhtos.node.find import Count
+from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.put import PutResult
 from dhtos.protocol.store import StoredValue
-from dhtos.protocol.walk import FindResult
 
 COVERAGE = Coverage(1.0, True, False, (), 2.0, 1, 1)
 

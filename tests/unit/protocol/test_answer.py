@@ -401,7 +401,7 @@ def test_a_malformed_question_is_counted_and_dropped(
     assert split.engine.counters["malformed"] == 1
     assert split.request("dh_range", ask_args(split)[:7]) == []
     assert split.engine.counters["malformed"] == 2
-    assert len(split.request("dh_range", [*ask_args(split), b"", "of a later version"])) == 1
+    assert len(split.request("dh_range", [*ask_args(split), b"", None, "of a later version"])) == 1
 
 
 def test_places_fit_their_order() -> None:

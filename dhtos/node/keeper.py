@@ -1,0 +1,58 @@
+"""Who a node is and whom it knew, with a state directory or without one."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dhtos.core.ids import Endpoint
+from dhtos.node.state import SEQ_RESERVE, Identity, StateDir, open_state
+from dhtos.protocol.engine import Engine
+
+
+class Keeper:
+    """The identity of a node, and what it saves between two runs."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        state: StateDir | None = None,
+        contacts: Sequence[Endpoint] = (),
+        first_seq: int = 1,
+    ) -> None:
+        self.identity = identity
+        self.contacts = list(contacts)
+        self.first_seq = first_seq
+        self._state = state
+        self._seq_bound = first_seq + SEQ_RESERVE
+
+    @classmethod
+    async def open(cls, path: Path | None, wall_clock: Callable[[], float]) -> "Keeper":
+        """Open a state directory, or be somebody new; raises ConfigError."""
+        if path is None:
+            return cls(await asyncio.to_thread(Identity.generate))
+        opened = await asyncio.to_thread(open_state, path, wall_clock)
+        state, identity, contacts, first_seq = opened
+        return cls(identity, state, contacts, first_seq)
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What is wrong with the directory, but did not stop us."""
+        return () if self._state is None else tuple(self._state.warnings)
+
+    async def save(self, engine: Engine) -> None:
+        """Write down whom we know, and that versions up to a bound may have been told."""
+        state = self._state
+        if state is None:
+            return
+        contacts = engine.base.contacts()
+        if contacts:
+            await asyncio.to_thread(state.save_contacts, contacts)
+        hub = engine.hub
+        told = max(hub.own.seq if hub.own is not None else 0, hub.rows.seq_told)
+        if told > self._seq_bound - SEQ_RESERVE // 2:
+            self._seq_bound = SEQ_RESERVE + await asyncio.to_thread(state.reserve_seq, told + 1)
+
+    def close(self) -> None:
+        """Let others open the directory."""
+        if self._state is not None:
+            self._state.close()

@@ -1,0 +1,36 @@
+"""What is known while a node runs: whom to ask for a hub, where somebody is, what was carried."""
+
+from collections.abc import Iterable
+
+from dhtos.core.coordinate import Coordinate
+from dhtos.core.ids import Endpoint
+from dhtos.protocol.engine import Engine
+from dhtos.protocol.hub import Hub
+from dhtos.protocol.peers import Capability
+from dhtos.transport.udp import UdpSocket
+
+GATEWAYS_MAX = 32
+
+
+def gateways(engine: Engine, seeds: Iterable[Endpoint]) -> list[Endpoint]:
+    """Peers that have shown to be dhtos nodes: the seeds, then contacts."""
+    endpoints = [*seeds, *(contact.endpoint for contact in engine.base.contacts())]
+    known = [(e, engine.core.peers.known(e)) for e in dict.fromkeys(endpoints)]
+    told = [e for e, p in known if p is not None and p.capability is Capability.DHTOS]
+    return told[:GATEWAYS_MAX]
+
+
+def coordinate_of(hub: Hub, who: str) -> Coordinate | None:
+    """Where `self`, or a node of the own group, is on the map of round-trip times."""
+    if who == "self":
+        return hub.coordinate if hub.settled else None
+    for member in hub.members():
+        if member.record.node_id.hex() == who and member.record.coordinate is not None:
+            return Coordinate.from_wire(member.record.coordinate)
+    return None
+
+
+def socket_figures(sock: UdpSocket) -> dict[str, float]:
+    """How many datagrams a socket carried, and how many it could not."""
+    names = ("received", "sent", "dropped", "errors", "queued")
+    return {f"socket_{name}": getattr(sock, name) for name in names}
