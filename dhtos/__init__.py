@@ -6,6 +6,7 @@ from dhtos.core.hit import Hit
 from dhtos.core.ids import NodeId
 from dhtos.core.schema import Attribute, Schema, default_schema
 from dhtos.errors import DhtosError
+from dhtos.node.bandwidth import Bandwidth
 from dhtos.node.config import Config
 from dhtos.node.figures import Aggregate, Histogram
 from dhtos.node.find import Count, Find
@@ -20,6 +21,7 @@ __all__ = [
     "Node",
     "F",
     "Aggregate",
+    "Bandwidth",
     "Count",
     "Coverage",
     "Find",
