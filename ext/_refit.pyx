@@ -19,7 +19,7 @@ cdef double SIGMA_OF_MEDIAN = 1.4826
 cdef double SIGMA_MIN = 1e-6
 cdef double TUKEY = 4.685
 cdef double HUBER = 1.345
-cdef double PULL_MAX = 0.1
+cdef double PULL_MAX = 0.03
 cdef double DAMPING = 0.3
 cdef double STEP_SHARE = 0.5
 
@@ -75,7 +75,7 @@ cdef double residual(
 
 
 cdef double weight(double u, double sigma, double far_s) noexcept nogil:
-    """Tukey's biweight; a place up to 0.1 s too far keeps Huber's bounded pull."""
+    """Tukey's biweight; a place up to 30 ms too far keeps Huber's bounded pull."""
     cdef double t = u / (TUKEY * sigma)
     cdef double w = 0.0, h
     if fabs(t) < 1.0:
@@ -112,6 +112,67 @@ cdef void solve(double *a, double *b, Py_ssize_t n) noexcept nogil:
         b[i] /= a[i * UNKNOWNS_MAX + i]
 
 
+cdef double look(
+    const double *place, const double *rows, Py_ssize_t n, Py_ssize_t d, double *units,
+    double *far, double *scaled
+) noexcept nogil:
+    """Fills in the residuals, their directions and their sizes; returns the robust deviation."""
+    cdef double ranked[ROWS_MAX]
+    cdef double rtt, sigma
+    cdef Py_ssize_t j
+    for j in range(n):
+        far[j] = residual(place, rows + j * (d + 3), d, units + j * DIMENSIONS_MAX)
+        rtt = rows[j * (d + 3) + d + 2]
+        scaled[j] = far[j] / sqrt(rtt if rtt > LOSS_RTT_MIN else LOSS_RTT_MIN)
+        ranked[j] = fabs(scaled[j])
+    sigma = SIGMA_OF_MEDIAN * low_median(ranked, n)
+    return sigma if sigma > SIGMA_MIN else SIGMA_MIN
+
+
+cdef double trust(double error) noexcept nogil:
+    if error < TRUST_ERROR_MIN:
+        error = TRUST_ERROR_MIN
+    return 1.0 / (TRUST_OFFSET + error * error)
+
+
+cdef void add(
+    double *a, double *b, const double *unit, double w, double far, Py_ssize_t d
+) noexcept nogil:
+    """Adds one weighted peer to the normal equations, of which the lower half is kept."""
+    cdef Py_ssize_t i, k
+    cdef double share
+    for i in range(d):
+        share = w * unit[i]
+        b[i] -= share * far
+        for k in range(i + 1):
+            a[i * UNKNOWNS_MAX + k] += share * unit[k]
+        a[d * UNKNOWNS_MAX + i] += share
+    b[d] -= w * far
+    a[d * UNKNOWNS_MAX + d] += w
+
+
+cdef void advance(
+    double *place, double *move, Py_ssize_t d, double height_min, double step_max
+) noexcept nogil:
+    cdef double norm = 0.0, share
+    cdef Py_ssize_t i
+    for i in range(d + 1):
+        move[i] *= STEP_SHARE
+        if i < d:
+            norm += move[i] * move[i]
+    norm = sqrt(norm)
+    share = 1.0 if norm <= step_max else step_max / norm
+    for i in range(d):
+        place[i] += share * move[i]
+    if move[d] > step_max:
+        move[d] = step_max
+    elif move[d] < -step_max:
+        move[d] = -step_max
+    place[d] += move[d]
+    if place[d] < height_min:
+        place[d] = height_min
+
+
 cdef void step(
     double *place, const double *rows, Py_ssize_t n, Py_ssize_t d, double height_min,
     double step_max
@@ -119,70 +180,28 @@ cdef void step(
     cdef double units[ROWS_MAX * DIMENSIONS_MAX]
     cdef double far[ROWS_MAX]
     cdef double scaled[ROWS_MAX]
-    cdef double ranked[ROWS_MAX]
     cdef double a[UNKNOWNS_MAX * UNKNOWNS_MAX]
     cdef double b[UNKNOWNS_MAX]
-    cdef double sigma, w, s, mass = 0.0, norm = 0.0, share, error
-    cdef double *unit
-    cdef const double *row
-    cdef Py_ssize_t j, i, k, width = d + 3
-    for j in range(n):
-        row = rows + j * width
-        far[j] = residual(place, row, d, units + j * DIMENSIONS_MAX)
-        s = row[d + 2]
-        if s < LOSS_RTT_MIN:
-            s = LOSS_RTT_MIN
-        scaled[j] = far[j] / sqrt(s)
-        ranked[j] = fabs(scaled[j])
-    sigma = SIGMA_OF_MEDIAN * low_median(ranked, n)
-    if sigma < SIGMA_MIN:
-        sigma = SIGMA_MIN
+    cdef double sigma, w, rtt, mass = 0.0
+    cdef Py_ssize_t j, i, k
     for i in range(d + 1):
         b[i] = 0.0
         for k in range(i + 1):
             a[i * UNKNOWNS_MAX + k] = 0.0
+    sigma = look(place, rows, n, d, units, far, scaled)
     for j in range(n):
-        row = rows + j * width
         w = weight(scaled[j], sigma, far[j])
-        if w == 0.0:
-            continue
-        error = row[d + 1]
-        if error < TRUST_ERROR_MIN:
-            error = TRUST_ERROR_MIN
-        s = row[d + 2]
-        if s < LOSS_RTT_MIN:
-            s = LOSS_RTT_MIN
-        w /= (TRUST_OFFSET + error * error) * s
-        mass += w
-        unit = units + j * DIMENSIONS_MAX
-        for i in range(d):
-            share = w * unit[i]
-            b[i] -= share * far[j]
-            for k in range(i + 1):
-                a[i * UNKNOWNS_MAX + k] += share * unit[k]
-            a[d * UNKNOWNS_MAX + i] += share
-        b[d] -= w * far[j]
-        a[d * UNKNOWNS_MAX + d] += w
+        if w > 0.0:
+            rtt = rows[j * (d + 3) + d + 2]
+            w *= trust(rows[j * (d + 3) + d + 1]) / (rtt if rtt > LOSS_RTT_MIN else LOSS_RTT_MIN)
+            mass += w
+            add(a, b, units + j * DIMENSIONS_MAX, w, far[j], d)
     if mass <= 0.0:
         return
     for i in range(d + 1):
         a[i * UNKNOWNS_MAX + i] += DAMPING * mass
     solve(a, b, d + 1)
-    for i in range(d):
-        b[i] *= STEP_SHARE
-        norm += b[i] * b[i]
-    norm = sqrt(norm)
-    share = 1.0 if norm <= step_max else step_max / norm
-    for i in range(d):
-        place[i] += share * b[i]
-    b[d] *= STEP_SHARE
-    if b[d] > step_max:
-        b[d] = step_max
-    elif b[d] < -step_max:
-        b[d] = -step_max
-    place[d] += b[d]
-    if place[d] < height_min:
-        place[d] = height_min
+    advance(place, b, d, height_min, step_max)
 
 
 cdef void judge(
@@ -191,20 +210,15 @@ cdef void judge(
 ) noexcept nogil:
     cdef double unit[DIMENSIONS_MAX]
     cdef double relative[ROWS_MAX]
-    cdef double far, s, trust, mass = 0.0, total = 0.0
-    cdef const double *row
+    cdef double far, rtt, weight, mass = 0.0, total = 0.0
     cdef Py_ssize_t j
     for j in range(n):
-        row = rows + j * (d + 3)
-        far = fabs(residual(place, row, d, unit))
-        s = row[d + 2]
-        relative[j] = far / (s if s > ERROR_RTT_MIN else ERROR_RTT_MIN)
-        trust = row[d + 1]
-        if trust < TRUST_ERROR_MIN:
-            trust = TRUST_ERROR_MIN
-        trust = 1.0 / (TRUST_OFFSET + trust * trust)
-        mass += trust
-        total += trust * far / sqrt(s if s > LOSS_RTT_MIN else LOSS_RTT_MIN)
+        far = fabs(residual(place, rows + j * (d + 3), d, unit))
+        rtt = rows[j * (d + 3) + d + 2]
+        relative[j] = far / (rtt if rtt > ERROR_RTT_MIN else ERROR_RTT_MIN)
+        weight = trust(rows[j * (d + 3) + d + 1])
+        mass += weight
+        total += weight * far / sqrt(rtt if rtt > LOSS_RTT_MIN else LOSS_RTT_MIN)
     cost[0] = total / mass
     error[0] = low_median(relative, n)
 

@@ -13,8 +13,8 @@ from dhtos.core.schema import Schema, Value
 class Hit:
     """One machine of an answer.
 
-    `age_s` is how old the record's version was when the query got it, `rtt_s` the predicted
-    round trip from the asking node, None where either side has no coordinate. Two hits are equal
+    `age_s` is how old the version was when the query got it, `rtt_s` the round trip from the
+    asking node: measured if it was, else predicted, None where neither can be. Two hits are equal
     if they show the same version of the same record.
     """
 

@@ -470,7 +470,7 @@ class Node:
         """Give the hub a new version of the own record; a refused one changes nothing."""
         hub, driver = self.engine.hub, self.driver
         now = driver.clock()
-        record = advert.record(hub.own, self._kept.first_seq, hub.coordinate.to_wire())
+        record = advert.record(hub.own, self._kept.first_seq, hub.locator.published.to_wire())
         self._advert = advert
         hub.advertise(record, now, eager=eager)
         driver.flush()

@@ -306,7 +306,7 @@ class Gossip:
         self.liveness.heard(key, call.endpoint, now)
         self.answer_refuted(call.endpoint, now)
         if remote is not None:
-            self.hub.measured(call, remote)
+            self.hub.measured(call, remote, now)
         self.repair.fetch(call.endpoint, now)
         self.repair.unfinished = False
         if len(fields) >= 8:

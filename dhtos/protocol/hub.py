@@ -23,7 +23,7 @@ import msgspec
 
 from dhtos.core.buckets import Buckets
 from dhtos.core.contact import Contact
-from dhtos.core.coordinate import Coordinate, predict, update
+from dhtos.core.coordinate import Coordinate
 from dhtos.core.curve import VERSION_BITS
 from dhtos.core.group import Group, Member, State
 from dhtos.core.hit import Hit
@@ -34,6 +34,7 @@ from dhtos.core.limits import (
     NODE_HEARTBEAT_S,
     VOUCHED_S,
 )
+from dhtos.core.locator import Locator
 from dhtos.core.predicate import EVERYTHING, Predicate
 from dhtos.core.record import Record
 from dhtos.core.schema import Schema
@@ -86,7 +87,7 @@ class Hub:
         self.key = random_id(core.rng)
         self.group = Group(self.key, group_size, VERSION_BITS)
         self.buckets = Buckets(self.key)
-        self.coordinate = Coordinate()
+        self.locator = Locator()
         self.gateways: list[Endpoint] = []
         self.settled = False
         self.settled_at = -inf
@@ -138,7 +139,7 @@ class Hub:
         """Publish the own record again: a heartbeat, or the answer to a rumour of our death."""
         assert self.own is not None
         seq = max(self.own.seq + 1, at_least)
-        coordinate = self.coordinate.to_wire()
+        coordinate = self.locator.published.to_wire()
         self.advertise(self.own.updated(seq, self.own.dynamic, coordinate), now, eager=eager)
 
     def _place(self, key: bytes, record: Record, now: float) -> None:
@@ -224,10 +225,9 @@ class Hub:
     def hit(self, record: Record, age_s: float) -> Hit:
         """A record as users see it."""
         rtt_s = None
-        if record.packed is not None and self.settled:
-            there = Coordinate.from_bytes(record.packed)
-            if len(there.position) == len(self.coordinate.position):
-                rtt_s = predict(self.coordinate, there)
+        if self.settled:
+            there = None if record.packed is None else Coordinate.from_bytes(record.packed)
+            rtt_s = self.locator.rtt_s(record.endpoint, there)
         return Hit(record, self.schemas.of_tag(record.schema_tag) or self.schema, age_s, rtt_s)
 
     def gateway_contacts(self) -> list[Contact]:
@@ -350,11 +350,16 @@ class Hub:
         if self.settled and not self.group.prefix.holds(contact.id):
             self.buckets.heard(contact, heard, now, proven=proven)
 
-    def measured(self, call: Call, remote: Coordinate) -> None:
-        """A round trip to a member was timed."""
-        rtt_s = call.peer.srtt
-        if rtt_s > 0:
-            self.coordinate = update(self.coordinate, remote, rtt_s, self.core.rng)
+    @property
+    def coordinate(self) -> Coordinate:
+        """Where this node is now; its record says so once it has moved enough."""
+        return self.locator.coordinate
+
+    def measured(self, call: Call, remote: Coordinate, now: float) -> None:
+        """A round trip to a member was timed; whose reply may be to a retransmission, was not."""
+        if not call.late:
+            rtt_s = now - call.sent_at
+            self.locator.sample(call.endpoint, remote, rtt_s, now=now, rng=self.core.rng)
 
     # --- upkeep -----------------------------------------------------------------------------------
 

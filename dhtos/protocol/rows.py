@@ -245,7 +245,7 @@ class Rows:
         own = self.hub.own
         assert own is not None
         self.seq = max(self.seq + 1, own.seq)
-        coordinate = self.hub.coordinate.to_wire()
+        coordinate = self.hub.locator.published.to_wire()
         for key, entry in self._entries.items():
             if key in self.seats.hubs:
                 continue
