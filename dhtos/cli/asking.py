@@ -15,10 +15,11 @@ from typing import Any, Protocol
 
 from dhtos.errors import ConfigError, Unreachable, UsageError
 from dhtos.node.config import Config
-from dhtos.node.control import ControlClient, default_control_path
+from dhtos.node.control import Answer, ControlClient, default_control_path
 
 Plain = dict[str, Any]
 Stored = str | bytes | int | float | bool
+Edges = list[int | float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Question:
     cursor: str | None = None
     verify: int = 1
     explain: bool = False
+    sample: int = 0  # so many at random, instead of all or the first
 
 
 class Asker(Protocol):
@@ -44,6 +46,16 @@ class Asker(Protocol):
 
     async def count(self, query: str, *, strict: bool, verify: int) -> Plain:
         """How many machines match: count and coverage."""
+        ...
+
+    async def sum(self, attribute: str, query: str, *, strict: bool, verify: int) -> Plain:
+        """The figures of a number attribute: count, present, sum and so on, and coverage."""
+        ...
+
+    async def histogram(
+        self, attribute: str, query: str, edges: Edges, *, strict: bool, verify: int
+    ) -> Plain:
+        """Where the matches lie on a number attribute: edges, counts, missing, and coverage."""
         ...
 
     async def members(self) -> list[Plain]:
@@ -71,7 +83,16 @@ class DaemonAsker:
 
     async def find(self, question: Question, on_hit: Callable[[Plain], None]) -> Plain:
         """Tell every hit as it comes."""
-        answer = self._client.ask(
+        answer = self._ask(question)
+        async for hit in answer:
+            on_hit(hit)
+        return answer.end
+
+    def _ask(self, question: Question) -> Answer:
+        if question.sample:
+            k, strict = question.sample, question.strict
+            return self._client.ask("sample", query=question.query, k=k, strict=strict)
+        return self._client.ask(
             "find",
             query=question.query,
             limit=question.limit,
@@ -82,13 +103,29 @@ class DaemonAsker:
             explain=question.explain,
             cursor=question.cursor,
         )
-        async for hit in answer:
-            on_hit(hit)
-        return answer.end
 
     async def count(self, query: str, *, strict: bool, verify: int) -> Plain:
         """How many machines match."""
         return await self._client.call("count", query=query, strict=strict, verify=verify)
+
+    async def sum(self, attribute: str, query: str, *, strict: bool, verify: int) -> Plain:
+        """The figures of a number attribute."""
+        return await self._client.call(
+            "sum", attribute=attribute, query=query, strict=strict, verify=verify
+        )
+
+    async def histogram(
+        self, attribute: str, query: str, edges: Edges, *, strict: bool, verify: int
+    ) -> Plain:
+        """Where the matches lie on a number attribute."""
+        return await self._client.call(
+            "histogram",
+            attribute=attribute,
+            query=query,
+            edges=edges,
+            strict=strict,
+            verify=verify,
+        )
 
     async def members(self) -> list[Plain]:
         """The members of the node's group."""

@@ -2,10 +2,17 @@
 
 from collections.abc import Callable
 
-from dhtos.cli.asking import Plain, Question, Stored, read_cursor
+from dhtos.cli.asking import Edges, Plain, Question, Stored, read_cursor
 from dhtos.core.limits import VALUE_TTL_S
 from dhtos.node.node import Node
-from dhtos.node.plain import coverage_to_plain, hit_to_plain, result_to_plain, status_to_plain
+from dhtos.node.plain import (
+    aggregate_to_plain,
+    coverage_to_plain,
+    histogram_to_plain,
+    hit_to_plain,
+    result_to_plain,
+    status_to_plain,
+)
 
 MEMBERS_MAX = 256  # machines that a client lists, which has no group of its own
 
@@ -18,6 +25,11 @@ class ClientAsker:
 
     async def find(self, question: Question, on_hit: Callable[[Plain], None]) -> Plain:
         """Tell every hit as it comes."""
+        if question.sample:
+            drawn = await self._node.sample(question.sample, question.query, strict=question.strict)
+            for hit in drawn.hits:
+                on_hit(hit_to_plain(hit))
+            return result_to_plain(drawn)
         asking = self._node.find(
             question.query,
             limit=question.limit,
@@ -38,6 +50,20 @@ class ClientAsker:
         """How many machines match."""
         count = await self._node.count(query, strict=strict, verify=verify)
         return {"count": int(count), "coverage": coverage_to_plain(count.coverage)}
+
+    async def sum(self, attribute: str, query: str, *, strict: bool, verify: int) -> Plain:
+        """The figures of a number attribute."""
+        found = await self._node.sum(attribute, query, strict=strict, verify=verify)
+        return aggregate_to_plain(found)
+
+    async def histogram(
+        self, attribute: str, query: str, edges: Edges, *, strict: bool, verify: int
+    ) -> Plain:
+        """Where the matches lie on a number attribute."""
+        found = await self._node.histogram(
+            attribute, query, edges=edges, strict=strict, verify=verify
+        )
+        return histogram_to_plain(found)
 
     async def members(self) -> list[Plain]:
         """Some machines of the fleet: a client has no group."""

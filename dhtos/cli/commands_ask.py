@@ -16,7 +16,7 @@ from dhtos.cli.loop import run_loop
 from dhtos.cli.screen import Column, Screen
 from dhtos.cli.settings import ask_config, ask_options
 from dhtos.cli.wording import age_text, coverage_text, milliseconds, plural, value_text
-from dhtos.core.limits import VERIFY_MAX
+from dhtos.core.limits import SAMPLE_MAX, VERIFY_MAX
 from dhtos.core.schema import Schema
 from dhtos.errors import KeyNotFound, UsageError
 
@@ -27,21 +27,23 @@ SHOWN = ("cores", "mem", "arch", "cpu_free", "mem_free")
 ID_SHOWN = 12  # digits of an id on a terminal; a pipe and JSON get all 40
 _WORD = re.compile(r"[a-z][a-z0-9_]*")
 
-_json = click.option("--json", "as_json", is_flag=True, help="JSON, nothing else.")
-_strict = click.option("--strict", is_flag=True, help="Distrust young summaries: slower, surer.")
-_verify = click.option(
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON, nothing else.")
+strict_option = click.option(
+    "--strict", is_flag=True, help="Distrust young summaries: slower, surer."
+)
+verify_option = click.option(
     "--verify",
     default=1,
     show_default=True,
     type=click.IntRange(1, VERIFY_MAX),
     help="Ask so many members about every subtree, and merge what they say.",
 )
-_require = click.option(
+require_option = click.option(
     "--require-complete", is_flag=True, help="Exit with 6 when not everybody was heard."
 )
 
 
-def _with_asker(options: Plain, work: Callable[[Asker], Awaitable[T]]) -> T:
+def with_asker(options: Plain, work: Callable[[Asker], Awaitable[T]]) -> T:
     """Do one thing with whoever answers."""
 
     async def ask() -> T:
@@ -60,11 +62,17 @@ def _with_asker(options: Plain, work: Callable[[Asker], Awaitable[T]]) -> T:
 @click.option("--cursor", help="Continue where an earlier answer ended.")
 @click.option("--coverage", "with_end", is_flag=True, help="With --json: a last line of coverage.")
 @click.option("--explain", is_flag=True, help="Show the walk: who was asked, why, and what for.")
-@_strict
-@_verify
-@_require
+@click.option(
+    "--sample",
+    metavar="K",
+    type=click.IntRange(1, SAMPLE_MAX),
+    help="Draw so many machines at random from all that match.",
+)
+@strict_option
+@verify_option
+@require_option
 @ask_options
-@_json
+@json_option
 def find(
     *,
     predicate: str,
@@ -74,6 +82,7 @@ def find(
     cursor: str | None,
     with_end: bool,
     explain: bool,
+    sample: int | None,
     strict: bool,
     verify: int,
     require_complete: bool,
@@ -89,7 +98,11 @@ def find(
     name, descending = _order(order_by)
     shown = _columns(schema, columns, predicate, name)
     screen = Screen(as_json=as_json)
-    question = Question(predicate, limit, name, descending, strict, cursor, verify, explain)
+    question = Question(
+        predicate, limit, name, descending, strict, cursor, verify, explain, sample or 0
+    )
+    if sample and question != Question(predicate, strict=strict, sample=sample):
+        raise UsageError("--sample goes with --strict alone; leave out what orders or pages")
     hits: list[Plain] = []
 
     def take(hit: Plain) -> None:
@@ -97,7 +110,7 @@ def find(
         if as_json:
             screen.line(hit)
 
-    end = _with_asker(options, lambda who: who.find(question, take))
+    end = with_asker(options, lambda who: who.find(question, take))
     if hits and not as_json:
         show_machines(screen, schema, hits, shown)
     if explain:
@@ -105,20 +118,20 @@ def find(
     if as_json and with_end:
         screen.line(end)
     elif hits or not end["coverage"]["complete"]:
-        _tell_end(screen, len(hits), end)
-    _tell_unverified(screen, end["coverage"], verify)
-    _judge(end["coverage"], require_complete=require_complete)
+        _tell_end(screen, len(hits), end, drawn=bool(sample))
+    tell_unverified(screen, end["coverage"], verify)
+    judge(end["coverage"], require_complete=require_complete)
     if not hits:
         raise NothingFound(f"no machine matches {predicate!r}; try a wider question")
 
 
 @click.command()
 @click.argument("predicate", default="true")
-@_strict
-@_verify
-@_require
+@strict_option
+@verify_option
+@require_option
 @ask_options
-@_json
+@json_option
 def count(
     *,
     predicate: str,
@@ -130,25 +143,25 @@ def count(
 ) -> None:
     """Count the machines that match, without moving their records."""
     screen = Screen(as_json=as_json)
-    end = _with_asker(options, lambda who: who.count(predicate, strict=strict, verify=verify))
+    end = with_asker(options, lambda who: who.count(predicate, strict=strict, verify=verify))
     if as_json:
         screen.document(end)
     else:
         screen.say(str(end["count"]))
         if not end["coverage"]["complete"]:
             screen.warn(f"warning: at least so many: {coverage_text(end['coverage'])}")
-        _tell_unverified(screen, end["coverage"], verify)
-    _judge(end["coverage"], require_complete=require_complete)
+        tell_unverified(screen, end["coverage"], verify)
+    judge(end["coverage"], require_complete=require_complete)
 
 
 @click.command()
 @ask_options
-@_json
+@json_option
 def members(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click passes them
     """List the machines of the node's group: what it knows without asking anybody."""
     schema = ask_config(options)[0].schema_or_default
     screen = Screen(as_json=as_json)
-    found = _with_asker(options, lambda who: who.members())
+    found = with_asker(options, lambda who: who.members())
     if as_json:
         screen.document(found)
         return
@@ -173,7 +186,7 @@ def members(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click p
 )
 @click.option("--ttl", "ttl_s", type=click.FloatRange(0, min_open=True), help="Seconds to live.")
 @ask_options
-@_json
+@json_option
 def put(
     *,
     key: str,
@@ -188,7 +201,7 @@ def put(
     if (value is None) == (file is None):
         raise UsageError("put takes a value or --file; give one of them")
     stored = file.read_bytes() if file is not None else read_stored(value or "", kind)
-    end = _with_asker(options, lambda who: who.put(key, stored, ttl_s))
+    end = with_asker(options, lambda who: who.put(key, stored, ttl_s))
     screen = Screen(as_json=as_json)
     if as_json:
         screen.document({"key": key, **end})
@@ -199,11 +212,11 @@ def put(
 @click.command()
 @click.argument("key")
 @ask_options
-@_json
+@json_option
 def get(*, key: str, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click passes them
     """Print the newest value under a name; bytes are written as they are."""
     try:
-        found = _with_asker(options, lambda who: who.get(key))
+        found = with_asker(options, lambda who: who.get(key))
     except KeyNotFound as error:
         raise KeyNotFound(f"no reachable node holds a value under {key!r}") from error
     value = found.pop("value")
@@ -221,11 +234,11 @@ def get(*, key: str, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - c
 
 @click.command()
 @ask_options
-@_json
+@json_option
 def status(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click passes them
     """Show what the node is and how it fares: kernels, group, counters."""
     schema = ask_config(options)[0].schema_or_default
-    found = _with_asker(options, lambda who: who.status())
+    found = with_asker(options, lambda who: who.status())
     found["version"] = own_version()
     screen = Screen(as_json=as_json)
     if as_json:
@@ -325,14 +338,15 @@ def _columns(schema: Schema, asked: str | None, predicate: str, order_by: str | 
     return named or [name for name in SHOWN if name in schema]
 
 
-def _tell_end(screen: Screen, found: int, end: Plain) -> None:
+def _tell_end(screen: Screen, found: int, end: Plain, *, drawn: bool) -> None:
     """What the answer covers: under a table for people, beside the output for everybody else."""
     coverage = end["coverage"]
     if screen.as_json:
         if not coverage["complete"] and not coverage["limited"]:
             screen.warn(f"warning: the answer is not complete: {coverage_text(coverage)}")
         return
-    parts = [plural(found, "machine"), coverage_text(coverage)]
+    covered = "drawn from more" if drawn and coverage["limited"] else coverage_text(coverage)
+    parts = [plural(found, "machine"), covered]
     if coverage["asked"]:
         parts.append(
             f"{plural(coverage['asked'], 'call')} in {plural(coverage['rtt'], 'round trip')}"
@@ -347,7 +361,7 @@ def _tell_end(screen: Screen, found: int, end: Plain) -> None:
     (screen.say if screen.fancy else screen.warn)(text)
 
 
-def _tell_unverified(screen: Screen, coverage: Plain, verify: int) -> None:
+def tell_unverified(screen: Screen, coverage: Plain, verify: int) -> None:
     """Some subtree has fewer members than were to be asked, or the limit was met before."""
     if coverage["verified"] < verify and not coverage["limited"]:
         heard = plural(coverage["verified"], "member")
@@ -365,7 +379,7 @@ def _show_walk(screen: Screen, schema: Schema, steps: list[Plain]) -> None:
         screen.say(line)
 
 
-def _judge(coverage: Plain, *, require_complete: bool) -> None:
+def judge(coverage: Plain, *, require_complete: bool) -> None:
     """Raise Incomplete where the caller insisted and somebody was not heard."""
     if require_complete and not coverage["complete"] and not coverage["limited"]:
         silent = plural(len(coverage["failed_prefixes"]), "subtree")

@@ -43,10 +43,25 @@ def _asking(name: str) -> Loader:
     return load
 
 
+def _sum() -> click.Command:
+    from dhtos.cli.commands_figures import sum_figures
+
+    return sum_figures
+
+
+def _histogram() -> click.Command:
+    from dhtos.cli.commands_figures import histogram
+
+    return histogram
+
+
 COMMANDS: Mapping[str, Loader] = {
     "run": _run,
     "demo": _demo,
-    **{name: _asking(name) for name in ("find", "count", "members", "put", "get", "status")},
+    **{name: _asking(name) for name in ("find", "count")},
+    "sum": _sum,
+    "histogram": _histogram,
+    **{name: _asking(name) for name in ("members", "put", "get", "status")},
     "config": _config,
 }
 """The commands in the order of `--help`, and how each is loaded."""

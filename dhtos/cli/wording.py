@@ -1,6 +1,7 @@
 """Values as people read them: 32GiB rather than 34359738368, 12.3 ms rather than 0.0123."""
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 from dhtos.core.schema import Attribute, Schema, Value
@@ -62,6 +63,16 @@ def percent(share: float) -> str:
     if share >= 1.0:
         return "100%"
     return f"{min(share * 100, 99.9):.3g}%"
+
+
+def bar(share: float, columns: int) -> str:
+    """A bar of at most so many columns, to an eighth of one; anything at all shows.
+
+    >>> bar(1.0, 4), bar(0.4, 4), bar(0.001, 4), bar(0.0, 4)
+    ('████', '█▋', '▏', '')
+    """
+    eighths = max(ceil(share * columns * 8 - 1e-6), share > 0)
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
 def plural(count: int, noun: str) -> str:

@@ -270,6 +270,15 @@ def test_pages_orders_and_limits(shell: Shell) -> None:
     assert end["coverage"]["complete"]
     assert prices("--order-by", "price", "--cursor", end["cursor"]) == [0.3]
     assert prices("--require-complete") != []
+    assert sorted(prices("--sample", "5")) == [0.1, 0.2, 0.3]
+    assert len(prices("--sample", "2")) == 2
+    summed = json.loads(shell.run("sum", "price", "price > 0", *here).stdout)
+    assert (round(summed["sum"], 9), summed["present"]) == (0.6, 3)
+    text = shell.run("histogram", "price", "--edges", "0.15,0.25", *here[:2]).stdout
+    assert [line.split()[-1] for line in text.splitlines()[2:]] == ["1", "1", "1"]
+    message, hint = shell.refused("sum", "arch", *here[:2])
+    assert message == "arch is a text, which has no sum and no histogram"
+    assert hint.startswith("use count")
     message, _ = shell.refused("find", "price > 5", *here[:2], code=3)
     assert "price > 5" in message
     message, hint = shell.refused("find", "prise > 5", *here[:2])

@@ -106,6 +106,16 @@ def test_every_op(serve):
         assert (await client.call("count", query="cores >= 1"))["count"] == 1
         assert (await client.call("count", selector="team in (video, audio)"))["count"] == 1
         assert (await client.call("count"))["coverage"]["complete"] is True
+        summed = await client.call("sum", attribute="price", query="cores >= 1", verify=2)
+        assert (summed["sum"], summed["mean"], summed["present"]) == (0.1, 0.1, 1)
+        assert summed["coverage"]["verified"] == 1
+        binned = await client.call("histogram", attribute="cores", edges=[8], strict=True)
+        assert (binned["counts"], binned["missing"], binned["edges"]) == ([0, 1], 0, [8])
+        binned = await client.call("histogram", attribute="mem", selector="team=video")
+        assert (sum(binned["counts"]), binned["missing"], len(binned["edges"])) == (0, 1, 15)
+        drawn = client.ask("sample", k=3, query="cores >= 1", strict=True)
+        assert [hit["id"] async for hit in drawn] == [str(node.id)]
+        assert (drawn.end["matches"], drawn.end["cursor"]) == (1, None)
         put = await client.call("put", key="a", value="text", ttl_s=60)
         assert (put["stored_on"], put["wanted"]) == (1, 20)
         got = await client.call("get", key="a")
@@ -175,6 +185,16 @@ def test_errors_arrive_as_themselves(serve):
         ("put", {"key": "a", "value": [1]}, "a value is str, bytes"),
         ("put", {"key": "a", "value": "b", "ttl_s": -1}, "ttl_s must be above 0"),
         ("status", {"verbose": True}, "unknown arguments"),
+        ("sum", {}, "'attribute' is missing"),
+        ("sum", {"attribute": "arch"}, "arch is a text, which has no sum"),
+        ("sum", {"attribute": "cores", "edges": [1]}, "unknown arguments"),
+        ("sum", {"attribute": "cores", "verify": 9}, "verify must be 1..4"),
+        ("histogram", {"attribute": "cores", "edges": 4}, "must be of type list"),
+        ("histogram", {"attribute": "cores", "edges": [4, "x"]}, "finite numbers, got 'x'"),
+        ("histogram", {"attribute": "cores", "edges": []}, "1..64 edges, got 0"),
+        ("sample", {}, "'k' is missing"),
+        ("sample", {"k": 257}, "1..256 machines, got 257"),
+        ("sample", {"k": True}, "must be of type int"),
     ],
 )
 def test_a_bad_argument_is_named(serve, op, args, words):

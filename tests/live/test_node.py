@@ -121,6 +121,70 @@ def test_a_fleet_larger_than_a_group_still_answers(run):
     run(main)
 
 
+def test_the_figures_of_a_small_fleet_are_exact(run):
+    async def main():
+        async with fleet(12, group_size=8) as nodes:
+            client = dhtos.Node(config(nodes[0], client=True))
+            async with client:
+                for node in (nodes[0], nodes[11], client):
+                    cores = await node.sum("cores", "cores >= 4")
+                    assert (cores.sum, cores.count, cores.present) == (4092, 10, 10)
+                    assert (cores.minimum, cores.maximum, cores.mean) == (4, 2048, 409.2)
+                    assert cores.coverage.complete
+                    price = await node.sum("price", verify=2)
+                    assert price.sum == pytest.approx(7.8)
+                    nobody = await node.sum("mem", "cores >= 4")
+                    assert (nobody.count, nobody.present, nobody.sum) == (10, 0, 0)
+                    assert (nobody.mean, nobody.minimum, nobody.maximum) == (None, None, None)
+                    bins = await node.histogram("cores", edges=(4, 100), strict=True)
+                    assert (bins.counts, bins.missing, bins.count) == ((2, 5, 5), 0, 12)
+                    usual = await node.histogram("mem")
+                    assert (len(usual.edges), len(usual.counts), usual.missing) == (15, 16, 12)
+
+    run(main)
+
+
+def test_a_sample_is_of_matches_and_each_comes_once(run):
+    async def main():
+        async with (
+            fleet(12, group_size=8) as nodes,
+            dhtos.Node(config(nodes[0], client=True)) as client,
+        ):
+            for node in (nodes[3], client):
+                some = await node.sample(4, "cores >= 4")
+                assert len({hit.id for hit in some.hits}) == len(some.hits) == 4
+                assert all(hit["cores"] >= 4 for hit in some.hits)
+                assert some.cursor is None
+                everybody = await node.sample(100, F.cores >= 4, strict=True)
+                assert len({hit.id for hit in everybody.hits}) == 10
+                assert everybody.coverage.complete
+                assert (await node.sample(3, "cores > 9999")).hits == ()
+
+    run(main)
+
+
+def test_what_has_no_figure_is_refused_before_anybody_is_asked(run):
+    async def main():
+        async with dhtos.Node(config()) as node:
+            for name in ("arch", "site"):
+                for ask in (node.sum, node.histogram):
+                    with pytest.raises(UsageError, match=f"{name} is a text"):
+                        await ask(name)
+            with pytest.raises(UsageError, match="did you mean 'cores'"):
+                await node.sum("coers")
+            with pytest.raises(UsageError, match="edges of a histogram rise"):
+                await node.histogram("cores", edges=[2, 1])
+            with pytest.raises(UsageError, match="verify must be"):
+                await node.sum("cores", verify=0)
+            for k in (0, -1, 257, True, 1.5):
+                with pytest.raises(UsageError, match=r"1\.\.256 machines"):
+                    await node.sample(k)
+            with pytest.raises(PredicateError):
+                await node.sample(3, "coers >= 8")
+
+    run(main)
+
+
 def test_find_is_an_iterator_and_a_context_manager(run):
     async def main():
         async with fleet(3) as nodes:

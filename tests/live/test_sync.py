@@ -50,6 +50,9 @@ def test_the_answers_are_the_same(pair):
     assert [hit["cores"] for hit in result.hits] == [2, 4]
     assert result.coverage.complete
     assert first.count("cores > 2") == 1
+    assert first.sum("cores").sum == 6
+    assert first.histogram("cores", "cores >= 1", edges=[3]).counts == (1, 1)
+    assert {hit.id for hit in second.sample(5, "cores >= 1").hits} == {first.id, second.id}
     assert [hit.id for hit in first.find("cores == 4")] == [second.id]
     assert len(first.members()) == 2
     assert first.stats()["group_members"] == 2

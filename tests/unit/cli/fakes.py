@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from dhtos.cli.asking import Plain, Question, Stored
+from dhtos.cli.asking import Edges, Plain, Question, Stored
 from dhtos.errors import DhtosError, KeyNotFound
 from dhtos.node.config import Config
 
@@ -59,6 +59,7 @@ class FakeAsker:
         self.asked: list[tuple[Any, ...]] = []
         self.error: DhtosError | None = None
         self.configs: list[tuple[Config, bool]] = []
+        self.figures: Plain = {}
 
     @asynccontextmanager
     async def open(self, config: Config, *, seeded: bool) -> AsyncIterator["FakeAsker"]:
@@ -82,6 +83,16 @@ class FakeAsker:
     async def count(self, query: str, *, strict: bool, verify: int) -> Plain:
         self._ask("count", query, strict, verify)
         return {"count": len(self.machines), "coverage": self.coverage}
+
+    async def sum(self, attribute: str, query: str, *, strict: bool, verify: int) -> Plain:
+        self._ask("sum", attribute, query, strict, verify)
+        return self.figures | {"attribute": attribute, "coverage": self.coverage}
+
+    async def histogram(
+        self, attribute: str, query: str, edges: Edges, *, strict: bool, verify: int
+    ) -> Plain:
+        self._ask("histogram", attribute, query, edges, strict, verify)
+        return self.figures | {"attribute": attribute, "coverage": self.coverage}
 
     async def members(self) -> list[Plain]:
         self._ask("members")

@@ -20,6 +20,7 @@ from dhtos.core.schema import default_schema
 from dhtos.errors import ConfigError, Unreachable, UsageError
 from dhtos.node.config import Config
 from dhtos.node.control import default_control_path
+from dhtos.node.figures import Aggregate, Histogram
 from dhtos.node.find import Count
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.put import PutResult
@@ -175,6 +176,18 @@ async def test_a_daemon_is_asked_over_its_socket() -> None:
     )
     assert await daemon.count("true", strict=False, verify=2) == {"count": 1}
     assert client.asked.pop() == ("count", {"query": "true", "strict": False, "verify": 2})
+    client.ends |= {"sum": {"sum": 1}, "histogram": {"counts": [1]}, "sample": {"matches": 9}}
+    assert await daemon.sum("cores", "true", strict=True, verify=2) == {"sum": 1}
+    figures = {"attribute": "cores", "query": "true", "strict": True, "verify": 2}
+    assert client.asked.pop() == ("sum", figures)
+    found = await daemon.histogram("cores", "true", [4, 8], strict=True, verify=2)
+    assert found == {"counts": [1]}
+    assert client.asked.pop() == ("histogram", figures | {"edges": [4, 8]})
+    drawn = Question("cores >= 8", strict=True, sample=5)
+    hits.clear()
+    assert await daemon.find(drawn, hits.append) == {"matches": 9}
+    assert len(hits) == 1
+    assert client.asked.pop() == ("sample", {"query": "cores >= 8", "k": 5, "strict": True})
     assert await daemon.members() == [{"id": "00" * 20}]
     assert await daemon.status() == {"id": "x"}
 
@@ -236,6 +249,18 @@ class FakeNode:
         self.asked.append((query, strict, verify))
         return Count(1, COVERAGE)
 
+    async def sum(self, *asked: Any, **options: Any) -> Aggregate:
+        self.asked.append((*asked, options))
+        return Aggregate("cores", 2, 1, 8, 8, 8, COVERAGE)
+
+    async def histogram(self, *asked: Any, **options: Any) -> Histogram:
+        self.asked.append((*asked, options))
+        return Histogram("cores", (4, 16), (0, 1, 0), 1, COVERAGE)
+
+    async def sample(self, k: int, query: str, *, strict: bool) -> FindResult:
+        self.asked.append((k, query, strict))
+        return FindResult((hit(),), COVERAGE, 9, None)
+
     async def put(self, key: str, value: object, *, ttl_s: float) -> PutResult:
         self.asked.append((key, value, ttl_s))
         return PutResult(3, 20, 7)
@@ -263,6 +288,24 @@ async def test_a_light_client_answers_in_the_same_form() -> None:
     assert node.asked.pop() == ("true", True, 3)
     assert counted["count"] == 1
     assert counted["coverage"]["asked"] == 1
+    how = {"strict": True, "verify": 2}
+    figures = await client.sum("cores", "true", strict=True, verify=2)
+    assert node.asked.pop() == ("cores", "true", how)
+    assert figures.pop("coverage") == counted["coverage"]
+    assert figures == {
+        "attribute": "cores", "count": 2, "present": 1, "sum": 8, "mean": 8.0, "minimum": 8,
+        "maximum": 8,
+    }  # fmt: skip
+    bins = await client.histogram("cores", "true", [4, 16], strict=True, verify=2)
+    assert node.asked.pop() == ("cores", "true", how | {"edges": [4, 16]})
+    assert bins.pop("coverage") == counted["coverage"]
+    assert bins == {
+        "attribute": "cores", "edges": [4, 16], "counts": [0, 1, 0], "missing": 1, "count": 2,
+    }  # fmt: skip
+    hits.clear()
+    end = await client.find(Question("true", sample=3, strict=True), hits.append)
+    assert node.asked.pop() == (3, "true", True)
+    assert (len(hits), end["matches"], end["cursor"]) == (1, 9, None)
     assert [member["id"] for member in await client.members()] == ["00" * 20]
     assert await client.put("k", "v", None) == {"stored_on": 3, "wanted": 20, "seq": 7}
     assert node.asked.pop()[2] > 3600

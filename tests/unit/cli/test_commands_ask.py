@@ -133,6 +133,37 @@ def test_find_explains_its_walk_after_the_hits(shell: Any, fleet: Any, plain: An
     assert not fleet.asked[-1][1].explain
 
 
+def test_a_sample_says_that_it_was_drawn(shell: Any, fleet: Any, plain: Any) -> None:
+    fleet.coverage = plain.LIMITED
+    shell.run("find", "cores >= 8", "--sample", "2", "--strict")
+    question = fleet.asked[0][1]
+    assert (question.sample, question.strict, question.limit) == (2, True, 0)
+    assert shell.err.startswith("2 machines; drawn from more; 3 calls in 2 round trips")
+    fleet.coverage = plain.COMPLETE
+    shell.run("find", "cores >= 8", "--sample", "2")
+    assert shell.err.startswith("2 machines; complete;")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("--limit", "2"), ("--order-by", "price"), ("--cursor", "YWJj"), ("--verify", "2"),
+        ("--explain",),
+    ],
+)  # fmt: skip
+def test_a_sample_has_no_order_and_no_pages(shell: Any, fleet: Any, other: tuple[str, ...]) -> None:
+    message, hint = shell.refused("find", "--sample", "2", *other)
+    assert message == "--sample goes with --strict alone; leave out what orders or pages"
+    assert hint
+    assert not fleet.asked
+
+
+@pytest.mark.parametrize("k", ["0", "-1", "257", "many"])
+def test_a_sample_has_a_size(shell: Any, fleet: Any, k: str) -> None:
+    shell.refused("find", "--sample", k)
+    assert not fleet.asked
+
+
 def test_an_answer_out_of_the_own_group_says_so(shell: Any, fleet: Any) -> None:
     fleet.coverage = fleet.coverage | {"asked": 0, "rtt": 0}
     fleet.machines = fleet.machines[:1]
