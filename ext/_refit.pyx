@@ -62,15 +62,16 @@ cdef double residual(
     const double *place, const double *row, Py_ssize_t d, double *unit
 ) noexcept nogil:
     """Predicted minus measured; `unit` points from the peer to the place (zeros: same point)."""
-    cdef double norm = 0.0
+    cdef double norm = 0.0, scale
     cdef Py_ssize_t i
     for i in range(d):
         unit[i] = place[i] - row[i]
         norm += unit[i] * unit[i]
     norm = sqrt(norm)
     if norm > 0.0:
+        scale = 1.0 / norm
         for i in range(d):
-            unit[i] /= norm
+            unit[i] *= scale
     return norm + place[d] + row[d] - row[d + 2]
 
 
