@@ -50,6 +50,10 @@ class MalformedMessage(PeerError):
     """A datagram or one of its fields is not what the wire format allows."""
 
 
+class OtherSchema(MalformedMessage):
+    """A record, or a change of one, was made under another schema: it is not ours to read."""
+
+
 class Refused(PeerError):
     """A peer understood the request and declined it."""
 

@@ -30,7 +30,7 @@ from dhtos.core.limits import (
 from dhtos.core.pool import Pool
 from dhtos.core.schema import Schema
 from dhtos.core.value import Value, is_printable, is_whole
-from dhtos.errors import MalformedMessage, UsageError, ValueTooLarge
+from dhtos.errors import MalformedMessage, OtherSchema, UsageError, ValueTooLarge
 
 IDENTITY_BYTES = 32
 SIGNATURE_BYTES_MAX = 64
@@ -237,7 +237,7 @@ def check_record(schema: Schema, wire: object) -> Record:
     if type(port) is not int or not 0 < port < 65536:
         raise _bad("carries a port 1..65535")
     if type(tag) is not int or tag != schema.tag:
-        raise _bad("is of another schema")
+        raise OtherSchema("a record is of another schema")
     if type(signature) is not bytes or len(signature) > SIGNATURE_BYTES_MAX:
         raise _bad(f"carries a signature of at most {SIGNATURE_BYTES_MAX} bytes")
     _check_versions(rev, seq)

@@ -39,6 +39,7 @@ from dhtos.protocol.hubwire import (
     bad,
     delta_rumour,
     packs,
+    readable_news,
     record_rumour,
     state_rumour,
     unpack,
@@ -332,7 +333,9 @@ class Gossip:
             args, lambda v: v, lambda v: as_int(v, 0, RUMOUR_HOPS_MAX), lambda v: as_list(v, 64)
         )
         if self.hub.serves(number):
-            taken = [as_news(rumour, self.hub.schema) for rumour in rumours]
+            taken = readable_news(rumours, self.hub.schema)
+            if len(taken) < len(rumours):  # it takes us for who was here under another schema
+                self.core.counters["rumours_elsewhere"] += len(rumours) - len(taken)
             fresh = [news.key for news in taken if self.take(news, now)]
             if fresh and hops > 0:
                 self.push(fresh, hops - 1, self.partners(EAGER_FANOUT), now)

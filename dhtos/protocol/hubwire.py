@@ -19,12 +19,13 @@ import msgspec
 
 from dhtos.core.contact import Contact
 from dhtos.core.coordinate import Coordinate
+from dhtos.core.curve import version_of
 from dhtos.core.group import State
 from dhtos.core.ids import ID_BYTES, Endpoint, Prefix
 from dhtos.core.limits import NODE_TTL_S, REPLY_BYTES_MAX
 from dhtos.core.record import Delta, Record, check_delta, check_record
 from dhtos.core.schema import Schema
-from dhtos.errors import MalformedMessage
+from dhtos.errors import MalformedMessage, OtherSchema
 
 T = TypeVar("T")
 
@@ -151,12 +152,25 @@ def as_news(value: object, schema: Schema) -> News:
             record = check_record(schema, fields[2])
             return News(record.key(schema), record.seq, age, record=record)
         case 1:
+            if version_of(as_key(fields[2])) != schema.version:
+                raise OtherSchema("hub message: a change of a record of another schema")
             delta = check_delta(schema, fields[2:])
             return News(delta.key, delta.seq, age, delta=delta)
         case 2 if len(fields) >= 5:
             state = State(as_int(fields[4], 1, 3))
             return News(as_key(fields[2]), as_int(fields[3], 0, SEQ_MAX), age, state=state)
     raise bad("unknown kind of rumour")
+
+
+def readable_news(values: list[Any], schema: Schema) -> list[News]:
+    """Parse those of some rumours that are in our schema; what is told of others is left out."""
+    found = []
+    for value in values:
+        try:
+            found.append(as_news(value, schema))
+        except OtherSchema:
+            continue
+    return found
 
 
 def pack(items: Iterable[T], room: int = REPLY_BYTES_MAX - _FRAME_BYTES) -> tuple[list[Any], int]:

@@ -147,7 +147,8 @@ class Union:
         if not possible:
             raise UsageError("no version of the schema has all attributes that are asked for")
         if own is not None or not self.hub.settled:  # whoever answers tells of other versions
-            self._add(_Part(own or possible[0], WHOLE, cursor=cursor))
+            inner = cursor if self.wish.order is None else None  # an order has one for all parts
+            self._add(_Part(own or possible[0], WHOLE, cursor=inner))
             return
         for item in self.hub.versions.items():
             self._discover(item)
