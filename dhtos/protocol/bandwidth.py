@@ -26,7 +26,6 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from dhtos.core.ids import Endpoint
@@ -129,6 +128,11 @@ def _regression(curve: Sequence[tuple[float, float]]) -> float | None:
     middle = sum(when for when, _ in curve) / len(curve)
     spread = sum((when - middle) ** 2 for when, _ in curve)
     return sum((when - middle) * come for when, come in curve) / spread
+
+
+def _middle(ordered: Sequence[float]) -> float:
+    """The median."""
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 class _State(Enum):
@@ -276,9 +280,9 @@ class Measurement:
             else:
                 self._end(now, self.trains.exhausted(now))
             return
-        rates = [slope.bytes_per_s for slope in self._kept]
+        rates = sorted(slope.bytes_per_s for slope in self._kept)
         settled = 2 * sum(slope.long_enough for slope in self._kept) > len(rates)
-        estimate = Bandwidth(median(rates), min(rates), max(rates), len(rates), settled)
+        estimate = Bandwidth(_middle(rates), rates[0], rates[-1], len(rates), settled)
         self.trains.remember(self.endpoint, estimate, now)
         self._end(now, estimate)
 
