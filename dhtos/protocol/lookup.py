@@ -48,12 +48,12 @@ from dhtos.core.limits import (
     LOOKUP_PEERS_MAX,
     OPERATION_DEADLINE_S,
     RTO_FLOOR_S,
-    RTO_UNKNOWN_S,
     VALUE_PATIENCE_S,
     VALUE_TTL_S,
 )
 from dhtos.errors import MalformedMessage
 from dhtos.protocol.calls import Call
+from dhtos.protocol.peers import STRANGER_DEADLINE_S
 from dhtos.protocol.store import VALUE_TYPES, Held, Value
 from dhtos.protocol.timers import Timer
 
@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from dhtos.protocol.rpc import Core
 
 SEQ_MAX = 2**63 - 1
-_STRANGER_DEADLINE_S = 4 * RTO_UNKNOWN_S  # however short the guess: it may be far away
 _QUIET_REPLIES = 2  # in a row without news near the target: the walk has arrived
 
 _HOST = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F:.%]{2,60}")
@@ -424,7 +423,7 @@ class Lookup:
             now,
             tag=candidate,
             trailer=self._trailer,
-            deadline_s=None if peer.srtt else _STRANGER_DEADLINE_S,
+            deadline_s=None if peer.srtt else STRANGER_DEADLINE_S,
         )
         candidate.call = call
         self.open += 1

@@ -6,9 +6,10 @@ those with the best bound first). Each answer settles the part of the subtree th
 answering member's group and returns its sibling subtrees as new items, so the query is cut to
 the shape of the data by those who know it, not by a cover computed here.
 
-    item: WAITING --ask a contact--> ASKED --late--> ASKED twice (hedge) --answer--> settled
-                        ^                |--failed: next contact; none left: ask somebody who
-                        |                |  answered for other contacts of it, twice--> FAILED
+    item: WAITING --ask a contact--> ASKED --answer--> settled
+                        ^              |--late or failed: the next contact as well; none left:
+                        |              |  whoever answered last is asked for others, twice
+                        |              `--all of them failed--> FAILED
                         `-- an answer that covers nothing but names nearer contacts
 
 It ends when the limit is met (or, ordered, when the k-th value beats every bound left: exact
@@ -29,8 +30,10 @@ from dhtos.core.contact import Contact
 from dhtos.core.hit import Hit
 from dhtos.core.ids import Endpoint, Prefix
 from dhtos.core.limits import (
+    ITEM_CALLS_MAX,
     OPERATION_DEADLINE_S,
     WALK_ALPHA,
+    WALK_ALPHA_MAX,
     WALK_FRONTIER_MAX,
     WALK_HITS_MAX,
 )
@@ -50,12 +53,14 @@ from dhtos.protocol.frontier import (
 from dhtos.protocol.harvest import Harvest, Unanswered
 from dhtos.protocol.heard import Heard, own_view, read_heard
 from dhtos.protocol.hubwire import as_bytes, as_key, bad
+from dhtos.protocol.peers import STRANGER_DEADLINE_S
 from dhtos.protocol.wire import decode_plain
 
 if TYPE_CHECKING:
     from dhtos.protocol.hub import Hub
 
 _DETOURS_MAX = 2  # times a subtree without living contacts is asked about elsewhere
+_FRONTIER_SHARE = 4  # of what waits, this part is asked about at once
 _HOPS_MAX = 24  # times an item may be handed to nearer contacts
 _YIELD_MARGIN = 1.5  # expected yield in flight, over what is missing, at which no more is asked
 
@@ -201,12 +206,17 @@ class Walk:
             if self._satisfied() or (not self._waiting and not self._active):
                 self._finish()
                 return
-            item = self._next() if len(self._active) < WALK_ALPHA else None
+            item = self._next() if len(self._active) < self._alpha() else None
             if item is None:
                 return
             self._waiting.remove(item)
             self._active.append(item)
             self._ask(item, now)
+
+    def _alpha(self) -> int:
+        """How many subtrees are asked about at once: more if all of a long frontier is wanted."""
+        wanted = 0 if self.question.limit else len(self._waiting) // _FRONTIER_SHARE
+        return min(max(WALK_ALPHA, wanted), WALK_ALPHA_MAX)
 
     def _next(self) -> WalkItem | None:
         """Whom to ask about beside those that are asked already."""
@@ -250,7 +260,7 @@ class Walk:
             item.asked.add(contact.endpoint)
             self._send(item, contact, now)
             return
-        if item.open:
+        if any(not call.late for call in item.open):
             return
         if item.voice == 1 and item.detours < _DETOURS_MAX:
             item.detours += 1
@@ -259,6 +269,8 @@ class Walk:
                 item.contacts = [Contact(b"", others[0])]
                 self._ask(item, now)
                 return
+        if item.open:
+            return
         self._active.remove(item)
         self._failed.append(item)
 
@@ -277,6 +289,9 @@ class Walk:
         question = self._question(item)
         self._effort.asked += 1
         after = item.after or self._after
+        peer = self.core.peers.of(contact.endpoint)
+        if not peer.srtt:
+            peer.guess = self.core.peers.guess()
         call = self.core.calls.send(
             contact.endpoint,
             "dh_range",
@@ -284,6 +299,7 @@ class Walk:
             self,
             now,
             tag=(item, contact),
+            deadline_s=None if peer.srtt else STRANGER_DEADLINE_S,
             stream=True,
         )
         self._trace.asked(call)
@@ -296,9 +312,9 @@ class Walk:
         item.parts.clear()
 
     def on_late(self, call: Call, now: float) -> None:
-        """Hedge: ask the next contact, keep waiting for this one."""
+        """Hedge: ask the next contact as well, keep waiting for this one."""
         item = call.tag[0]
-        if item.contacts and len(item.open) < 2:
+        if len(item.open) < ITEM_CALLS_MAX:
             self._ask(item, now)
 
     def on_failure(self, call: Call, now: float) -> None:

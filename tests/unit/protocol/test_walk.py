@@ -28,7 +28,16 @@ from hub_world import (
 )
 
 from dhtos.core.ids import Endpoint, Prefix
-from dhtos.core.limits import OPERATION_DEADLINE_S, WALK_ALPHA, WALK_HITS_MAX
+from dhtos.core.limits import (
+    ITEM_CALLS_MAX,
+    OPERATION_DEADLINE_S,
+    RTO_FLOOR_S,
+    RTO_SAMPLES_MIN,
+    RTO_UNKNOWN_S,
+    WALK_ALPHA,
+    WALK_ALPHA_MAX,
+    WALK_HITS_MAX,
+)
 from dhtos.core.predicate import Box, Predicate, Range
 from dhtos.core.record import Record
 from dhtos.errors import Closed, NoPeers, UsageError
@@ -209,12 +218,58 @@ def test_a_late_answer_is_hedged_and_the_first_of_both_counts() -> None:
     assert operation.result().coverage.asked == 2
 
 
-def test_at_most_two_contacts_of_an_item_are_asked_at_once() -> None:
-    lone = client(*GATES)
+def test_while_contacts_are_late_more_are_asked_up_to_a_bound() -> None:
+    lone = client(GATE)
+    for n in range(RTO_SAMPLES_MIN):  # all are near, so silence is noticed soon
+        lone.core.peers.of(endpoint_of(500 + n)).sample(0.01)
     find(lone)
-    lone.wait(0.7)  # the first is late, and its hedge too
-    assert len({one.endpoint for one in asks(lone)}) <= 3
-    assert len(lone.core.calls) <= 2
+    (gate,) = asks(lone)
+    contacts = [*map(endpoint_of, range(1, 12))]
+    lone.reply(gate, told(LOW, items=[item(HIGH, *contacts)]))
+    for n in range(1, ITEM_CALLS_MAX + 1):
+        assert len(lone.core.calls) == n
+        lone.wait(2 * RTO_FLOOR_S + 0.001)
+    assert len(lone.core.calls) == ITEM_CALLS_MAX  # until the first of them has failed
+    assert len({one.endpoint for one in asks(lone)}) == ITEM_CALLS_MAX
+
+
+def test_the_last_contact_being_late_somebody_is_asked_for_others_at_once() -> None:
+    lone = client(GATE)
+    operation = find(lone)
+    (gate,) = asks(lone)
+    late, alive = endpoint_of(1), endpoint_of(2)
+    lone.reply(gate, told(LOW, items=[item(HIGH, late)]))
+    asks(lone)
+    lone.wait(RTO_UNKNOWN_S + 0.001)  # late, and far from failed
+    assert len(lone.core.calls) == 2
+    detour = asks(lone)[-1]
+    assert detour.endpoint == GATE
+    lone.reply(detour, told(None, items=[item(HIGH, alive)]))
+    (second,) = asks(lone)
+    assert second.endpoint == alive
+    lone.reply(second, told(HIGH, hits=BIG))
+    assert operation.result().coverage.complete
+    assert len(lone.core.calls) == 0
+
+
+def test_a_quarter_of_a_long_frontier_is_asked_about_at_once_if_all_is_wanted() -> None:
+    for limit, asked in ((0, 8), (1000, WALK_ALPHA)):
+        lone = client(GATE)
+        find(lone, limit=limit)
+        (gate,) = asks(lone)
+        items = [item(Prefix(1, n), endpoint_of(n)) for n in range(3, 43)]
+        lone.reply(gate, told(Prefix(0, 42), items=items))
+        assert len(asks(lone)) == asked  # each that is asked about makes the frontier shorter
+
+
+def test_the_widest_walk_has_a_bound() -> None:
+    lone = client(GATE)
+    find(lone)
+    (gate,) = asks(lone)
+    items = [item(Prefix(1, n), endpoint_of(n)) for n in range(3, 143)]
+    for part in bundled(body_of(Prefix(0, 142), items=items, hits=[])):
+        lone.reply(gate, part)
+    assert len(asks(lone)) == WALK_ALPHA_MAX
 
 
 def test_a_dead_contact_is_followed_by_the_next_and_forgotten() -> None:
@@ -856,13 +911,15 @@ def test_at_the_deadline_what_waits_and_what_is_asked_has_failed() -> None:
     lone = client(GATE)
     operation = find(lone)
     (gate,) = asks(lone)
-    items = [item(Prefix(1, n), *map(endpoint_of, range(n * 20, n * 20 + 12))) for n in range(3, 9)]
-    lone.reply(gate, told(Prefix(0, 8), items=items, hits=[]))
+    lengths = range(3, 23)
+    items = [item(Prefix(1, n), *map(endpoint_of, range(n * 20, n * 20 + 16))) for n in lengths]
+    for part in bundled(body_of(Prefix(0, 22), items=items, hits=[])):
+        lone.reply(gate, part)
     lone.wait(OPERATION_DEADLINE_S - 0.01)
     assert not operation.done
     lone.wait(0.02)
     coverage = operation.result().coverage
-    assert {prefix.length for prefix in coverage.failed_prefixes} == {*range(3, 9)}
+    assert {prefix.length for prefix in coverage.failed_prefixes} == {*lengths}
     assert not coverage.limited
     assert len(lone.core.calls) == 0
     asks(lone)
