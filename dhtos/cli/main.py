@@ -33,6 +33,12 @@ def _config() -> click.Command:
     return config
 
 
+def _top() -> click.Command:
+    from dhtos.cli.commands_top import top
+
+    return top
+
+
 def _asking(name: str) -> Loader:
     def load() -> click.Command:
         import dhtos.cli.commands_ask as commands
@@ -62,6 +68,7 @@ COMMANDS: Mapping[str, Loader] = {
     "sum": _sum,
     "histogram": _histogram,
     **{name: _asking(name) for name in ("members", "put", "get", "status")},
+    "top": _top,
     "config": _config,
 }
 """The commands in the order of `--help`, and how each is loaded."""
