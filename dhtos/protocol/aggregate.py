@@ -103,10 +103,12 @@ def total(values: Sequence[Number]) -> Number:
     others = [value for value in values if type(value) is not int]
     if not others and abs(whole) <= NUMBER_MAX:
         return whole
+    rounded = float(whole)
+    terms = [*others, rounded, float(whole - int(rounded))]
     try:
-        return fsum([*others, whole])
+        return fsum(terms)
     except OverflowError:
-        scaled = fsum(ldexp(value, -_SHIFT_BITS) for value in [*others, whole])
+        scaled = fsum(ldexp(term, -_SHIFT_BITS) for term in terms)
         if abs(scaled) >= ldexp(_FLOAT_MAX, -_SHIFT_BITS):
             return copysign(_FLOAT_MAX, scaled)
         return ldexp(scaled, _SHIFT_BITS)

@@ -123,10 +123,13 @@ class Sampling(Walk):
         self._named = []
         if item.after is None:
             self._tally.add(item.voice, heard.covers, heard.matches)
-        fresh = [found for found in heard.hits if not self._harvest.knows(found)]
-        for found in fresh:
-            self._harvest.keep(found, now)
-        self._groups.append(_Group([found[0] for found in fresh]))
+        group = _Group([])
+        for found in heard.hits:
+            if found[0] not in self.found:
+                group.keys.append(found[0])
+            if not self._harvest.knows(found):
+                self._harvest.keep(found, now)
+        self._groups.append(group)
         return True
 
     def _add(self, told: Item, parent: WalkItem) -> None:

@@ -42,6 +42,7 @@ BIGGEST = float_info.max
         ([-NUMBER_MAX, -1], -float(NUMBER_MAX + 1)),
         ([0.1] * 10, 1.0),
         ([1, 0.5], 1.5),
+        ([10**18 + 1, -1e18], 1.0),
         ([BIGGEST, BIGGEST], BIGGEST),
         ([-BIGGEST, -BIGGEST], -BIGGEST),
         ([BIGGEST, BIGGEST, -BIGGEST], BIGGEST),
