@@ -68,7 +68,7 @@ def fit(series: Sequence[float], order: int = ORDER) -> Model | None:
     centred = [x - mean for x in series]
     covariances = [sum(map(mul, centred[lag:], centred)) for lag in range(order + 1)]
     # Less than rounding leaves of the values themselves is no variation.
-    if covariances[0] <= 1e-18 * len(series) * (1 + mean * mean):
+    if covariances[0] <= 1e-26 * len(series) * (1 + mean * mean):
         return None
     weights: list[float] = []
     noise = covariances[0]
@@ -78,9 +78,6 @@ def fit(series: Sequence[float], order: int = ORDER) -> Model | None:
         weights = [w - reflection * v for w, v in zip(weights, weights[::-1], strict=True)]
         weights.append(reflection)
         noise *= 1 - reflection * reflection
-        if noise <= 1e-12 * covariances[0]:  # fully determined: more weights are rounding errors
-            weights += [0.0] * (order - lag)
-            break
     return Model(mean, tuple(weights))
 
 

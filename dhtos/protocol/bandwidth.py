@@ -44,6 +44,7 @@ from dhtos.errors import LookupExpired, MalformedMessage, UsageError
 from dhtos.protocol.calls import Call
 from dhtos.protocol.hubwire import as_bytes, as_int, as_list, unpack
 from dhtos.protocol.operation import Operation
+from dhtos.protocol.peers import Capability
 from dhtos.protocol.rpc import NO_REPLY
 from dhtos.protocol.timers import Timer
 from dhtos.protocol.wire import encode_request
@@ -161,8 +162,12 @@ class Measurement:
         self._began = self._heard = 0.0
 
     def start(self, now: float) -> None:
-        """Greet."""
+        """Greet, unless the peer has shown not to know the call."""
         assert self.state is _State.WAITING
+        peer = self.core.peers.known(self.endpoint)
+        if peer is not None and peer.capability is Capability.STOCK:
+            self._end(now, LookupExpired("the peer does not answer trains: it is no dhtos node"))
+            return
         self.state = _State.GREET
         self._call = self.core.calls.send(self.endpoint, "dh_train", [0, b""], self, now)
 

@@ -67,7 +67,7 @@ def test_a_fit_solves_the_yule_walker_equations():
         assert left == pytest.approx(covariance[row], abs=1e-6 * covariance[0])
 
 
-@pytest.mark.parametrize("value", [0.0, 3.0, 1e9])
+@pytest.mark.parametrize("value", [0.0, 0.1, 3.0, 1e9 + 0.1])
 def test_what_does_not_vary_has_no_model(value):
     assert fit([value] * 200) is None
 
@@ -103,6 +103,26 @@ def test_a_fit_is_always_stable(seed):
     model = fit(series)
     assert model is not None
     assert abs(model.ahead(2000).expect(series[:ORDER]) - model.mean) < 1
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        [0.0] * 300 + [1.0] + [0.0] * 299,
+        [float(n) for n in range(600)],
+        [float(n % 2) for n in range(600)],
+        [0.0] * 300 + [1e9] * 300,
+        [1e9 + n % 3 for n in range(600)],
+        [1.0] * 599 + [1e-6],
+        [math.exp(-n / 5) for n in range(600)],
+    ],
+)
+def test_series_without_noise_have_a_model_that_stays_within_them(series):
+    model = fit(series)
+    assert model is not None
+    low, high = min(series), max(series)
+    expected = model.ahead(15).expect(series[: -ORDER - 1 : -1])
+    assert low - (high - low) <= expected <= high + (high - low)
 
 
 # --- what is said ---------------------------------------------------------------------------------

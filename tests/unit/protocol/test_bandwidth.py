@@ -23,7 +23,8 @@ from dhtos.core.limits import (
     TRAINS,
 )
 from dhtos.errors import Closed, LookupExpired, UsageError
-from dhtos.protocol.bandwidth import HOUR_S, Trains, slope_of
+from dhtos.protocol.bandwidth import HOUR_S, Measurement, Trains, slope_of
+from dhtos.protocol.peers import Capability
 from dhtos.protocol.rpc import Core
 from dhtos.protocol.wire import encode_request, encode_trailer, parse
 
@@ -258,6 +259,26 @@ def test_a_peer_that_does_not_answer():
     with pytest.raises(LookupExpired, match="does not answer trains"):
         world.measure()
     assert all(size < 100 for size in world.sizes[THERE])  # nobody is sent trains unasked
+
+
+def test_a_stock_peer_is_sent_nothing():
+    world = World()
+    world.ours.peers.of(THERE).capability = Capability.STOCK
+    first, second = (world.trains.measure(THERE, 0.0) for _ in range(2))
+    for operation in (first, second):
+        with pytest.raises(LookupExpired, match="no dhtos node"):
+            operation.result()
+    assert world.sizes[THERE] == []
+    world.trains.check()
+
+
+def test_a_path_of_version_6_has_longer_headers():
+    world = World(Link(rate=20 * MBIT, burst=2_000))
+    four = world.measure().bytes_per_s
+    measurement = Measurement(world.trains, ("fd00::2", 7400))
+    measurement._arrivals = {0: 0, 1: 10, 2: 20}
+    assert [size for _, size in measurement._timed()] == [TRAIN_DATAGRAM_BYTES + 48] * 2
+    assert four == pytest.approx(20 * MBIT, rel=0.02)
 
 
 def test_a_peer_that_vanishes_between_trains():
