@@ -23,7 +23,7 @@ from dhtos.core.curve import version_prefix
 from dhtos.core.hit import Hit
 from dhtos.core.ids import Prefix
 from dhtos.core.limits import CURSOR_BYTES_MAX
-from dhtos.core.predicate import Predicate
+from dhtos.core.predicate import Box, Exists, Predicate
 from dhtos.core.schema import SCHEMA_VERSION_MAX, Schema
 from dhtos.errors import MalformedMessage, UsageError
 from dhtos.protocol.answer import Item, Order, Question, order_value
@@ -66,7 +66,10 @@ class Wish:
             return None
         wire = msgspec.msgpack.encode(translated.to_wire())
         try:
-            bound = Predicate.from_wire(msgspec.msgpack.decode(wire), schema).bind(schema)
+            if schema is hub.schema:
+                bound = hub.answering.bound(wire)
+            else:
+                bound = Predicate.from_wire(msgspec.msgpack.decode(wire), schema).bind(schema)
         except MalformedMessage as error:
             raise UsageError(
                 f"{error}: values stand in a predicate as Schema.check returns them"
@@ -160,9 +163,10 @@ class Union:
         self._over = {as_int(version, 0, SCHEMA_VERSION_MAX) for version in over}
         for entry in entries:
             version, prefix, inner = as_list(entry, 3)
-            question = self._questions.get(as_int(version, 0, SCHEMA_VERSION_MAX))
-            if question is None:
+            schema = self.hub.schemas.at(as_int(version, 0, SCHEMA_VERSION_MAX))
+            if schema is None:
                 raise UsageError("the cursor belongs to a query with other schemas")
+            question = self._questions[version] or _nobody(schema)
             if inner is not None:
                 read_cursor(inner, None, self.wish.verify)
             self._add(_Part(question, as_prefix(prefix), cursor=inner))
@@ -185,7 +189,13 @@ class Union:
                 contacts = told.contacts if self._after is None else None
                 self._add(_Part(question, told.prefix, contacts or None))
             asked |= version in self._parts or version in self._over
-        if not asked and not all(version in self._questions for version in there):
+        unknown = [version for version in there if version not in self._questions]
+        if asked or not unknown:
+            return
+        known = [schema for version in there if (schema := self.hub.schemas.at(version))]
+        if known:  # they cannot match, but they know whether the unknown ones are there
+            self._add(_Part(_nobody(known[0]), told.prefix, told.contacts or None))
+        else:
             self._unasked[told.prefix] = max(told.estimate, 1.0)
 
     # --- asking ---------------------------------------------------------------------------------
@@ -348,6 +358,14 @@ class Union:
             pruned=sum(one.pruned for one in told),
             verified=min((one.verified for one in told), default=self.wish.verify),
         )
+
+
+def _nobody(schema: Schema) -> Question:
+    """A question that nobody matches: whoever answers it tells which subtrees are inhabited."""
+    place = schema.index((schema.key_order or (schema.attributes[0].name,))[0])
+    predicate = Predicate((Box((Exists(place), Exists(place, negated=True))),))
+    wire = msgspec.msgpack.encode(predicate.to_wire())
+    return Question(wire, predicate.bind(schema), 0, None, count_only=True)
 
 
 def _missed(result: FindResult) -> float:
