@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dhtos.core.ids import ID_BYTES, Endpoint
 from dhtos.core.limits import CALL_DEADLINE_S, CALLS_OUTSTANDING_MAX, RTO_FLOOR_S
 from dhtos.protocol.peers import Capability, Peer, Peers
+from dhtos.protocol.place import Place
 from dhtos.protocol.timers import Timer, Timers
 from dhtos.protocol.wire import Response, encode_request, encode_trailer
 
@@ -77,12 +78,15 @@ class Calls:
         peers: Peers,
         rng: "Random",
         counters: Counter[str],
+        *,
+        place: Place,
     ) -> None:
         self._outbox = outbox
         self._timers = timers
         self._peers = peers
         self._rng = rng
         self._counters = counters
+        self._place = place
         self._open: dict[bytes, Call] = {}
         self._ids: list[bytes] = []  # drawn ahead, the next one last
         self._greeting = encode_trailer([OWN_CAPABILITIES])
@@ -167,10 +171,12 @@ class Calls:
         peer = call.peer
         peer.last_heard = now
         peer.failures = 0
+        trailer = response.trailer
         if not call.late and not call.answered:
             peer.sample(now - call.sent_at)
+            if trailer is not None and len(trailer) > 1:
+                self._place.told(source, trailer[1], now - call.sent_at, now)
         call.answered = True
-        trailer = response.trailer
         if trailer is not None:
             peer.capability = _DHTOS
         elif peer.capability is _UNKNOWN:

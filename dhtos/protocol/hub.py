@@ -87,7 +87,6 @@ class Hub:
         self.key = random_id(core.rng)
         self.group = Group(self.key, group_size, VERSION_BITS)
         self.buckets = Buckets(self.key)
-        self.locator = Locator()
         self.gateways: list[Endpoint] = []
         self.settled = False
         self.settled_at = -inf
@@ -351,6 +350,11 @@ class Hub:
             self.buckets.heard(contact, heard, now, proven=proven)
 
     @property
+    def locator(self) -> Locator:
+        """Where this node is: one place in the network, whatever places it has in hubs."""
+        return self.core.place.locator
+
+    @property
     def coordinate(self) -> Coordinate:
         """Where this node is now; its record says so once it has moved enough."""
         return self.locator.coordinate
@@ -358,8 +362,7 @@ class Hub:
     def measured(self, call: Call, remote: Coordinate, now: float) -> None:
         """A round trip to a member was timed; whose reply may be to a retransmission, was not."""
         if not call.late:
-            rtt_s = now - call.sent_at
-            self.locator.sample(call.endpoint, remote, rtt_s, now=now, rng=self.core.rng)
+            self.core.place.measured(call.endpoint, remote, now - call.sent_at, now)
 
     # --- upkeep -----------------------------------------------------------------------------------
 

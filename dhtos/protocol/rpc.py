@@ -21,6 +21,7 @@ from dhtos.errors import MalformedMessage
 from dhtos.protocol.calls import OWN_CAPABILITIES, Calls
 from dhtos.protocol.operation import Event, Operation
 from dhtos.protocol.peers import Capability, Peers
+from dhtos.protocol.place import Place
 from dhtos.protocol.timers import Timers
 from dhtos.protocol.wire import Response, encode_response, encode_trailer, parse
 
@@ -67,16 +68,22 @@ class Core:
         self.peers = Peers()
         self.sending: list[tuple[bytes, Endpoint]] = []
         self.happened: list[Event] = []
-        self.calls = Calls(self.sending, self.timers, self.peers, rng, self.counters)
+        self.place = Place(rng, self.counters, OWN_CAPABILITIES)
+        self.calls = Calls(
+            self.sending, self.timers, self.peers, rng, self.counters, place=self.place
+        )
         self._handlers: dict[str, Handler] = {}
+        self._placed: set[str] = set()
         self._greeting = encode_trailer([OWN_CAPABILITIES])
         self._cookie_key = rng.randbytes(16)
         self.cookies: dict[Endpoint, bytes] = {}  # what others gave us to prove our address
 
-    def register(self, name: str, handler: Handler) -> None:
-        """Answer the RPC `name` with `handler`."""
+    def register(self, name: str, handler: Handler, *, placed: bool = False) -> None:
+        """Answer the RPC `name` with `handler`; `placed` replies say where we are."""
         assert name not in self._handlers, name
         self._handlers[name] = handler
+        if placed:
+            self._placed.add(name)
 
     def handler(self, name: str) -> Handler:
         """Who answers the RPC `name`."""
@@ -119,7 +126,9 @@ class Core:
             peer = self.peers.known(source)
             if peer is not None:
                 peer.capability = Capability.DHTOS
-        self._reply(message.msg_id, source, value, greet=trailer is not None)
+        greet = trailer is not None
+        first = self.place.footer() if message.name in self._placed else b""
+        self._reply(message.msg_id, source, value, greet=greet, first=first)
 
     def answer(self, deferred: Deferred, value: Any) -> None:
         """Send the reply that a handler put off."""
@@ -146,7 +155,10 @@ class Core:
         self.cookies[endpoint] = cookie
         return True
 
-    def _reply(self, msg_id: bytes, source: Endpoint, value: Any, *, greet: bool) -> None:
+    def _reply(
+        self, msg_id: bytes, source: Endpoint, value: Any, *, greet: bool, first: bytes = b""
+    ) -> None:
+        """Send a value; the first datagram may have a `first` trailer of its own."""
         if value is NO_REPLY:
             return
         if type(value) is Deferred:
@@ -154,7 +166,8 @@ class Core:
             return
         foot = self._greeting if greet else b""
         for part in value if type(value) is Parts else (value,):
-            self.sending.append((encode_response(msg_id, part) + foot, source))
+            self.sending.append((encode_response(msg_id, part) + (first or foot), source))
+            first = b""
 
     def check(self) -> None:
         """Assert the invariants of everything the overlays share."""

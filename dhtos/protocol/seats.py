@@ -74,7 +74,6 @@ class Seats:
             self._divert()
         hub = self.hub
         seat = type(hub)(self.core.twin(), hub.schema, number=hub.number, group_size=hub.group_size)
-        seat.locator = hub.locator  # one machine, one place
         seat.gateways = hub.known_endpoints()
         seat.advertise(_seated(record, record.seq + 1, serves=True), now)
         self.hubs[seat.key] = seat

@@ -67,7 +67,7 @@ class Summaries:
         self._own_summary: tuple[int, float, Summary] | None = None
         self._bits_asked: dict[int, float] = {}
         self._stamps_asked = -inf
-        hub.core.register("dh_summary", self._on_summary)
+        hub.core.register("dh_summary", self._on_summary, placed=True)
 
     # --- asking -----------------------------------------------------------------------------------
 
