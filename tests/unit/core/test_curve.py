@@ -2,7 +2,15 @@
 
 import pytest
 
-from dhtos.core.curve import HASH_BITS, VERSION_BITS, cells_of, record_key, static_cells
+from dhtos.core.curve import (
+    HASH_BITS,
+    VERSION_BITS,
+    cells_of,
+    record_key,
+    static_cells,
+    version_of,
+    version_prefix,
+)
 from dhtos.core.ids import ID_BITS, ID_BYTES, Prefix
 from dhtos.core.scale import Codes, Hashed, Linear, Log2
 from dhtos.core.schema import KEY_ATTRIBUTE_BITS_MAX, Attribute, Schema, default_schema
@@ -115,3 +123,14 @@ def test_neighbouring_values_share_their_prefix():
     near = [Prefix.of(record_key(wide, (cores, "a"), b"me"), 8) for cores in (60, 61)]
     far = Prefix.of(record_key(wide, (2, "a"), b"me"), 8)
     assert near[0] == near[1] != far
+
+
+@pytest.mark.parametrize("version", range(4))
+def test_a_key_says_its_version(version):
+    schema = Schema(
+        "v", version, (Attribute("a", "number", "static", Linear(0, 9), "", 4),), ("a",)
+    )
+    key = record_key(schema, (5,), b"x" * 32)
+    assert version_of(key) == version
+    assert version_prefix(version).holds(key)
+    assert not version_prefix((version + 1) % 4).holds(key)

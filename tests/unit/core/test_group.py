@@ -505,3 +505,16 @@ def test_we_never_doubt_ourselves():
     group.put(OWN, record(), 0.0, 0.0)
     assert not group.suspect(OWN, 1)
     assert group.members[OWN].state is State.ALIVE
+
+
+def test_a_group_never_gets_wider_than_it_may() -> None:
+    group = Group(OWN, 8, 2)
+    assert (group.prefix, group.depth) == (Prefix.of(OWN, 2), 2)
+    group.put(OWN, record(), 0.0, 0.0)
+    assert not group.put(key("01"), record(), 0.0, 0.0), "another version"
+    assert group.put(key("001"), record(), 0.0, 0.0)
+    group.narrow(3)
+    group.widen()
+    with pytest.raises(AssertionError):
+        group.widen()
+    group.check()

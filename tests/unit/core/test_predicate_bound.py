@@ -397,3 +397,13 @@ def test_whole_numbers_beyond_floats_are_rounded_outward():
     fleet = Summary.of(SCHEMA, [machine(cores=big)])
     assert asked.order_bound(fleet, CORES, descending=False) <= big
     assert asked.order_bound(fleet, CORES, descending=True) >= big
+
+
+def test_a_question_speaks_of_its_version_alone():
+    everything = EVERYTHING.bind(SCHEMA)
+    assert everything.speaks_of(WHOLE)
+    assert [everything.speaks_of(Prefix(bit, 1)) for bit in (0, 1)] == [False, True]
+    assert [everything.speaks_of(Prefix(v, 2)) for v in range(4)] == [False, False, True, False]
+    nobody = bound(Exists(CORES), Exists(CORES, negated=True))
+    assert nobody.speaks_of(first_prefix(FULL, 30))
+    assert not nobody.intersects(first_prefix(FULL, 30))

@@ -145,3 +145,21 @@ def test_the_forgery_kit_makes_good_summaries():
 def test_contradictions_are_refused(data):
     with pytest.raises(MalformedMessage):
         Summary.from_bytes(data, SCHEMA)
+
+
+def test_of_machines_with_another_schema_only_the_count_is_known():
+    counted = Summary.of_count(7)
+    assert (counted.count, counted.bins, counted.occupancy(default_schema())) == (7, (), 0)
+    wire = counted.to_bytes(default_schema())
+    assert wire == b"\0\0\0\7"
+    assert Summary.count_from_bytes(wire) == counted
+    assert counted.widened(Summary.of_count(3)) == counted
+    assert counted.merge(Summary.of_count(3)) == Summary.of_count(10)
+
+
+def test_the_count_of_a_summary_is_read_without_its_schema():
+    whole = Summary.of(default_schema(), []).to_bytes(default_schema())
+    assert Summary.count_from_bytes(b"\0\0\1\0" + whole[4:]) == Summary.of_count(256)
+    with pytest.raises(MalformedMessage, match="begins with a count of 4 bytes"):
+        Summary.count_from_bytes(b"\0\0\0")
+    assert Summary.of_count(2**40).count == 2**32 - 1

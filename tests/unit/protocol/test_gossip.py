@@ -326,3 +326,46 @@ def test_partners_are_others_and_distinct() -> None:
     assert len(set(chosen)) == 4
     assert sorted(one.hub.gossip.partners(50)) == sorted(r.endpoint for r in OTHERS)
     assert endpoint_of(1) not in one.hub.gossip.partners(50)
+
+
+# --- nodes of another schema ----------------------------------------------------------------------
+
+
+ELSEWHERE = (1 << 158 | 5).to_bytes(20)
+THERE = ("10.66.0.1", 7400)
+
+
+def test_who_takes_us_for_who_was_here_before_learns_who_is_here_now() -> None:
+    one = member()
+    one.engine.outbox()
+    unreadable = [0, 1.0, ["of another schema"]]
+    args = [0, ELSEWHERE, 5, 77, bytes(4), None, [unreadable], 1]
+    (reply,) = one.request("dh_gossip", args, THERE)
+    key, depth, view, _, coordinate, rumours = reply
+    assert (key, depth, view, coordinate, rumours) == (one.hub.key, 2, 0, None, [])
+    assert one.core.counters["malformed"] == 0
+    bucket = one.hub.buckets.get(1)
+    assert bucket is not None
+    assert bucket.contacts[ELSEWHERE].contact.endpoint == THERE
+    assert len(one.hub.gossip.rumours) == len(member().hub.gossip.rumours), "none were used up"
+
+
+def test_a_member_that_came_back_elsewhere_is_doubted() -> None:
+    one = member()
+    (probe,) = one.until_sent("dh_gossip")
+    one.reply(probe, [ELSEWHERE, 2, 0, bytes(4), None, []])
+    probed = next(r for r in OTHERS if r.endpoint == probe.endpoint)
+    assert one.believes(probed.key(SCHEMA)) is State.SUSPECT
+
+
+def test_pushed_news_of_another_schema_are_passed_over() -> None:
+    one = member()
+    other = record_rumour(OTHERS[0], 0.0)[2]
+    fields = list(other.__struct_fields__)
+    told = [getattr(other, name) for name in fields]
+    told[fields.index("schema_tag")] ^= 1
+    mine = state_rumour(OTHERS[1].key(SCHEMA), 1, State.LEFT, 0.0)
+    assert one.request("dh_push", [0, 0, [[0, 0.0, told], mine]], THERE) == []
+    assert one.core.counters["rumours_elsewhere"] == 1
+    assert one.core.counters["malformed"] == 0
+    assert one.believes(OTHERS[1].key(SCHEMA)) is State.LEFT, "the rest is taken"

@@ -14,7 +14,7 @@ from dhtos.core.contact import Contact
 from dhtos.core.group import State
 from dhtos.core.ids import Prefix
 from dhtos.core.limits import NODE_TTL_S, REPLY_BYTES_MAX
-from dhtos.errors import MalformedMessage
+from dhtos.errors import MalformedMessage, OtherSchema
 from dhtos.protocol.hubwire import (
     SEQ_MAX,
     News,
@@ -31,6 +31,7 @@ from dhtos.protocol.hubwire import (
     delta_rumour,
     pack,
     packs,
+    readable_news,
     record_rumour,
     state_rumour,
     unpack,
@@ -256,3 +257,23 @@ def test_the_usual_room_leaves_a_frame() -> None:
     packed, _ = pack([b"x" * 10] * 1000)
     assert REPLY_BYTES_MAX - 140 < sizes([packed])[0] <= REPLY_BYTES_MAX - 100
     assert max(sizes(packs([b"x" * 10] * 1000))) <= REPLY_BYTES_MAX - 100
+
+
+# --- of another schema ----------------------------------------------------------------------------
+
+
+def test_news_of_another_schema_are_passed_over_and_others_read() -> None:
+    record = machine(1, cores=4)
+    other = msgspec.structs.replace(record, schema_tag=record.schema_tag ^ 1)
+    elsewhere = (1 << 158 | 5).to_bytes(20)
+    mine = [record_rumour(record, 1.0), delta_rumour(record.key(SCHEMA), record, 1.0)]
+    theirs = [record_rumour(other, 1.0), delta_rumour(elsewhere, record, 1.0)]
+    end = state_rumour(elsewhere, 3, State.LEFT, 0.0)  # says nothing that needs a schema
+    words = over_the_wire([*mine, *theirs, end])
+    found = readable_news(words, SCHEMA)
+    assert [news.key for news in found] == [record.key(SCHEMA)] * 2 + [elsewhere]
+    for one in over_the_wire(theirs):
+        with pytest.raises(OtherSchema):
+            as_news(one, SCHEMA)
+    with pytest.raises(MalformedMessage):
+        readable_news([*words, [9, 1.0, 0]], SCHEMA)

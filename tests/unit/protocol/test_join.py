@@ -27,7 +27,7 @@ from dhtos.core.ids import ID_BITS, Endpoint, Prefix, common_prefix_bits
 from dhtos.core.limits import OPERATION_DEADLINE_S
 from dhtos.core.record import Record
 from dhtos.core.summary import Summary
-from dhtos.errors import Closed, NoPeers
+from dhtos.errors import Closed, NoPeers, SchemaConflict
 from dhtos.protocol.engine import Engine
 from dhtos.protocol.hub import RETRY_JOIN_S
 from dhtos.protocol.operation import Operation
@@ -602,3 +602,69 @@ def test_a_record_that_moves_takes_its_node_to_another_place() -> None:
         assert len(result.hits) == 12
         assert [hit["cores"] for hit in result.hits].count(512) == 1
     fleet.cluster.check()
+
+
+# --- other schemas --------------------------------------------------------------------------------
+
+CONFLICT = bundled([None, [], [], 0xBEEF])[0]
+
+
+def test_peers_of_another_schema_under_our_version_end_a_join() -> None:
+    lone, operation = join(GATE, endpoint_of(62))
+    lone.reply(only(lone.sent()), CONFLICT)
+    assert not operation.done, "the other gateway may be one of ours"
+    lone.reply(only(lone.sent()), CONFLICT)
+    with pytest.raises(SchemaConflict, match=r"10\.1\.0\.62:7400 runs another schema as version 0"):
+        operation.result()
+    assert isinstance(lone.hub.conflict, SchemaConflict)
+    assert lone.core.counters["schema_conflicts"] == 2
+    lone.wait(3 * RETRY_JOIN_S)
+    assert lone.sent() == [], "it is not tried again: nothing would be different"
+    assert not lone.hub.serves(0)
+
+
+def test_one_of_our_schema_is_joined_whoever_else_is_there() -> None:
+    lone, operation = join(GATE, endpoint_of(62))
+    lone.reply(only(lone.sent()), CONFLICT)
+    lone.reply(only(lone.sent()), covering(NEAR[0]))
+    copy = only(lone.sent())
+    lone.reply(copy, told(HOME, key=NEAR[0].key(SCHEMA), hits=NEAR))
+    lone.reply(only(lone.sent(), "dh_summary"), summary(NEAR[0]))
+    assert operation.result() == 1 + len(NEAR)
+    assert lone.hub.conflict is None
+
+
+def test_beside_a_conflict_no_group_of_its_own_is_begun() -> None:
+    """It would be in the subtree of those whose records it cannot read."""
+    lone, operation = join(GATE, endpoint_of(62))
+    lone.reply(only(lone.sent()), elsewhere(FAR[0]))
+    lone.reply(only(lone.sent()), CONFLICT)
+    with pytest.raises(SchemaConflict):
+        operation.result()
+    assert not lone.hub.settled
+
+
+def test_a_conflict_is_what_a_late_join_tells() -> None:
+    lone, operation = join(GATE, endpoint_of(62))
+    lone.reply(only(lone.sent()), CONFLICT)
+    lone.reply(only(lone.sent()), JOINING)
+    lone.wait(OPERATION_DEADLINE_S + 1)
+    with pytest.raises(SchemaConflict):
+        operation.result()
+
+
+def test_the_first_of_a_version_begins_among_those_of_another() -> None:
+    lone, _ = join(GATE)
+    stranger = (1 << 158 | 7).to_bytes(20)
+    lone.reply(only(lone.sent()), told(None, key=stranger))
+    asked = only(lone.sent(), "dh_summary")
+    assert asked.endpoint == GATE
+    entry = [1, (12).to_bytes(4), 0.0, [[stranger, *GATE, 0.0]]]
+    lone.reply(asked, [0, 1, stranger, 2, bytes(4), [entry], []])
+    assert lone.hub.settled
+    assert lone.hub.group.prefix == version_prefix(0)
+    bucket = lone.hub.buckets.get(1)
+    assert bucket is not None
+    assert (bucket.count, bucket.summary) == (12, Summary.of_count(12))
+    greeting = only(lone.sent(), "dh_summary")
+    assert (greeting.endpoint, greeting.args[2:4]) == (GATE, [lone.hub.key, []]), "no record"

@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 from hub_world import GIB, SCHEMA, Lone, contact_of, machine
 
+from dhtos.core.contact import Contact
 from dhtos.core.group import State
 from dhtos.core.ids import Prefix, common_prefix_bits
 from dhtos.core.limits import HUB_BUCKET_CONTACTS_MAX, VOUCHED_S
 from dhtos.core.record import Record
 from dhtos.core.summary import Summary
+from dhtos.errors import MalformedMessage
 from dhtos.protocol.wire import encode_request
 
 OWN = machine(1, cores=4, mem=GIB)
@@ -355,3 +357,60 @@ def test_which_subtrees_are_inhabited_is_said_in_bits() -> None:
     assert int.from_bytes(said[4:]) == 1 << FORK
     assert one.hub.summaries.inhabited(FORK)[4:] == b""
     assert Prefix.of(KEY, FORK + 1).sibling().holds(FAR[0].key(SCHEMA))
+
+
+# --- of other schema versions ---------------------------------------------------------------------
+
+STRANGER = (1 << 158 | 5).to_bytes(20)
+THERE = ("10.66.0.1", 7400)
+
+
+def test_whoever_asks_from_another_version_is_met_and_told_a_count() -> None:
+    one = settled()
+    describe(one, *FAR)
+    parts = one.request("dh_summary", [0, one.core.cookie(THERE), STRANGER, [-1], []], THERE)
+    (entries,) = [part[5] for part in parts]
+    index, summary, age, hearsay = entries[0]
+    assert (index, summary, age) == (1, (1 + len(NEAR) + len(FAR)).to_bytes(4), 0.0)
+    assert KEY in {told[0] for told in hearsay} | {r.key(SCHEMA) for r in [OWN]}
+    bucket = one.hub.buckets.get(1)
+    assert bucket is not None
+    assert bucket.contacts[STRANGER].contact.endpoint == THERE
+
+
+def test_of_another_version_the_count_is_taken_whatever_else_is_told() -> None:
+    one = settled()
+    for summary, count in (((9).to_bytes(4), 9), ((3).to_bytes(4) + b"of another schema", 3)):
+        told = [0, 1, STRANGER, 2, bytes(4), [[1, summary, 0.0, [[STRANGER, *THERE, 0.0]]]], []]
+        one.hub.summaries.take(told, THERE, one.now)
+        bucket = one.hub.buckets.get(1)
+        assert bucket is not None
+        assert (bucket.summary, bucket.count, bucket.stamp) == (Summary.of_count(count), count, 0)
+    assert (
+        one.hub.summaries.inhabited(one.hub.group.depth)[:4]
+        == (settled().hub.summaries.inhabited(FORK + 1)[:4])
+    ), "it is no part of what members compare"
+
+
+def test_a_count_that_is_cut_off_is_strange() -> None:
+    one = settled()
+    told = [0, 1, STRANGER, 2, bytes(4), [[1, b"\0", 0.0, []]], []]
+    one.hub.buckets.heard(Contact(STRANGER, THERE), one.now, one.now)
+    with pytest.raises(MalformedMessage):
+        one.hub.summaries.take(told, THERE, one.now)
+
+
+def test_members_pass_on_who_lives_in_another_version() -> None:
+    one = settled()
+    one.hub.met(Contact(STRANGER, THERE), one.now, one.now)
+    one.hub.buckets.summarise(1, Summary.of_count(4), one.now, SCHEMA)
+    entries = [e for part in ask(one, NEAR[0], [1]) for e in part[5]]
+    assert entries == [[1, (4).to_bytes(4), 0.0, [[STRANGER, *THERE, 0.0]]]]
+
+
+def test_nodes_of_another_version_are_greeted_by_a_question() -> None:
+    one = settled()
+    one.engine.outbox()
+    one.hub.summaries.greet([THERE], one.now)
+    (asked,) = one.sent("dh_summary")
+    assert (asked.endpoint, asked.args[2:]) == (THERE, [KEY, [], []])
