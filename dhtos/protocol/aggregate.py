@@ -171,15 +171,15 @@ def default_edges(attribute: Attribute) -> tuple[float, ...]:
     (6.25, 12.5, 18.75)
     """
     shares = [step / BIN_COUNT for step in range(1, BIN_COUNT)]
-    match attribute.scale:
-        case Log2(low, high):
-            edges = [low * (high / low) ** share for share in shares]
-        case Log2p1(_, high):
-            edges = [(1 + high) ** share - 1 for share in shares]
-        case Linear(low, high):
-            edges = [low + (high - low) * share for share in shares]
-        case _:
-            raise AssertionError(f"{attribute.name} is no number")
+    scale = attribute.scale
+    assert isinstance(scale, Log2 | Log2p1 | Linear), f"{attribute.name} is no number"
+    low, high = scale.low, scale.high
+    if isinstance(scale, Log2):
+        edges = [low * (high / low) ** share for share in shares]
+    elif isinstance(scale, Log2p1):
+        edges = [(1 + high) ** share - 1 for share in shares]
+    else:
+        edges = [low + (high - low) * share for share in shares]
     rounded = [float(f"{edge:.{_EDGE_DIGITS}g}") for edge in edges]
     return tuple(sorted(set(rounded)))  # of an axis a few floats wide, fewer
 

@@ -19,6 +19,7 @@ that of a keyed hash, which is even. What is left uneven is what a few lots cann
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from math import ceil, sqrt
 from typing import TYPE_CHECKING
 
@@ -196,16 +197,13 @@ def shares(count: int, weights: Sequence[float], rng: "Random") -> list[int]:
     >>> shares(4, [1.0, 0.0, 3.0], Random(1))
     [1, 0, 3]
     """
-    whole = sum(weights)
-    if not whole or not count:
+    reached = list(accumulate(weights))
+    if not count or not any(weights):
         return [0] * len(weights)
-    start = rng.random()
-    reached, done, found = 0.0, 0, []
-    for weight in weights:
-        reached += weight
-        upto = min(count, ceil(reached / whole * count - start))
+    start, done, found = rng.random(), 0, []
+    for place in reached:
+        at_end = place == reached[-1]  # where rounding must not lose the last step
+        upto = count if at_end else min(count, ceil(place / reached[-1] * count - start))
         found.append(upto - done)
         done = upto
-    if done < count:  # the last step may be lost to rounding
-        found[max(range(len(weights)), key=weights.__getitem__)] += count - done
     return found

@@ -42,11 +42,9 @@ Select = Measure | Shuffle
 
 def select_to_wire(select: Select) -> bytes:
     """The form of a request's last field."""
-    match select:
-        case Measure(attribute, edges):
-            return _encode([1, attribute, edges])
-        case Shuffle(nonce):
-            return _encode([2, nonce])
+    if isinstance(select, Shuffle):
+        return _encode([2, select.nonce])
+    return _encode([1, select.attribute, select.edges])
 
 
 def read_select(wire: bytes, schema: Schema) -> Select:

@@ -1,6 +1,7 @@
 """Samples: how lots are dealt, what a walk by lot asks, believes, and ends with."""
 
 from collections import Counter
+from math import nextafter
 from random import Random
 from typing import Any
 
@@ -91,6 +92,27 @@ def test_on_average_shares_are_exact() -> None:
             got[place] += number
     for place, weight in enumerate(weights):
         assert abs(got[place] / 4000 - 2 * weight / 8) < 0.03
+
+
+class Edge(Random):
+    """Starts at the very end of a step, or at its beginning."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.start = start
+
+    def random(self) -> float:
+        return self.start
+
+
+@pytest.mark.parametrize("start", [0.0, 1e-17, nextafter(1.0, 0.0)])
+def test_rounding_loses_no_step(start: float) -> None:
+    for count in (1, 2, 3, 10):
+        for weights in ([0.1] * 10, [0.1] * 10 + [0.0], [0.0, 0.7, 0.1, 0.2], [1e300, 1e-300]):
+            dealt = shares(count, weights, Edge(start))
+            assert sum(dealt) == count
+            assert min(dealt) >= 0
+            assert all(not n for n, w in zip(dealt, weights, strict=True) if not w)
 
 
 def test_nothing_is_dealt_to_nobody() -> None:

@@ -29,6 +29,9 @@ from dhtos.core.limits import (
     REQUEST_PAYLOAD_BYTES_MAX,
 )
 from dhtos.core.predicate import Box, OneOf, Predicate, Range
+from dhtos.core.scale import Linear
+from dhtos.core.schema import Attribute, Schema
+from dhtos.core.schemas import Schemas
 from dhtos.errors import NoPeers, UsageError
 from dhtos.protocol.aggregate import Measure, Partial
 from dhtos.protocol.answer import COUNT_ONLY, answer
@@ -195,6 +198,16 @@ def test_what_others_would_refuse_is_refused_at_once() -> None:
     assert lone.sent() == []
     with pytest.raises(NoPeers):
         ask(client()).result()
+
+
+def test_what_only_another_schema_version_has_is_no_question_of_ours() -> None:
+    lone = client(GATE)
+    other = Schema("machine", 1, (Attribute("quux", "number", "static", Linear(0, 1)),))
+    lone.hub.schemas = Schemas(SCHEMA, [other])
+    quux = lone.hub.schemas.vocabulary.index("quux")
+    with pytest.raises(UsageError, match="another schema version can match; use find"):
+        ask(lone, Predicate((Box((Range(quux, 1, float("inf")),)),)))
+    assert lone.sent() == []
 
 
 def test_one_group_is_summed_without_a_call() -> None:
