@@ -16,6 +16,7 @@ from dhtos.core.value import NUMBER_MAX
 from dhtos.protocol.aggregate import Measure, check_edges, default_edges, total
 from dhtos.protocol.sample import sample
 from dhtos.protocol.totals import aggregate
+from dhtos.sim import Weather
 
 
 def runs(count):
@@ -109,6 +110,50 @@ def test_sudden_deaths_cost_no_match_unnoticed(story, share, which):
                 result.partial.present <= result.matches <= len(story.rows),
                 predicate,
                 f"{result.partial} of {result.matches}",
+            )
+        cluster.check()
+
+
+@runs(20)
+@given(with_numbers, st.sampled_from((0.02, 0.1, 0.3)), st.integers(0, 7), st.booleans())
+def test_a_lossy_network_counts_nobody_twice(story, loss, which, light):
+    """Late answers, hedges and repeated datagrams: a complete figure is the exact one."""
+    measure = Measure(story.numbers[which % len(story.numbers)])
+    world = World(story, clients=1)
+    with world.cluster as cluster:
+        world.storm(Weather(loss=loss, jitter=1.0, reordering=0.1, duplication=0.1))
+        for predicate in story.predicates:
+            asker = world.clients[0] if light else world.anybody()
+            result = ask(world, asker, predicate, measure)
+            world.expect(
+                result.matches <= len(world.truth(predicate)), predicate, f"{result.matches} match"
+            )
+            if result.coverage.complete:
+                expect_figures(world, predicate, measure, result)
+        cluster.check()
+
+
+@runs(20)
+@given(stories(predicates=3), st.sampled_from((0.1, 0.3, 0.5)), st.sampled_from((1, 5, 20)))
+def test_a_sample_makes_up_for_the_dead(story, share, k):
+    """What came was said and matches; if too little came, the answer names what is missing."""
+    world = World(story)
+    with world.cluster as cluster:
+        world.kill(share)
+        for predicate in story.predicates:
+            result = draw(world, world.anybody(), predicate, k)
+            got, living = ids(result), set(world.truth(predicate))
+            matches = predicate.bind(world.schema).matches
+            world.expect(
+                len(got) == len(result.hits) <= k
+                and all(matches(world.records[node]) for node in got),
+                predicate,
+                f"{len(result.hits)} hits, {len(got)} different ones",
+            )
+            world.expect(
+                len(got) >= min(k, len(living)) or not result.coverage.complete,
+                predicate,
+                f"{len(got)} of {len(living)} without a word: {result.coverage}",
             )
         cluster.check()
 
