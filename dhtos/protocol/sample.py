@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 LOTS = 2  # more ask more and are more even: docs/explanation/decisions.md has the figures
 _LEAST = 1 / 64  # expected in a subtree that summaries do not rule out
+_IMPORTANCE_MAX = 1e6  # of one lot, whatever members say
 
 
 def sample(
@@ -113,7 +114,8 @@ class Sampling(Walk):
         if self._harvest.full or not self._waiting:
             return True
         left = sum(self._weights[item] for item in self._waiting)
-        self._deal(_Lots(LOTS, left / self._whole), 0, self._waiting)
+        share = left / self._whole if self._whole else 1.0
+        self._deal(_Lots(LOTS, min(share, _IMPORTANCE_MAX)), 0, self._waiting)
         return False
 
     # --- answers ----------------------------------------------------------------------------------
@@ -143,7 +145,8 @@ class Sampling(Walk):
         before = len(self._waiting)
         super()._add(told, parent)
         for item in self._waiting[before:]:
-            self._weights[item] = sqrt(max(told.estimate, _LEAST) * max(told.count, 1))
+            count = max(told.count, 1)
+            self._weights[item] = sqrt(min(max(told.estimate, _LEAST), count) * count)
             self._named.append(item)
 
     def _go_on(self, item: WalkItem, heard: Heard, again: Contact | None) -> None:
@@ -153,7 +156,8 @@ class Sampling(Walk):
         if item not in self._weights:
             self._whole = found
         elif item.after is None:
-            lots = replace(lots, importance=lots.importance * found / self._weights[item])
+            importance = lots.importance * found / self._weights[item]
+            lots = replace(lots, importance=min(importance, _IMPORTANCE_MAX))
         if found:
             self._groups[-1].credit += lots.number * lots.importance * heard.matches / found
         self._deal(lots, heard.matches, self._named)

@@ -300,6 +300,36 @@ def test_hits_that_do_not_match_or_come_twice_do_not_count() -> None:
     assert lone.engine.counters["hits_refused"] == 3
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_no_answer_however_strange_breaks_a_sample(seed: int) -> None:
+    """Absurd estimates and counts, matches that never come, pages without an end."""
+    rng = Random(seed)
+    lone = client(GATE)
+    operation = draw(lone, rng.choice((1, 7, 256)))
+    waiting = asks(lone)
+    for _ in range(40):
+        if operation.done or not waiting:
+            break
+        for asked in waiting:
+            prefix = Prefix.from_wire(asked.args[2])
+            below = prefix.child(rng.randint(0, 1)) if prefix.length < 150 else prefix
+            inside = [r for r in SMALL + BIG if below.holds(r.key(SCHEMA))]
+            beside = item(below.sibling(), endpoint_of(40 + rng.randrange(20)))
+            beside[1] = rng.choice((0, 1, 2**32))
+            beside[2] = rng.choice((0.0, 1e-308, 1.0, 1.7e308))
+            reply = told(
+                below,
+                hits=rng.sample(inside, rng.randint(0, min(3, len(inside)))),
+                items=[beside] if below.length > prefix.length else [],
+                matches=rng.choice((0, 1, 200_000)),
+                after=rng.choice((None, [rng.randbytes(20)])),
+            )
+            lone.reply(asked, reply)
+        waiting = asks(lone)
+    lone.wait(30.0)
+    assert len(set(drawn(operation))) == len(drawn(operation)) <= 256
+
+
 # --- what can be asked ----------------------------------------------------------------------------
 
 
