@@ -25,7 +25,8 @@ def config(*, schema_only: bool, as_json: bool, **options: Any) -> None:  # noqa
     settings = effective.to_mapping()
     if as_json:
         document = {"schema": schema_as_json(schema)}
-        screen.document(document if schema_only else {"config": settings, **document})
+        others = {"other_schemas": [*map(schema_as_json, effective.other_schemas)]}
+        screen.document(document if schema_only else {"config": settings, **document, **others})
         return
     if schema_only:
         screen.say(schema.to_toml().rstrip("\n"))
@@ -36,8 +37,15 @@ def config(*, schema_only: bool, as_json: bool, **options: Any) -> None:  # noqa
     screen.table(
         (Column("attribute"), Column("kind"), Column("unit"), Column("values"), Column("what")),
         [_row(attribute) for attribute in schema.attributes],
-        f"schema {schema.name!r}, version {schema.version}, tag {schema.tag:08x}",
+        schema_text(schema),
     )
+    for other in effective.other_schemas:
+        screen.say(f"also asked: machines of {schema_text(other)}")
+
+
+def schema_text(schema: Schema) -> str:
+    """Which schema it is, in a line."""
+    return f"schema {schema.name!r}, version {schema.version}, tag {schema.tag:08x}"
 
 
 def schema_as_json(schema: Schema) -> dict[str, Any]:

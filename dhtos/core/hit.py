@@ -15,13 +15,15 @@ class Hit:
 
     `age_s` is how old the version was when the query got it, `rtt_s` the round trip from the
     asking node: measured if it was, else predicted, None where neither can be. Two hits are equal
-    if they show the same version of the same record.
+    if they show the same version of the same record. `words` has the names that other schema
+    versions of the fleet know: of those that this machine's does not have it says nothing.
     """
 
     record: Record
     schema: Schema
     age_s: float
     rtt_s: float | None = None
+    words: Schema | None = None
 
     @property
     def id(self) -> NodeId:
@@ -56,6 +58,8 @@ class Hit:
 
     def __getitem__(self, name: str) -> Value:
         """One value; KeyError where the machine does not say."""
+        if name not in self.schema and self.words is not None and name in self.words:
+            raise KeyError(name)
         index = self.schema.index(name)
         part = self.record.static
         if self.schema.attributes[index].role == "dynamic":

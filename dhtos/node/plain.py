@@ -100,7 +100,7 @@ def step_to_plain(step: Step, schema: Schema) -> dict[str, Any]:
     told = {name: getattr(step, name) for name in _STEP_FIELDS}
     return told | {
         "prefix": str(step.prefix),
-        "means": narrowed(schema, step.prefix),
+        "means": narrowed(step.schema or schema, step.prefix),
         "asked": step.asked and format_endpoint(step.asked),
         "outcome": str(step.outcome),
         "covers": None if step.covers is None else str(step.covers),

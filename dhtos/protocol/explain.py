@@ -6,7 +6,7 @@ asked, and completed when its answer has come or is given up.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import isfinite
 from typing import TYPE_CHECKING
@@ -42,7 +42,8 @@ class Step:
     `expected` and `bound` are why it was its turn: the matches that summaries let expect, and the
     best value under the order. `voice` 2 is a second member for the same subtree. `start_s` counts
     from the beginning of the walk. `found` are subtrees to be asked next with what they promise;
-    `cut` those in which no key can match; `pruned` counts those that a summary ruled out.
+    `cut` those in which no key can match; `pruned` counts those that a summary ruled out. `schema`
+    says what the bits of the prefix mean.
     """
 
     prefix: Prefix
@@ -63,6 +64,7 @@ class Step:
     found: tuple[tuple[Prefix, float], ...] = ()
     cut: tuple[Prefix, ...] = ()
     pruned: int = 0
+    schema: Schema | None = field(default=None, repr=False, compare=False)
 
 
 class Silence:
@@ -151,6 +153,7 @@ class Trace(Silence):
             page=item.after is not None,
             expected=item.estimate,
             bound=bound,
+            schema=self._bound.schema,
         )
 
     def _completed(self, step: Step, covers: Prefix, told: Told) -> Step:
@@ -164,9 +167,14 @@ class Trace(Silence):
             matches=told.matches,
             hits=told.hits,
             found=tuple((item.prefix, item.estimate) for item in inner),
-            cut=tuple(p for p in siblings if not self._bound.intersects(p)),
+            cut=tuple(p for p in siblings if self._is_cut(p, inner)),
             pruned=told.pruned,
         )
+
+    def _is_cut(self, prefix: Prefix, inner: "list[Item]") -> bool:
+        """Whether no key there can match, and nobody of another schema version lives there."""
+        named = not self._bound.speaks_of(prefix) and any(i.prefix == prefix for i in inner)
+        return not named and not self._bound.intersects(prefix)
 
 
 Meaning = tuple[float | None, float | None] | tuple[str, ...] | None

@@ -227,7 +227,8 @@ class Hub:
         if self.settled:
             there = None if record.packed is None else Coordinate.from_bytes(record.packed)
             rtt_s = self.locator.rtt_s(record.endpoint, there)
-        return Hit(record, self.schemas.of_tag(record.schema_tag) or self.schema, age_s, rtt_s)
+        schema = self.schemas.of_tag(record.schema_tag) or self.schema
+        return Hit(record, schema, age_s, rtt_s, self.schemas.vocabulary)
 
     def gateway_contacts(self) -> list[Contact]:
         """Whom a node without a place may ask, in random order."""

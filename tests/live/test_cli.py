@@ -456,3 +456,43 @@ def test_a_file_of_no_use_is_one_line_and_code_two(shell: Shell, tmp_path: Path)
     error, hint = shell.refused("run", "--port", "0", "--gateway", str(strange))
     assert error == f"{strange}: no column names an attribute (it has colour, shape)"
     assert hint.startswith("use some of cores, mem")
+
+
+def test_a_schema_changes_and_a_forgotten_version_ends_the_node(shell: Shell) -> None:
+    schema = """
+name = "shop"
+version = {version}
+key_order = ["cores"]
+[[attribute]]
+name = "cores"
+kind = "number"
+role = "static"
+scale = {{ type = "log2", low = 1, high = {high} }}
+keyed_bits = 8
+"""
+    for name, version, high in (("old", 0, 64), ("new", 1, 4096), ("wrong", 0, 4096)):
+        text = schema.format(version=version, high=high)
+        (shell.home / f"{name}-schema.toml").write_text(text)
+        others = 'other_schemas = ["old-schema.toml"]' if name == "new" else ""
+        settings = f'schema = "{name}-schema.toml"\nsample = false\n{others}\n'
+        (shell.home / f"{name}.toml").write_text(settings)
+
+    def of(name: str) -> tuple[str, str]:
+        return ("--config", str(shell.home / f"{name}.toml"))
+
+    first = shell.daemon(*of("old"), "--set", "cores=8")
+    moved = shell.daemon(*of("new"), "--set", "cores=512", "--seed", first.endpoint)
+    found = shell.run(
+        "find", "cores >= 4", *of("new"), "--control", moved.control, "--json", "--require-complete"
+    )
+    assert ids(found.stdout) == {first.facts["id"], moved.facts["id"]}
+    assert shell.run("count", *of("new"), "--seed", first.endpoint).stdout == "2\n"
+    status = json.loads(shell.run("status", "--control", moved.control, "--json").stdout)
+    assert status["schema"].startswith("shop version 1 (tag ")
+    error, hint = shell.refused(
+        "run", "--host", "127.0.0.1", "--port", "0", *of("wrong"), "--seed", first.endpoint
+    )
+    assert error.startswith(f"schema conflict: peer {first.endpoint} runs another schema")
+    assert hint == "give the changed schema the next version"
+    status = json.loads(shell.run("status", "--control", first.control, "--json").stdout)
+    assert "schema conflict" in status["warnings"][0]

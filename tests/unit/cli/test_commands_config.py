@@ -109,3 +109,16 @@ def test_scales_are_shown_as_what_they_spread() -> None:
     assert scale_text(Codes(("a", "b", "c", "d"))) == "a, b, c, ..."
     assert scale_text(Codes(("a", "b"))) == "a, b"
     assert scale_text(Hashed()) == scale_text(Flag()) == "any"
+
+
+def test_other_schemas_are_shown(shell: Any, tmp_path: Path) -> None:
+    old = default_schema().to_toml().replace("version = 0", "version = 3", 1)
+    (tmp_path / "old.toml").write_text(old)
+    path = tmp_path / "node.toml"
+    path.write_text('other_schemas = ["old.toml"]\n')
+    tag = f"{Schema.from_toml(old).tag:08x}"
+    lines = shell.run("config", "--config", str(path)).splitlines()
+    assert f"also asked: machines of schema 'machine', version 3, tag {tag}" in lines
+    document = shell.json("config", "--config", str(path))
+    assert [schema["tag"] for schema in document["other_schemas"]] == [tag]
+    assert shell.json("config")["other_schemas"] == []

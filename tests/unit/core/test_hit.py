@@ -1,14 +1,15 @@
 """Hits: what a user reads off one machine of an answer."""
 
 import pickle
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
 from dhtos.core.hit import Hit
 from dhtos.core.ids import NodeId
 from dhtos.core.record import make_record, row_id
-from dhtos.core.schema import default_schema
+from dhtos.core.scale import Hashed
+from dhtos.core.schema import Attribute, default_schema
 from dhtos.errors import UsageError
 
 SCHEMA = default_schema()
@@ -90,3 +91,16 @@ def test_a_hit_tells_machines_behind_a_gateway():
     assert Hit(record, SCHEMA, 0.0).gateway
     assert Hit(record, SCHEMA, 0.0).endpoint == "10.0.0.9:7400"
     assert not hit(cores=8).gateway
+
+
+def test_what_only_another_schema_version_has_is_missing():
+    zone = Attribute("zone", "text", "static", Hashed())
+    words = replace(SCHEMA, version=1, attributes=(*SCHEMA.attributes, zone))
+    known = replace(hit(cores=8), words=words)
+    assert known.get("zone") is None
+    with pytest.raises(KeyError, match="zone"):
+        known["zone"]
+    assert known["cores"] == 8
+    for found in (hit(cores=8), known):
+        with pytest.raises(UsageError, match="unknown attribute 'zones'"):
+            found.get("zones")

@@ -19,6 +19,7 @@ from hub_world import (
     told,
 )
 
+from dhtos.core.contact import Contact
 from dhtos.core.ids import Endpoint, Prefix
 from dhtos.protocol.explain import Outcome, Silence, Step, narrowed
 from dhtos.protocol.operation import Operation
@@ -189,3 +190,20 @@ def test_an_attribute_that_nobody_has_is_none() -> None:
     meaning = narrowed(SCHEMA, Prefix.of(record.key(SCHEMA), 98))
     assert (meaning["mem"], meaning["arch"], meaning["site"]) == (None, None, None)
     assert meaning["cores"] is not None
+
+
+def test_a_step_says_by_its_schema_what_its_bits_mean() -> None:
+    lone = Lone(SMALL[0], size=16).settle([*SMALL[1:], *BIG])
+    (step,) = steps(explained(lone))
+    assert step.schema is SCHEMA
+    assert "schema" not in repr(step)
+
+
+def test_an_inhabited_version_is_named_and_not_called_cut() -> None:
+    lone = Lone(SMALL[0], size=16).settle([*SMALL[1:], *BIG])
+    (step,) = steps(explained(lone))
+    assert step.cut == (Prefix(1, 1), Prefix(1, 2)), "nobody of another version is there"
+    stranger = Contact((1 << 158).to_bytes(20), endpoint_of(99))
+    lone.hub.met(stranger, lone.now, lone.now)
+    step = steps(explained(lone))[0]
+    assert (step.cut, [p for p, _ in step.found]) == ((Prefix(1, 1),), [Prefix(1, 2)])
