@@ -130,9 +130,20 @@ cdef double look(
     return sigma if sigma > SIGMA_MIN else SIGMA_MIN
 
 
-cdef double trust(double error) noexcept nogil:
-    if error < TRUST_ERROR_MIN:
-        error = TRUST_ERROR_MIN
+cdef double surest(const double *rows, Py_ssize_t n, Py_ssize_t d) noexcept nogil:
+    """The error below which nobody is believed: that of the median peer, and at least 0.1."""
+    cdef double errors[ROWS_MAX]
+    cdef double middle
+    cdef Py_ssize_t j
+    for j in range(n):
+        errors[j] = rows[j * (d + 3) + d + 1]
+    middle = low_median(errors, n)
+    return middle if middle > TRUST_ERROR_MIN else TRUST_ERROR_MIN
+
+
+cdef double trust(double error, double least) noexcept nogil:
+    if error < least:
+        error = least
     return 1.0 / (TRUST_OFFSET + error * error)
 
 
@@ -176,7 +187,7 @@ cdef void advance(
 
 cdef void step(
     double *place, const double *rows, Py_ssize_t n, Py_ssize_t d, double height_min,
-    double step_max
+    double step_max, double least
 ) noexcept nogil:
     cdef double units[ROWS_MAX * DIMENSIONS_MAX]
     cdef double far[ROWS_MAX]
@@ -194,7 +205,7 @@ cdef void step(
         w = weight(scaled[j], sigma, far[j])
         if w > 0.0:
             rtt = rows[j * (d + 3) + d + 2]
-            w *= trust(rows[j * (d + 3) + d + 1]) / (rtt if rtt > LOSS_RTT_MIN else LOSS_RTT_MIN)
+            w *= trust(rows[j * (d + 3) + d + 1], least) / (rtt if rtt > LOSS_RTT_MIN else LOSS_RTT_MIN)
             mass += w
             add(a, b, units + j * DIMENSIONS_MAX, w, far[j], d)
     if mass <= 0.0:
@@ -207,7 +218,7 @@ cdef void step(
 
 cdef void judge(
     const double *place, const double *rows, Py_ssize_t n, Py_ssize_t d, double *cost,
-    double *error
+    double *error, double least
 ) noexcept nogil:
     cdef double unit[DIMENSIONS_MAX]
     cdef double relative[ROWS_MAX]
@@ -217,7 +228,7 @@ cdef void judge(
         far = fabs(residual(place, rows + j * (d + 3), d, unit))
         rtt = rows[j * (d + 3) + d + 2]
         relative[j] = far / (rtt if rtt > ERROR_RTT_MIN else ERROR_RTT_MIN)
-        weight = trust(rows[j * (d + 3) + d + 1])
+        weight = trust(rows[j * (d + 3) + d + 1], least)
         mass += weight
         total += weight * far / sqrt(rtt if rtt > LOSS_RTT_MIN else LOSS_RTT_MIN)
     cost[0] = total / mass
@@ -233,7 +244,7 @@ def refit(own, const double[::1] rows not None, int count, int steps, double hei
     O(steps x count x dimensions^2). Raises ValueError for sizes out of bounds.
     """
     cdef double place[UNKNOWNS_MAX]
-    cdef double cost = 0.0, error = 0.0
+    cdef double cost = 0.0, error = 0.0, least
     cdef Py_ssize_t i, d = len(own) - 1
     if not 1 <= d <= DIMENSIONS_MAX:
         raise ValueError(f"1..{DIMENSIONS_MAX} dimensions and a height, got {d + 1} numbers")
@@ -245,9 +256,10 @@ def refit(own, const double[::1] rows not None, int count, int steps, double hei
         )
     read_numbers(own, place, d + 1)
     with nogil:
+        least = surest(&rows[0], count, d)
         for i in range(steps):
-            step(place, &rows[0], count, d, height_min, step_max)
-        judge(place, &rows[0], count, d, &cost, &error)
+            step(place, &rows[0], count, d, height_min, step_max, least)
+        judge(place, &rows[0], count, d, &cost, &error, least)
     return tuple([place[i] for i in range(d + 1)]), cost, error
 
 

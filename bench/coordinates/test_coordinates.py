@@ -196,11 +196,28 @@ def test_three_liars_in_ten_change_little(table, lie):
     assert pairs["after"][1] < 0.3
 
 
+@pytest.mark.parametrize("lie", LIES)
+def test_a_network_starts_among_liars(rtt_s, lie):
+    """A fifth lies from the first sample on, when only liars are sure; a fit that trusted claims
+    left three in four honest nodes lost (0.35)."""
+    world = World(rtt_s, 1)
+    liars = world.rng.sample(range(world.size), world.size // 5)
+    world.liars = dict.fromkeys(liars, LIES[lie])
+    honest = np.ones(world.size, dtype=bool)
+    honest[liars] = False
+    world.run(256)
+    middle, high = summary(relative_errors(world.estimates(), rtt_s, honest))
+    print(f"seed 1: {middle:.3f} {high:.3f}")
+    assert middle < 0.08
+    assert all(node.is_placed for i, node in enumerate(world.nodes) if honest[i])
+
+
 def test_the_closest_node_is_found(table):
     found = table["closest"]
     ours = found[f"{measure.OURS}, {measure.ASKED} asked, {measure.PROBES} probes"]
     print(ours)
-    assert ours["p90"] <= page.PENALTY
+    assert ours["median"] == 1.0
+    assert ours["p90"] < 2.0  # 1.10 is for 512 samples: not everybody knows its nearest by now
     assert ours["probes"] == measure.PROBES
     assert ours["p90"] < found[f"{Vivaldi.name}, {measure.PROBES} probes"]["p90"]
 

@@ -7,7 +7,8 @@
 * weights are Tukey's biweight at 4.685 robust deviations (1.4826 x median), so that a peer which
   contradicts all others has no say; but one that seems up to 30 ms too far away keeps Huber's
   bounded pull, or true short links, which fit into few dimensions worst, would be dropped first;
-* a peer's own error never makes it count for more than an error of 0.1 would;
+* no peer's own error makes it count for more than that of the median peer would, or 0.1: when a
+  whole network starts, only liars are sure;
 * a third of the mass of the weights is added to the diagonal, because position and height are
   nearly collinear; half a step is taken, since neighbours move at the same time.
 
@@ -56,13 +57,19 @@ def refit(
         raise ValueError(f"{count} rows of {d + 3} numbers are wanted, got {len(rows)} numbers")
     peers = [rows[at : at + d + 3] for at in range(0, count * (d + 3), d + 3)]
     place = [float(part) for part in own]
+    least = max(_low_median([row[d + 1] for row in peers]), _TRUST_ERROR_MIN)
+    trust = [1.0 / (_TRUST_OFFSET + max(row[d + 1], least) ** 2) for row in peers]
     for _ in range(steps):
-        _step(place, peers, height_min, step_max)
-    return (tuple(place), *_judge(place, peers))
+        _step(place, peers, trust, height_min, step_max)
+    return (tuple(place), *_judge(place, peers, trust))
 
 
 def _step(
-    place: list[float], peers: list["array[float]"], height_min: float, step_max: float
+    place: list[float],
+    peers: list["array[float]"],
+    trust: list[float],
+    height_min: float,
+    step_max: float,
 ) -> None:
     d = len(place) - 1
     seen = [_residual(place, row) for row in peers]
@@ -73,8 +80,8 @@ def _step(
     matrix = [[0.0] * (d + 1) for _ in range(d + 1)]
     vector = [0.0] * (d + 1)
     mass = 0.0
-    for (far, direction), u, row in zip(seen, scaled, peers, strict=True):
-        w = _weight(u, sigma, far) * _trust(row[d + 1]) / max(row[-1], _LOSS_RTT_MIN)
+    for (far, direction), u, row, sure in zip(seen, scaled, peers, trust, strict=True):
+        w = _weight(u, sigma, far) * sure / max(row[-1], _LOSS_RTT_MIN)
         mass += w
         for i in range(d + 1):
             vector[i] -= w * direction[i] * far
@@ -110,10 +117,6 @@ def _weight(u: float, sigma: float, far_s: float) -> float:
     return w
 
 
-def _trust(error: float) -> float:
-    return 1.0 / (_TRUST_OFFSET + max(error, _TRUST_ERROR_MIN) ** 2)
-
-
 def _low_median(values: list[float]) -> float:
     return sorted(values)[(len(values) - 1) // 2]
 
@@ -133,15 +136,16 @@ def _solve(a: list[list[float]], b: list[float]) -> list[float]:
     return x
 
 
-def _judge(place: list[float], peers: list["array[float]"]) -> tuple[float, float]:
+def _judge(
+    place: list[float], peers: list["array[float]"], trust: list[float]
+) -> tuple[float, float]:
     total = mass = 0.0
     relative = []
-    for row in peers:
+    for row, sure in zip(peers, trust, strict=True):
         far = abs(_residual(place, row)[0])
         relative.append(far / max(row[-1], _ERROR_RTT_MIN))
-        trust = _trust(row[-2])
-        mass += trust
-        total += trust * far / sqrt(max(row[-1], _LOSS_RTT_MIN))
+        mass += sure
+        total += sure * far / sqrt(max(row[-1], _LOSS_RTT_MIN))
     return total / mass, _low_median(relative)
 
 

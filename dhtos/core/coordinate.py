@@ -174,6 +174,7 @@ def update(own: Coordinate, remote: Coordinate, rtt_s: float, rng: "Random") -> 
         direction,
     )
     step = limits.COORDINATE_STEP_S_MAX * min(1.0, max(_STEP_SHARE_MIN, own.error))
+    step = min(step, rtt_s)  # a near peer that claims to be far off moves nobody far
     reach = limits.COORDINATE_S_MAX
     height = _clamp(height, own.height - step, own.height + step)
     return Coordinate(

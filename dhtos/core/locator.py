@@ -1,17 +1,18 @@
 """Where this node is: its coordinate, fitted again with every sample to all that it remembers.
 
 Theory of operation. A node is *lost* until its own error is below 0.3. While it is lost each
-sample pulls it as in Vivaldi; from 4 peers on, if half of them know where they are, it tries
-several starting points and keeps the best fit. Once it is *placed*, each sample is followed by one
-damped Gauss-Newton step towards the places of all remembered peers, with Tukey's weights (Beaton
-and Tukey 1974): peers that contradict the others, liars or routes that break the triangle
-inequality, lose their say. One in 32 samples a placed node tries other starting points too, and
-moves there if the fit gains: this frees who is stuck on the wrong side of its peers.
+sample pulls it as in Vivaldi; from 4 peers on all of them pull it as well, and if half of them
+know where they are, it tries several starting points and keeps the best fit. Once it is *placed*,
+each sample is followed by one damped Gauss-Newton step towards the places of all remembered peers,
+with Tukey's weights (Beaton and Tukey 1974): peers that contradict the others, liars or routes
+that break the triangle inequality, lose their say. One in 32 samples a placed node tries other
+starting points too, and moves there if the fit gains: this frees who is stuck on the wrong side of
+its peers.
 
-No remote is believed to be surer than 0.1, a step is at most 50 ms, and a coordinate that comes
-out as no number starts the node anew (`resets`). What is published follows only after 10 ms, or
-when the node is placed or lost, so that records do not change for noise (application-level
-coordinates; Ledlie, Gardner and Seltzer, NSDI 2007).
+No remote is believed to be surer than the median peer, or than 0.1; a step is at most 50 ms, and a
+coordinate that comes out as no number starts the node anew (`resets`). What is published follows
+only after 10 ms, or when the node is placed or lost, so that records do not change for noise
+(application-level coordinates; Ledlie, Gardner and Seltzer, NSDI 2007).
 
 This module must not know where samples come from.
 """
@@ -78,7 +79,7 @@ class Locator:
         if self.is_placed:
             self._refit(rng)
         else:
-            self.coordinate = update(self.coordinate, remote, rtt_s, rng)
+            self._drift(remote, rtt_s, rng)
             if self._can_fit():
                 self._fit(rng)
         self._publish()
@@ -92,6 +93,17 @@ class Locator:
         if remote is None or len(remote.position) != self.memory.dimensions:
             return None
         return predict(self.coordinate, remote)
+
+    def _drift(self, remote: Coordinate, rtt_s: float, rng: "Random") -> None:
+        """Follow one sample as in Vivaldi, which parts those on one point, then all peers a step.
+
+        The error is what all peers say: Vivaldi's own is a mean, which a few liars keep high.
+        """
+        before = self.coordinate.error
+        self.coordinate = own = update(self.coordinate, remote, rtt_s, rng)
+        if len(self.memory) >= _FIT_PEERS_MIN:
+            place, _, error = self._steps((*own.position, own.height), 1)
+            self._move(place, before + _ERROR_GAIN * (error - before))
 
     def _refit(self, rng: "Random") -> None:
         own = self.coordinate

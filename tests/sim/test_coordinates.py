@@ -1,16 +1,31 @@
-"""Coordinates of a whole network settle: a grid of machines, every one measuring the others."""
+"""Coordinates in whole networks: on a grid, and by the engine itself over PlanetLab.
+
+The table of round trips is the one shipped with the benchmarks: 96 hosts, median 131 ms.
+"""
 
 import math
 import random
-from statistics import mean, median
+from pathlib import Path
+from statistics import median
 
 import pytest
+from fleets import SCHEMA, Fleet
 
 from dhtos.core.coordinate import Coordinate, predict, update
+from dhtos.core.locator import Locator
+from dhtos.protocol.place import Place
+from dhtos.query import parse
+from dhtos.sim import Weather
+from dhtos.sim.matrix import LatencyMatrix
 
+TABLE = Path(__file__).parents[2] / "bench" / "coordinates" / "planetlab96.tsv"
+HOSTS = 96
 SIDE = 5
 SPACING_S = 0.01
-SEEDS = range(4)
+SEEDS = range(3)
+
+
+# --- a grid ---------------------------------------------------------------------------------------
 
 
 class Grid:
@@ -19,78 +34,193 @@ class Grid:
     def __init__(self, access_s: float) -> None:
         self.places = [(x * SPACING_S, y * SPACING_S) for x in range(SIDE) for y in range(SIDE)]
         self.access = [access_s * (7 * i % SIDE) / SIDE for i in range(len(self.places))]
+        self.nodes = [Locator() for _ in self.places]
 
     def rtt(self, i: int, j: int) -> float:
         return math.dist(self.places[i], self.places[j]) + self.access[i] + self.access[j]
 
-    def run(self, seed: int, rounds: int, *, liars: int = 0) -> list[Coordinate]:
+    def run(self, seed: int, rounds: int, *, liars: int = 0) -> "Grid":
         """Every machine measures one random other each round; the first `liars` lie."""
         rng = random.Random(seed)
         count = len(self.places)
-        known = [Coordinate() for _ in range(count)]
-        for _ in range(rounds):
+        for now in range(rounds):
             for i in range(liars, count):
                 j = rng.choice([other for other in range(count) if other != i])
-                known[i] = update(known[i], known[j], self.rtt(i, j), rng)
-            for i in range(liars):
-                known[i] = Coordinate((rng.uniform(-5, 5), 5.0, 0.0, 0.0), 0.0, 0.01)
-        return known
+                told = self.nodes[j].coordinate
+                if j < liars:
+                    told = Coordinate((rng.uniform(-5, 5), 5.0, 0.0, 0.0, 0.0), 0.0, 0.01)
+                self.nodes[i].sample(("", j), told, self.rtt(i, j), now=now, rng=rng)
+        return self
 
-    def errors(self, known: list[Coordinate], first: int = 0) -> list[float]:
+    def errors(self, first: int = 0) -> list[float]:
         """Relative errors of all predictions between machines from `first` on."""
         return [
-            abs(predict(known[i], known[j]) - self.rtt(i, j)) / self.rtt(i, j)
-            for i in range(first, len(known))
+            abs(predict(self.nodes[i].coordinate, self.nodes[j].coordinate) - self.rtt(i, j))
+            / self.rtt(i, j)
+            for i in range(first, len(self.nodes))
             for j in range(first, i)
         ]
 
 
 @pytest.mark.parametrize("access_s", [0.0, 0.005])
 def test_a_grid_settles(access_s: float) -> None:
-    """Measured: mean error 0.018 to 0.025 after 300 rounds, with and without access links."""
-    grid = Grid(access_s)
-    means = [mean(grid.errors(grid.run(seed, 300))) for seed in SEEDS]
-    print(f"seeds {list(SEEDS)}: mean relative errors {means}")
-    assert median(means) < 0.04
-    assert max(means) < 0.06
+    medians = [median(Grid(access_s).run(seed, 150).errors()) for seed in SEEDS]
+    print(f"seeds {list(SEEDS)}: median relative errors {medians}")
+    assert max(medians) < 0.02
 
 
-def test_error_falls_with_samples() -> None:
-    grid = Grid(0.002)
-    early, later, late = (mean(grid.errors(grid.run(1, rounds))) for rounds in (16, 100, 300))
-    print(f"seed 1: {early} {later} {late}")
-    assert early > 1.5 * later > 3 * late
+def test_vivaldi_alone_needs_longer_and_stays_less_exact() -> None:
+    """The force that lost nodes follow, for all their life."""
+    rng, grid = random.Random(1), Grid(0.002)
+    known = [Coordinate() for _ in grid.places]
+    for _ in range(150):
+        for i in range(len(known)):
+            j = rng.choice([other for other in range(len(known)) if other != i])
+            known[i] = update(known[i], known[j], grid.rtt(i, j), rng)
+    forced = median(
+        abs(predict(known[i], known[j]) - grid.rtt(i, j)) / grid.rtt(i, j)
+        for i in range(len(known))
+        for j in range(i)
+    )
+    fitted = median(grid.run(1, 150).errors())
+    print(f"seed 1: Vivaldi {forced}, fitted {fitted}")
+    assert fitted < forced / 2
 
 
 def test_claimed_error_tells_the_truth() -> None:
     """What a settled node says of itself is of the size of what it gets wrong."""
-    grid = Grid(0.0)
-    known = grid.run(2, 300)
-    claimed, real = mean(one.error for one in known), mean(grid.errors(known))
+    grid = Grid(0.005).run(2, 60)
+    claimed = median(one.coordinate.error for one in grid.nodes)
+    real = max(median(grid.errors()), 0.01)  # nobody claims less
     print(f"seed 2: claimed {claimed}, real {real}")
     assert real / 4 < claimed < real * 4
 
 
-def test_newcomer_finds_its_place() -> None:
-    grid = Grid(0.002)
-    known = grid.run(3, 300)
-    rng = random.Random(3)
-    newcomer = Coordinate()
-    for _ in range(64):
-        other = rng.randrange(1, len(known))
-        newcomer = update(newcomer, known[other], grid.rtt(0, other), rng)
-    errors = [
-        abs(predict(newcomer, known[i]) - grid.rtt(0, i)) / grid.rtt(0, i)
-        for i in range(1, len(known))
-    ]
-    print(f"seed 3: newcomer {median(errors)}")
-    assert median(errors) < 0.1
+def test_a_fifth_of_liars_changes_little() -> None:
+    """Far beyond the bounds of the grid, certain of it, and elsewhere every time."""
+    honest, lied = Grid(0.0).run(4, 150), Grid(0.0).run(4, 150).run(5, 150, liars=5)
+    before, after = median(honest.errors(5)), median(lied.errors(5))
+    print(f"seeds 4, 5: {before} without, {after} with liars")
+    assert after < 0.05
+    again = Grid(0.0).run(4, 150).run(5, 150, liars=5)
+    assert [one.coordinate for one in again.nodes] == [one.coordinate for one in lied.nodes]
 
 
-def test_liars_cannot_break_bounds_or_repeatability() -> None:
-    """A fifth of liars spoils accuracy (a robust fit is later work) but never validity."""
-    grid = Grid(0.0)
-    known = grid.run(4, 100, liars=5)
-    assert known == grid.run(4, 100, liars=5)
-    for one in known:
-        assert all(math.isfinite(part) for part in one.to_wire())
+# --- the engine over PlanetLab --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def planetlab() -> LatencyMatrix:
+    return LatencyMatrix.from_tsv(TABLE.read_text())
+
+
+def errors(fleet: Fleet, matrix: LatencyMatrix, *, across: bool) -> list[float]:
+    """Relative errors of pairs within groups, or across them."""
+    found = []
+    for a in fleet.nodes:
+        for b in fleet.nodes[: a.index]:
+            one, other = a.engine.hub, b.engine.hub
+            if (one.group.prefix != other.group.prefix) == across:
+                true = matrix.rtt_s(a.place, b.place)
+                found.append(abs(predict(one.coordinate, other.coordinate) - true) / true)
+    return found
+
+
+def check_memories(fleet: Fleet) -> None:
+    for node in fleet.nodes:
+        node.engine.hub.locator.memory.check()
+        assert node.engine.hub.locator.resets == 0
+
+
+@pytest.fixture(scope="module")
+def one_group(planetlab: LatencyMatrix) -> Fleet:
+    """A group of all hosts, three minutes after a start from nothing known of round trips."""
+    fleet = Fleet(HOSTS, seed=1, group_size=256, delay=planetlab).warm_start()
+    fleet.cluster.run_for(180.0)
+    return fleet
+
+
+def test_a_group_places_itself_by_its_gossip(one_group: Fleet, planetlab: LatencyMatrix) -> None:
+    """Measured: 0.065 after 180 samples a node, 0.058 after 360."""
+    check_memories(one_group)
+    within = median(errors(one_group, planetlab, across=False))
+    print(f"seed 1: {within}")
+    assert within < 0.08
+    assert all(node.engine.hub.locator.is_placed for node in one_group.nodes)
+
+
+def test_a_query_for_what_is_near_finds_what_is_near(
+    one_group: Fleet, planetlab: LatencyMatrix
+) -> None:
+    """Of all hits within 60 ms by their records at least 95 % are within 75 ms on the wire."""
+    for node in one_group.nodes:
+        one_group.cluster.begin(node, lambda e, now: e.hub.renew(now, eager=True))
+    one_group.cluster.run_for(10.0)
+    hits = near = found = wanted = 0
+    for node in one_group.nodes[::4]:
+        hub = node.engine.hub
+        query = parse("rtt(self) < 60ms", SCHEMA, coordinate_of=lambda _, h=hub: h.coordinate)
+        result = one_group.ask(node, query)
+        places = {one.id: one.place for one in one_group.nodes}
+        got = {bytes(hit.id): hit for hit in result.hits if bytes(hit.id) != node.id}
+        true = {
+            one.id for one in one_group.nodes
+            if one is not node and planetlab.rtt_s(node.place, one.place) < 0.06
+        }  # fmt: skip
+        hits += len(got)
+        near += sum(planetlab.rtt_s(node.place, places[one]) < 0.075 for one in got)
+        wanted += len(true)
+        found += len(true & set(got))
+        for one, hit in got.items():
+            measured = hub.locator.memory.rtt_s(hit.record.endpoint)
+            assert measured is None or hit.rtt_s == measured
+            assert hit.rtt_s is not None
+            if measured is not None:
+                assert measured == pytest.approx(planetlab.rtt_s(node.place, places[one]))
+    print(f"seed 1: {near} of {hits} hits are near; {found} of {wanted} near ones are hits")
+    assert near >= 0.95 * hits
+    assert found >= 0.85 * wanted
+
+
+def test_groups_agree_with_each_other(planetlab: LatencyMatrix) -> None:
+    """Eight groups; by gossip alone pairs of two groups would be wrong by 0.37.
+
+    Measured: 0.12 after three minutes, 0.095 after six, from a start at which nobody knew.
+    """
+    fleet = Fleet(HOSTS, seed=1, group_size=24, delay=planetlab).warm_start()
+    fleet.cluster.run_for(240.0)
+    check_memories(fleet)
+    within = median(errors(fleet, planetlab, across=False))
+    across = median(errors(fleet, planetlab, across=True))
+    print(f"seed 1: {within} within groups, {across} across")
+    assert within < 0.08
+    assert across < 0.16
+
+
+def test_coordinates_cost_no_datagram(
+    planetlab: LatencyMatrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told or not, the same datagrams go from and to the same nodes at the same times."""
+
+    def story() -> tuple[int, float, int]:
+        fleet = Fleet(48, seed=5, group_size=16, delay=planetlab).warm_start()
+        fleet.cluster.run_for(60.0)
+        samples = sum(len(node.engine.hub.locator.memory) for node in fleet.nodes)
+        return fleet.cluster.trace.deliveries, fleet.cluster.now, samples
+
+    told = story()
+    monkeypatch.setattr(Place, "footer", lambda _: b"")
+    silent = story()
+    assert told[:2] == silent[:2]
+    assert told[2] > silent[2]
+
+
+def test_rough_weather(planetlab: LatencyMatrix) -> None:
+    """A tenth of all datagrams lost, a fifth of jitter, some held back half a second."""
+    weather = Weather(loss=0.1, jitter=0.2, reordering=0.02)
+    fleet = Fleet(HOSTS, seed=2, group_size=256, delay=planetlab, weather=weather).warm_start()
+    fleet.cluster.run_for(180.0)
+    check_memories(fleet)
+    within = median(errors(fleet, planetlab, across=False))
+    print(f"seed 2: {within}")
+    assert within < 0.2

@@ -365,6 +365,15 @@ class TestRefit:
         assert sure == floor
         assert sure != unsure
 
+    def test_nobody_is_surer_than_the_median_peer(self, refit: ModuleType) -> None:
+        """One liar that is certain among three that know nothing."""
+        start = (0.01, 0.0, 0.003)
+        lost = self.rows(0.03, 1.5)
+        certain = array("d", [0.02, 0.02, 0.002, 0.01, 0.03]) + lost[5:]
+        assert refit.refit(start, certain, 4, 1, 1e-5, 0.05) == refit.refit(
+            start, lost, 4, 1, 1e-5, 0.05
+        )
+
     def test_only_the_first_rows_count(self, refit: ModuleType) -> None:
         rows = self.rows(0.03)
         assert refit.refit((0.0, 0.0, 0.0), rows, 2, 3, 1e-5, 0.05) == refit.refit(
