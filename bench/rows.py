@@ -20,6 +20,8 @@ from random import Random
 from statistics import fmean, median
 from typing import Any, TypeVar
 
+from bandwidth import available, bandwidth
+from forecasts import forecast
 from kademlia.network import Server
 from report import Row
 from tables import TARGETS, Tables
@@ -365,6 +367,8 @@ FULL: dict[str, Callable[[], list[Row]]] = {
     "daemon": daemon,
     "nodes": nodes,
     "simulator": simulator,
+    "forecast": forecast,
+    **({"bandwidth": bandwidth} if available() else {}),
 }
 QUICK: dict[str, Callable[[], list[Row]]] = {
     "closest": partial(closest, 3),
@@ -373,5 +377,7 @@ QUICK: dict[str, Callable[[], list[Row]]] = {
     "daemon": partial(daemon, 0.5),
     "nodes": partial(nodes, 12),
     "simulator": partial(simulator, 60, 5.0),
+    "forecast": partial(forecast, 1200, 1, 3),
+    **({"bandwidth": partial(bandwidth, 1, 1)} if "bandwidth" in FULL else {}),
 }
 """Small sizes: they show that a row works, and nothing else."""

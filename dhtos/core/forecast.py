@@ -26,7 +26,7 @@ HISTORY_MAX = 600  # steps a model is fitted to
 FIT_MIN = 120  # steps before the first fit: fewer tell 16 weights nothing
 REFIT_STEPS = 30
 EVIDENCE_MIN = 60  # forecasts whose time has come, before any is said
-EVIDENCE_MAX = 300
+EVIDENCE_MAX = 120  # a machine that begins to do something else is noticed in time
 _BETTER = 0.95  # of the squared error of the last value: below it forecasts are said,
 _WORSE = 1.0  # and said until it is this
 

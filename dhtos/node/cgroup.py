@@ -76,11 +76,12 @@ class Cgroups:
 
     def _used_version_1(self, folder: Path) -> float | None:
         """CPU seconds of a group: told by the accounting hierarchy, if that has the same groups."""
-        depths = [*self._folders("cpu", 1)]
+        limited = [*self._folders("cpu", 1)]
         accounted = [*self._folders("cpuacct", 1)]
-        if len(accounted) != len(depths) or accounted[0].name != depths[0].name:
+        # The last of each is a mount point, which may be called anything.
+        if [group.name for group in limited[:-1]] != [group.name for group in accounted[:-1]]:
             return None
-        used_ns = _number(accounted[depths.index(folder)] / "cpuacct.usage")
+        used_ns = _number(accounted[limited.index(folder)] / "cpuacct.usage")
         return None if used_ns is None else used_ns / 1e9
 
     def _folders(self, controller: str, version: int) -> Iterator[Path]:

@@ -2,12 +2,10 @@
 
 import asyncio
 import contextlib
+import importlib.util
 import json
-import os
-import shutil
-import subprocess
-import sys
 from contextlib import ExitStack
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -21,86 +19,18 @@ from dhtos.protocol.engine import Engine
 from dhtos.transport.driver import Driver
 from dhtos.transport.udp import UdpSocket
 
-HERE, THERE = "10.213.7.1", "10.213.7.2"
-PORT = 7400
-CHILD = """
-import asyncio, json, sys
-from dataclasses import asdict
-from random import Random
-from dhtos.node.bandwidth import Meter
-from dhtos.protocol.engine import Engine
-from dhtos.transport.driver import Driver
-from dhtos.transport.udp import UdpSocket
-
-async def main(host, port, peer):
-    loop = asyncio.get_running_loop()
-    socket = UdpSocket(host, port)
-    engine = Engine(Random(port).randbytes(20), rng=Random(port), now=loop.time())
-    driver = Driver(engine, socket, loop)
-    meter = Meter(engine, driver)
-    print("ready", flush=True)
-    if peer:
-        print(json.dumps(asdict(await meter.bandwidth(peer))), flush=True)
-    else:
-        await asyncio.to_thread(sys.stdin.readline)
-    await driver.aclose()
-
-asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3]))
-"""
-
-
-def ip(*words):
-    """Run one command of iproute2; raises CalledProcessError."""
-    subprocess.run(words, check=True, capture_output=True, text=True)
-
-
-class Namespaces:
-    """Two network namespaces, joined by a wire."""
-
-    def __init__(self, stack):
-        self.names = [f"dhtos-{os.getpid()}-{side}" for side in "ab"]
-        for name in self.names:
-            ip("ip", "netns", "add", name)
-            stack.callback(ip, "ip", "netns", "del", name)
-        a, b = self.names
-        ip("ip", "link", "add", "wire", "netns", a, "type", "veth", "peer", "wire", "netns", b)
-        for name, host in zip(self.names, (HERE, THERE), strict=True):
-            ip("ip", "-n", name, "address", "add", f"{host}/24", "dev", "wire")
-            ip("ip", "-n", name, "link", "set", "wire", "up")
-
-    def shape(self, mbit, burst_bytes):
-        """Hold back what leaves the first one: `tc-tbf(8)`."""
-        words = f"root tbf rate {mbit}mbit burst {burst_bytes} latency 400ms"
-        ip("tc", "-n", self.names[0], "qdisc", "replace", "dev", "wire", *words.split())
-
-    def run(self, stack, side, host, peer=""):
-        """Start a node in a namespace; it ends with the test."""
-        inside = ["ip", "netns", "exec", self.names[side]]
-        process = subprocess.Popen(
-            [*inside, sys.executable, "-c", CHILD, host, str(PORT), peer],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-        stack.enter_context(process)
-        stack.callback(process.kill)
-        assert process.stdout.readline() == "ready\n"
-        return process
+_spec = importlib.util.spec_from_file_location("netns", Path(__file__).with_name("netns.py"))
+netns = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(netns)
 
 
 @pytest.fixture
 def namespaces():
-    if os.name != "posix" or os.geteuid() != 0:
-        pytest.skip("network namespaces are made by root only")
-    if not (shutil.which("ip") and shutil.which("tc")):
-        pytest.skip("iproute2 (ip, tc) is not installed")
     with ExitStack() as stack:
         try:
-            made = Namespaces(stack)
-            made.shape(100, 32_000)
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"namespaces or tbf cannot be used here: {error.stderr.strip()}")
+            made = netns.Namespaces(stack)
+        except netns.Unavailable as error:
+            pytest.skip(str(error))
         yield made
 
 
@@ -109,10 +39,7 @@ def namespaces():
 )
 def test_bandwidth_behind_a_shaper(namespaces, mbit, burst_bytes):
     namespaces.shape(mbit, burst_bytes)
-    with ExitStack() as stack:
-        namespaces.run(stack, 1, THERE)
-        asking = namespaces.run(stack, 0, HERE, f"{THERE}:{PORT}")
-        estimate = json.loads(asking.stdout.readline())
+    estimate = json.loads(namespaces.measure())
     assert estimate["bytes_per_s"] * 8 / 1e6 == pytest.approx(mbit, rel=0.1)
 
 

@@ -147,13 +147,16 @@ def test_version_1(machine):
     ]
 
 
-@pytest.mark.parametrize(("accounted", "used"), [("/web", 3.0), ("/", None), ("/other", None)])
+@pytest.mark.parametrize(
+    ("accounted", "used"),
+    [("/a/web", 3.0), ("/", None), ("/a", None), ("/a/other", None), ("/b/web", None)],
+)
 def test_version_1_accounts_in_a_hierarchy_of_its_own(machine, accounted, used):
-    cpu = machine.mount("cpu", controllers="cpu", path="/web")
+    cpu = machine.mount("cpu", controllers="cpu", path="/a/web")
     usage = machine.mount("cpuacct", controllers="cpuacct", path=accounted)
-    fill(cpu / "web", cpu__cfs_quota_us=100000, cpu__cfs_period_us=100000)
+    fill(cpu / "a" / "web", cpu__cfs_quota_us=100000, cpu__cfs_period_us=100000)
     fill(usage / accounted.strip("/"), cpuacct__usage=3_000_000_000)
-    assert machine.cgroups().cpu() == [CpuQuota(str(cpu / "web"), 1.0, used)]
+    assert machine.cgroups().cpu() == [CpuQuota(str(cpu / "a" / "web"), 1.0, used)]
 
 
 def test_both_versions_side_by_side(machine):
