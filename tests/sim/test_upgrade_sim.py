@@ -15,6 +15,7 @@ from dhtos.core.limits import NODE_TTL_S
 from dhtos.core.predicate import EVERYTHING
 from dhtos.core.schemas import Schemas
 from dhtos.errors import SchemaConflict
+from dhtos.protocol.rows import Row
 from dhtos.sim import standard
 
 BOTH = Schemas(NEW, [OLD])
@@ -356,3 +357,39 @@ def test_three_versions_at_once_and_one_that_nobody_told():
             s.version for s in kinds if s is not unknown
         }
         assert result.coverage.failed_prefixes == (version_prefix(unknown.version),)
+
+
+def rows_of(schema, count):
+    """Machines that run no node, as a gateway of that schema tells of them."""
+    return [
+        Row(f"vm-{n}", {"cores": 1 + n % 64, ("slots" if schema is OLD else "watts"): n})
+        for n in range(count)
+    ]
+
+
+def test_a_gateway_takes_its_rows_along():
+    """The rows of a gateway lie in its own version, and keep their ids."""
+    fleet = Upgrade(20, seed=12).begin()
+    gateway, *others = fleet.nodes
+    fleet.cluster.begin(gateway, lambda e, now: e.hub.rows.advertise(rows_of(OLD, 40), now))
+    fleet.cluster.run_for(30.0)
+    before = {bytes(hit.id) for hit in fleet.ask(others[0], EVERYTHING).hits if hit.gateway}
+    assert len(before) == 40
+    for node in (others[0], gateway):
+        fleet.cluster.wait([fleet.move(node)])
+        fleet.cluster.run_for(5.0)
+    fleet.cluster.begin(
+        gateway, lambda e, now: e.hub.rows.advertise(rows_of(NEW, 40), now, seq=1000)
+    )
+    fleet.cluster.run_for(40.0)
+    asker = others[0]
+    result = fleet.ask(asker, EVERYTHING)
+    found = {bytes(hit.id): hit for hit in result.hits}
+    assert result.coverage.complete, result.coverage
+    assert set(found) == before | {node.id for node in fleet.nodes}
+    assert {found[node_id].schema.version for node_id in before} == {1}
+    assert fleet.ask(asker, at_least(BOTH, "watts", 0), count_only=True).matches == 42
+    fleet.cluster.run_for(200.0)
+    assert fleet.ask(asker, EVERYTHING).matches == 60
+    assert counted(fleet) == {}
+    fleet.cluster.check()
