@@ -55,7 +55,7 @@ from dhtos.protocol.operation import MemberGone, Operation
 from dhtos.protocol.rows import Rows
 from dhtos.protocol.rpc import Core
 from dhtos.protocol.summaries import Summaries
-from dhtos.protocol.union import Union, Wish
+from dhtos.protocol.union import Union, Wish, unite
 from dhtos.protocol.versions import Versions
 from dhtos.protocol.walk import Walk
 
@@ -97,7 +97,7 @@ class Hub:
         self._running = False
         self._merge: Walk | None = None
         self._join: Operation[int] | None = None
-        self._unions: list[Union] = []
+        self.unions: list[Union] = []  # questions to several schema versions that run
         self._pending: list[tuple[Operation[Any], Callable[[float], None]]] = []
         self._expired = self._reseeded = -inf
         self.versions = Versions(self)
@@ -203,9 +203,7 @@ class Hub:
         check_verify(verify)
         if len(self.schemas) > 1 or not self.settled:
             wish = Wish(predicate, limit, order, strict, count_only, verify, explain)
-            union = Union(self, wish, now, cursor=cursor)
-            self._unions.append(union)
-            return union.operation
+            return unite(self, wish, now, cursor)
         wire = msgspec.msgpack.encode(predicate.to_wire())
         try:
             bound = self.answering.bound(wire)
@@ -310,9 +308,9 @@ class Hub:
         """Run what waited for operations that have ended; called once per datagram or tick."""
         for seat in list(self.rows.seats.hubs.values()):
             seat.proceed(now)
-        for union in self._unions:
+        for union in self.unions:
             union.proceed(now)
-        self._unions = [union for union in self._unions if not union.operation.done]
+        self.unions = [union for union in self.unions if not union.operation.done]
         while self._pending:
             ended = [entry for entry in self._pending if entry[0].done]
             if not ended:

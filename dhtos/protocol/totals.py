@@ -15,6 +15,7 @@ from dhtos.protocol.aggregate import Measure
 from dhtos.protocol.answer import Question
 from dhtos.protocol.frontier import FindResult, check_verify
 from dhtos.protocol.operation import Operation
+from dhtos.protocol.union import Wish, unite
 from dhtos.protocol.walk import Walk
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ def aggregate(
     UsageError for a predicate that other nodes would refuse to read.
     """
     check_verify(verify)
+    if len(hub.schemas) > 1:
+        wish = Wish(predicate, strict=strict, count_only=True, verify=verify, measure=measure)
+        return unite(hub, wish, now)
     wire, bound = bind(hub, predicate)
     question = Question(wire, bound, 0, None, strict, True, verify, measure)
     return Walk(hub, question, now).operation
@@ -44,8 +48,8 @@ def aggregate(
 def bind(hub: "Hub", predicate: Predicate) -> tuple[bytes, Bound]:
     """A predicate as it travels and as it is evaluated; raises UsageError if others refuse it.
 
-    Only machines of the own schema version are asked. Where others live, the coverage names their
-    subtree as one that could not be.
+    For questions to machines of the own schema version. Where others live, the coverage names their
+    subtree as one that could not be asked.
     """
     translated = hub.schemas.translated(predicate, hub.schema)
     if translated is None:

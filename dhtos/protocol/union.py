@@ -26,6 +26,7 @@ from dhtos.core.limits import CURSOR_BYTES_MAX
 from dhtos.core.predicate import Box, Exists, Predicate
 from dhtos.core.schema import SCHEMA_VERSION_MAX, Schema
 from dhtos.errors import MalformedMessage, UsageError
+from dhtos.protocol.aggregate import Measure
 from dhtos.protocol.answer import Item, Order, Question, order_value
 from dhtos.protocol.explain import Trace
 from dhtos.protocol.frontier import FindResult, read_cursor
@@ -50,6 +51,7 @@ class Wish:
     count_only: bool = False
     verify: int = 1
     explain: bool = False
+    measure: Measure | None = None
 
     @property
     def by_turns(self) -> bool:
@@ -80,7 +82,16 @@ class Wish:
             order = None if place is None else (place, self.order[1])
         late = self.order is not None and order is None
         limit = 0 if late else self.limit
-        return Question(wire, bound, limit, order, self.strict, self.count_only, self.verify)
+        select = None if self.measure is None else self._measured(hub, schema)
+        return Question(
+            wire, bound, limit, order, self.strict, self.count_only, self.verify, select
+        )
+
+    def _measured(self, hub: "Hub", schema: Schema) -> Measure | None:
+        """What to sum of machines of one schema; None where they do not have the attribute."""
+        assert self.measure is not None
+        place = hub.schemas.place(self.measure.attribute, schema)
+        return None if place is None else replace(self.measure, attribute=place)
 
 
 class _Part:
@@ -309,7 +320,11 @@ class Union:
         matches = sum(result.matches for result in results) - len(self._twice)
         steps = sorted((s for r in results for s in r.steps), key=lambda step: step.start_s)
         coverage = self._coverage(results)
-        self.operation.finish(FindResult(tuple(hits), coverage, matches, cursor, tuple(steps)))
+        told = [result.partial for result in results if result.partial is not None]
+        partial = None if self.wish.measure is None else self.wish.measure.merged(told)
+        self.operation.finish(
+            FindResult(tuple(hits), coverage, matches, cursor, tuple(steps), partial)
+        )
 
     def _page(self) -> tuple[list[Hit], bytes | None]:
         """The hits of this page, and where the next one begins."""
@@ -358,6 +373,13 @@ class Union:
             pruned=sum(one.pruned for one in told),
             verified=min((one.verified for one in told), default=self.wish.verify),
         )
+
+
+def unite(hub: "Hub", wish: Wish, now: float, cursor: bytes | None = None) -> Operation[FindResult]:
+    """Ask machines of all versions that are known; the hub drives what comes of it."""
+    union = Union(hub, wish, now, cursor=cursor)
+    hub.unions.append(union)
+    return union.operation
 
 
 def _nobody(schema: Schema) -> Question:

@@ -15,7 +15,9 @@ from dhtos.core.limits import NODE_TTL_S
 from dhtos.core.predicate import EVERYTHING
 from dhtos.core.schemas import Schemas
 from dhtos.errors import SchemaConflict
+from dhtos.protocol.aggregate import Measure
 from dhtos.protocol.rows import Row
+from dhtos.protocol.totals import aggregate
 from dhtos.sim import standard
 
 BOTH = Schemas(NEW, [OLD])
@@ -143,6 +145,20 @@ def test_a_count_is_that_of_both(half):
         result = half.ask(asker, predicate, count_only=True)
         assert result.matches == len(half.truth(asker, predicate))
         assert (result.hits, result.coverage.complete) == ((), True)
+
+
+@pytest.mark.parametrize("name", ["cores", "watts", "slots"])
+def test_a_sum_is_that_of_both(half, name):
+    asker = half.at(1)[0]
+    measure = Measure(BOTH.vocabulary.index(name), (10, 100))
+    operation = half.cluster.begin(asker, lambda e, now: aggregate(e.hub, EVERYTHING, measure, now))
+    half.cluster.wait([operation])
+    said = [n.engine.hub.own.attributes(n.engine.hub.schema).get(name) for n in half.up()]
+    values = [value for value in said if value is not None]
+    result = operation.result()
+    assert (result.matches, result.coverage.complete) == (48, True)
+    assert (result.partial.sum, result.partial.present) == (sum(values), len(values))
+    assert result.partial.counts[0] == sum(value < 10 for value in values)
 
 
 @pytest.mark.parametrize("limit", [1, 7, 30])

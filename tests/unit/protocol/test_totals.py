@@ -36,6 +36,7 @@ from dhtos.errors import NoPeers, UsageError
 from dhtos.protocol.aggregate import Measure, Partial
 from dhtos.protocol.answer import COUNT_ONLY, answer
 from dhtos.protocol.operation import Operation
+from dhtos.protocol.sample import sample
 from dhtos.protocol.select import read_select, select_to_wire
 from dhtos.protocol.totals import aggregate
 from dhtos.protocol.wire import encode_request
@@ -200,14 +201,18 @@ def test_what_others_would_refuse_is_refused_at_once() -> None:
         ask(client()).result()
 
 
-def test_what_only_another_schema_version_has_is_no_question_of_ours() -> None:
+def test_what_only_another_schema_version_has_is_asked_there_or_refused() -> None:
     lone = client(GATE)
     other = Schema("machine", 1, (Attribute("quux", "number", "static", Linear(0, 1)),))
     lone.hub.schemas = Schemas(SCHEMA, [other])
     quux = lone.hub.schemas.vocabulary.index("quux")
+    predicate = Predicate((Box((Range(quux, 1, float("inf")),)),))
     with pytest.raises(UsageError, match="another schema version can match; use find"):
-        ask(lone, Predicate((Box((Range(quux, 1, float("inf")),)),)))
+        sample(lone.hub, predicate, 3, lone.now)
     assert lone.sent() == []
+    ask(lone, predicate)
+    (asked,) = asks(lone)
+    assert asked.args[8][:5] == other.mark, "a sum is asked of the others"
 
 
 def test_one_group_is_summed_without_a_call() -> None:

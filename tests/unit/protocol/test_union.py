@@ -27,8 +27,10 @@ from dhtos.core.scale import Linear
 from dhtos.core.schema import Attribute, Schema
 from dhtos.core.schemas import Schemas
 from dhtos.errors import Closed, NoPeers, SchemaConflict, UsageError
+from dhtos.protocol.aggregate import Measure, Partial
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.operation import Operation
+from dhtos.protocol.totals import aggregate
 
 OTHER = Schema(
     "machine",
@@ -246,6 +248,33 @@ def test_an_order_is_asked_under_its_place_in_each_version() -> None:
     assert numbers(again.result()) == [101, 100]
 
 
+# --- figures --------------------------------------------------------------------------------------
+
+
+def test_a_sum_is_that_of_all_versions_that_have_the_attribute() -> None:
+    one = member(OTHER)
+    index = WORDS.vocabulary.index("cores")
+    operation = aggregate(one.hub, ALL, Measure(index, (4, 101)), one.now)
+    (asked,) = asks(one)
+    assert msgspec.msgpack.decode(asked.args[9]) == [1, 1, [4, 101]]
+    parts = bundled([[THERE.first, 3, b"cookie!!", [THERE.to_wire()], 4, None, 0], [], [
+        406, 100, 103, [0, 1, 3],
+    ]])  # fmt: skip
+    one.reply(asked, parts[0])
+    result = operation.result()
+    assert (result.matches, result.coverage.complete, result.hits) == (9, True, ())
+    assert result.partial == Partial(406 + 5 * 4, 4, 103, (0, 6, 3))
+
+
+def test_a_version_without_the_attribute_has_no_part_in_a_sum() -> None:
+    one = member(OTHER)
+    operation = aggregate(one.hub, ALL, Measure(WORDS.vocabulary.index("mem")), one.now)
+    (asked,) = asks(one)
+    answers(one, asked, THERE, matches=4, by=9)
+    result = operation.result()
+    assert (result.matches, result.partial) == (9, Partial(15 * GIB, GIB, 5 * GIB, (5,)))
+
+
 # --- a machine that moves -------------------------------------------------------------------------
 
 
@@ -335,7 +364,7 @@ def test_cancelling_leaves_nothing() -> None:
     answers(one, asked, THERE, *OTHERS)
     assert one.core.counters["replies_unasked"] == 1
     assert len(one.core.calls) == 0
-    assert one.hub._unions == []
+    assert one.hub.unions == []
 
 
 @pytest.mark.parametrize(
