@@ -15,6 +15,7 @@ from random import Random
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
+from dhtos.core.coordinate import Coordinate
 from dhtos.core.hit import Hit
 from dhtos.core.ids import NodeId
 from dhtos.core.limits import VALUE_TTL_S
@@ -22,11 +23,12 @@ from dhtos.core.predicate import EVERYTHING
 from dhtos.core.schema import Value
 from dhtos.errors import Closed
 from dhtos.node import node as asynchronous
+from dhtos.node.asking import Query
+from dhtos.node.bandwidth import AGE_S_MAX, Bandwidth, Peer
 from dhtos.node.config import Config
 from dhtos.node.figures import Aggregate, Histogram
 from dhtos.node.find import Count, FindOptions
 from dhtos.node.find import Find as AsyncFind
-from dhtos.node.node import Query
 from dhtos.node.sampler import Sampler
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.put import PutResult
@@ -267,6 +269,15 @@ class Node:
     def get(self, key: str | bytes) -> StoredValue:
         """The newest value under a name; raises KeyNotFound."""
         return self._run(lambda: self._node.get(key))
+
+    @property
+    def coordinate(self) -> Coordinate:
+        """Where this node is in the network, in seconds, and how sure it is of that."""
+        return self._node.coordinate
+
+    def bandwidth(self, peer: Peer, *, max_age_s: float = AGE_S_MAX) -> Bandwidth:
+        """What the path to a peer carries, in bytes a second; sends up to 4 MB to find out."""
+        return self._run(lambda: self._node.bandwidth(peer, max_age_s=max_age_s))
 
     def members(self) -> tuple[Hit, ...]:
         """The records of the own group, as this node believes them now."""

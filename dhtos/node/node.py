@@ -10,38 +10,25 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from random import Random, SystemRandom
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Self
 
-from dhtos.core.hit import Hit
-from dhtos.core.ids import Endpoint, NodeId, digest
-from dhtos.core.limits import VALUE_TTL_S
-from dhtos.core.predicate import EVERYTHING, Predicate
+from dhtos.core.ids import Endpoint, NodeId
 from dhtos.core.schema import Schema, Value
 from dhtos.errors import Closed, ConfigError, NoPeers, Unreachable, UsageError
 from dhtos.node.address import learn, resolve
 from dhtos.node.advert import Advert
+from dhtos.node.asking import Asking
 from dhtos.node.background import Background
+from dhtos.node.bandwidth import Meter
 from dhtos.node.config import Config, format_endpoint
-from dhtos.node.figures import Aggregate, Histogram
-from dhtos.node.find import Count, Find, FindOptions
 from dhtos.node.gateway import GatewayFile
 from dhtos.node.keeper import Keeper
-from dhtos.node.known import coordinate_of, gateways, socket_figures
+from dhtos.node.known import gateways
 from dhtos.node.sampler import Sampler, is_news
-from dhtos.protocol.aggregate import Measure, check_edges, default_edges, measured
 from dhtos.protocol.engine import Engine
-from dhtos.protocol.frontier import FindResult, check_verify
-from dhtos.protocol.hub import Hub
-from dhtos.protocol.operation import Operation
-from dhtos.protocol.put import PutResult
 from dhtos.protocol.rows import Row
-from dhtos.protocol.sample import check_size, sample
-from dhtos.protocol.store import StoredValue
-from dhtos.protocol.totals import aggregate
-from dhtos.query import Expr, parse
 from dhtos.transport.driver import Driver, clock_of
 from dhtos.transport.udp import UdpSocket
 
@@ -50,10 +37,8 @@ if TYPE_CHECKING:
 
 UPKEEP_INTERVAL_S = 60.0
 
-Query = str | Expr | Predicate
 
-
-class Node:
+class Node(Asking):
     """One member of the fleet, or with `client=True` one that only asks.
 
     >>> import asyncio, dhtos
@@ -91,7 +76,6 @@ class Node:
         self._driver: Driver | None = None
         self._control: ControlServer | None = None
         self._seeds: list[Endpoint] = []
-        self._put_seq = 0
         self._background = Background()
         self._closed = False
 
@@ -127,6 +111,7 @@ class Node:
             config=config.engine_config(),
         )
         self._driver = Driver(self._engine, sock, loop, clock)
+        self._meter = Meter(self._engine, self._driver)
         self._seeds = await resolve(config.seeds, sock)
         if config.client and not self._seeds and not stored:
             raise ConfigError("a client must know somebody to ask: give it a seed")
@@ -203,6 +188,7 @@ class Node:
             if self._control is not None:
                 await self._control.aclose()
             await self._background.aclose()
+            await asyncio.to_thread(self._sampler.close)
             if self._engine is not None:
                 await self._kept.save(self._engine)
         finally:
@@ -306,163 +292,10 @@ class Node:
         self._publish(advert, eager=True)
         await self.joined()
 
-    # --- asking ---------------------------------------------------------------------------------
-
-    def find(
-        self,
-        query: Query = EVERYTHING,
-        *,
-        limit: int = 0,
-        order_by: str | None = None,
-        descending: bool = False,
-        strict: bool = False,
-        verify: int = 1,
-        explain: bool = False,
-        cursor: bytes | None = None,
-    ) -> Find:
-        """The machines that match, as they are found: `async for hit in node.find(...)`.
-
-        `limit=0` is no limit, `cursor` continues an earlier result, `strict` distrusts young
-        summaries, `verify` asks so many members about every subtree, `explain` keeps the steps of
-        the walk. Leaving the loop early frees the query. Raises PredicateError and UsageError at
-        once.
-        """
-        if type(limit) is not int or limit < 0:
-            raise UsageError(f"limit must be 0 (none) or more, got {limit!r}")
-        check_verify(verify)
-        predicate = self.predicate(query)
-        order = None if order_by is None else (self.config.vocabulary.index(order_by), descending)
-        hub, driver = self.engine.hub, self.driver
-
-        def ask() -> Operation[FindResult]:
-            return hub.find(
-                predicate,
-                driver.clock(),
-                limit=limit,
-                order=order,
-                strict=strict,
-                verify=verify,
-                explain=explain,
-                cursor=cursor,
-            )
-
-        return Find(driver, self.joined, ask)
-
-    async def find_all(
-        self, query: Query = EVERYTHING, **options: Unpack[FindOptions]
-    ) -> FindResult:
-        """The whole answer of `find`: `.hits`, `.coverage`, `.matches` and `.cursor`."""
-        return await self.find(query, **options).finish()
-
-    async def count(
-        self, query: Query = EVERYTHING, *, strict: bool = False, verify: int = 1
-    ) -> Count:
-        """How many machines match: a number that carries its `coverage`."""
-        predicate = self.predicate(query)
-        check_verify(verify)
-        result = await self._answer(
-            lambda hub, now: hub.find(predicate, now, count_only=True, strict=strict, verify=verify)
-        )
-        return Count(result.matches, result.coverage)
-
-    async def sum(
-        self, attribute: str, query: Query = EVERYTHING, *, strict: bool = False, verify: int = 1
-    ) -> Aggregate:
-        """Sum, mean, minimum and maximum of a number attribute over all matches.
-
-        Exact where `coverage.complete`. Raises UsageError for an attribute that is no number.
-        """
-        measure = Measure(measured(self.schema, attribute))
-        result = await self._aggregate(query, measure, strict=strict, verify=verify)
-        return Aggregate.of(attribute, result)
-
-    async def histogram(
-        self,
-        attribute: str,
-        query: Query = EVERYTHING,
-        *,
-        edges: Sequence[float] | None = None,
-        strict: bool = False,
-        verify: int = 1,
-    ) -> Histogram:
-        """How many matches lie below the first edge, between any two, and from the last one on.
-
-        Without `edges` they cut the scale of the attribute into sixteen equal steps. Exact where
-        `coverage.complete`. Raises UsageError for an attribute that is no number, or edges that
-        do not rise.
-        """
-        index = measured(self.schema, attribute)
-        if edges is None:
-            edges = default_edges(self.schema.attributes[index])
-        measure = Measure(index, check_edges(edges))
-        result = await self._aggregate(query, measure, strict=strict, verify=verify)
-        return Histogram.of(attribute, measure.edges, result)
-
-    async def _aggregate(
-        self, query: Query, measure: Measure, *, strict: bool, verify: int
-    ) -> FindResult:
-        predicate = self.predicate(query)
-        check_verify(verify)
-        return await self._answer(
-            lambda hub, now: aggregate(hub, predicate, measure, now, strict=strict, verify=verify)
-        )
-
-    async def sample(
-        self, k: int, query: Query = EVERYTHING, *, strict: bool = False
-    ) -> FindResult:
-        """`k` machines drawn at random from all matches, or all of them where there are no more.
-
-        Even and without a call within one group. Beyond, a few groups are asked, in about twice
-        the calls of `find` with that limit, and each match has the same chance up to what
-        summaries misjudge; machines of one group come together more often than apart. There is
-        no cursor: sample again. Raises UsageError unless k is 1..256.
-        """
-        predicate = self.predicate(query)
-        check_size(k)
-        return await self._answer(lambda hub, now: sample(hub, predicate, k, now, strict=strict))
-
-    async def _answer(self, begin: Callable[[Hub, float], Operation[FindResult]]) -> FindResult:
-        await self.joined()
-        return await self.driver.wait(begin(self.engine.hub, self.driver.clock()))
-
-    async def put(
-        self,
-        key: str | bytes,
-        value: str | bytes | float | bool,
-        *,
-        ttl_s: float = VALUE_TTL_S,
-        seq: int | None = None,
-    ) -> PutResult:
-        """Store a value under a name on the k closest nodes; a stock peer can read it too.
-
-        `seq` orders versions; by default the wall clock in milliseconds does. Raises
-        ValueTooLarge, Conflict when a newer version exists, Unreachable when nobody took it.
-        """
-        if seq is None:
-            seq = self._put_seq = max(int(self._wall_clock() * 1000), self._put_seq + 1)
-        now = self.driver.clock()
-        operation = self.engine.base.put(digest(key), value, now, ttl_s=ttl_s, seq=seq)
-        return await self.driver.wait(operation)
-
-    async def get(self, key: str | bytes) -> StoredValue:
-        """The newest value under a name; raises KeyNotFound."""
-        driver = self.driver
-        return await driver.wait(self.engine.base.get(digest(key), driver.clock()))
-
-    def members(self) -> tuple[Hit, ...]:
-        """The records of the own group, as this node believes them now; asks nobody."""
-        now, hub = self.driver.clock(), self.engine.hub
-        return tuple(hub.hit(m.record, max(now - m.born, 0.0)) for m in hub.members())
-
     def stats(self) -> Mapping[str, float]:
         """Counters and sizes of this node; asks nobody."""
-        figures = {**self.engine.stats(), **socket_figures(self.driver.socket)}
-        return figures | {f"probe_failed_{k}": v for k, v in self._sampler.counters.items()}
-
-    def predicate(self, query: Query) -> Predicate:
-        """The normal form of a query; raises PredicateError."""
-        where = partial(coordinate_of, self.engine.hub)
-        return parse(query, self.config.vocabulary, coordinate_of=where)
+        failed = {f"probe_failed_{k}": v for k, v in self._sampler.counters.items()}
+        return {**super().stats(), **failed}
 
     # --- inside ---------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import pytest
 
 import dhtos
 from dhtos import F, GiB
+from dhtos.core.ids import NodeId
 from dhtos.core.schema import default_schema
 from dhtos.errors import (
     Closed,
@@ -159,6 +160,27 @@ def test_a_sample_is_of_matches_and_each_comes_once(run):
                 assert len({hit.id for hit in everybody.hits}) == 10
                 assert everybody.coverage.complete
                 assert (await node.sample(3, "cores > 9999")).hits == ()
+
+    run(main)
+
+
+def test_the_bandwidth_to_a_hit_is_measured_once_and_then_known(run):
+    async def main():
+        async with dhtos.Node(config()) as first, dhtos.Node(config(first)) as second:
+            await second.advertise(cores=4)
+            (hit,) = (await second.find_all(F.cores >= 1)).hits
+            measured = await first.bandwidth(hit)
+            assert measured.bytes_per_s > 0
+            sent = first.stats()["requests_out"]
+            again = await first.bandwidth(hit)
+            assert (again.bytes_per_s, again.trains) == (measured.bytes_per_s, measured.trains)
+            assert first.stats()["requests_out"] - sent < measured.trains  # from memory
+            with pytest.raises(UsageError, match="numeric address"):
+                await first.bandwidth("nowhere:1")
+            with pytest.raises(UsageError, match="max_age_s must be 0 or more"):
+                await first.bandwidth(hit, max_age_s=-1)
+            with pytest.raises(UsageError, match="no member"):
+                await first.bandwidth(NodeId(b"x" * 20))
 
     run(main)
 

@@ -34,8 +34,8 @@ def dhtos_threads():
 def test_the_methods_are_those_of_the_node():
     """By design `aclose` is `close`, and the parts of the running node stay inside."""
     inside = {"aclose", "engine", "driver", "advert", "predicate"}
-    names = {name for name in vars(dhtos.Node) if not name.startswith("_")} - inside
-    assert {name for name in vars(dhtos.sync.Node) if not name.startswith("_")} == names | {"close"}
+    names = {name for name in dir(dhtos.Node) if not name.startswith("_")} - inside
+    assert {name for name in dir(dhtos.sync.Node) if not name.startswith("_")} == names | {"close"}
     for name in names:
         own, other = getattr(dhtos.sync.Node, name), getattr(dhtos.Node, name)
         if inspect.isfunction(own):
@@ -55,6 +55,8 @@ def test_the_answers_are_the_same(pair):
     assert {hit.id for hit in second.sample(5, "cores >= 1").hits} == {first.id, second.id}
     assert [hit.id for hit in first.find("cores == 4")] == [second.id]
     assert len(first.members()) == 2
+    assert first.bandwidth(second.endpoint).bytes_per_s > 0
+    assert len(first.coordinate.position) == 5
     assert first.stats()["group_members"] == 2
     assert first.put("key", b"value").stored_on == 2
     assert second.get("key").value == b"value"

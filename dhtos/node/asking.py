@@ -1,0 +1,239 @@
+"""What a running node may be asked: machines, figures, values, paths. `Node` adds the life.
+
+This module must not know how a node starts or ends.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Unpack
+
+from dhtos.core.coordinate import Coordinate
+from dhtos.core.hit import Hit
+from dhtos.core.ids import digest
+from dhtos.core.limits import VALUE_TTL_S
+from dhtos.core.predicate import EVERYTHING, Predicate
+from dhtos.core.schema import Schema
+from dhtos.errors import Closed, UsageError
+from dhtos.node.bandwidth import AGE_S_MAX, Bandwidth, Meter, Peer
+from dhtos.node.config import Config
+from dhtos.node.figures import Aggregate, Histogram
+from dhtos.node.find import Count, Find, FindOptions
+from dhtos.node.known import coordinate_of, socket_figures
+from dhtos.protocol.aggregate import Measure, check_edges, default_edges, measured
+from dhtos.protocol.engine import Engine
+from dhtos.protocol.frontier import FindResult, check_verify
+from dhtos.protocol.hub import Hub
+from dhtos.protocol.operation import Operation
+from dhtos.protocol.put import PutResult
+from dhtos.protocol.sample import check_size, sample
+from dhtos.protocol.store import StoredValue
+from dhtos.protocol.totals import aggregate
+from dhtos.query import Expr, parse
+from dhtos.transport.driver import Driver
+
+Query = str | Expr | Predicate
+
+
+class Asking(ABC):
+    """The questions of a node."""
+
+    config: Config
+    schema: Schema
+    _wall_clock: Callable[[], float]
+    _put_seq = 0
+    _meter: Meter | None = None
+
+    @property
+    @abstractmethod
+    def engine(self) -> Engine:
+        """The engine of the started node; raises Closed before the start."""
+
+    @property
+    @abstractmethod
+    def driver(self) -> Driver:
+        """The driver of the running node; raises Closed before the start and after the end."""
+
+    @abstractmethod
+    async def joined(self) -> None:
+        """Wait for the place in the hub, which a client has not; raises SchemaConflict."""
+
+    # --- machines -------------------------------------------------------------------------------
+
+    def find(
+        self,
+        query: Query = EVERYTHING,
+        *,
+        limit: int = 0,
+        order_by: str | None = None,
+        descending: bool = False,
+        strict: bool = False,
+        verify: int = 1,
+        explain: bool = False,
+        cursor: bytes | None = None,
+    ) -> Find:
+        """The machines that match, as they are found: `async for hit in node.find(...)`.
+
+        `limit=0` is no limit, `cursor` continues an earlier result, `strict` distrusts young
+        summaries, `verify` asks so many members about every subtree, `explain` keeps the steps of
+        the walk. Leaving the loop early frees the query. Raises PredicateError and UsageError at
+        once.
+        """
+        if type(limit) is not int or limit < 0:
+            raise UsageError(f"limit must be 0 (none) or more, got {limit!r}")
+        check_verify(verify)
+        predicate = self.predicate(query)
+        order = None if order_by is None else (self.config.vocabulary.index(order_by), descending)
+        hub, driver = self.engine.hub, self.driver
+
+        def ask() -> Operation[FindResult]:
+            return hub.find(
+                predicate,
+                driver.clock(),
+                limit=limit,
+                order=order,
+                strict=strict,
+                verify=verify,
+                explain=explain,
+                cursor=cursor,
+            )
+
+        return Find(driver, self.joined, ask)
+
+    async def find_all(
+        self, query: Query = EVERYTHING, **options: Unpack[FindOptions]
+    ) -> FindResult:
+        """The whole answer of `find`: `.hits`, `.coverage`, `.matches` and `.cursor`."""
+        return await self.find(query, **options).finish()
+
+    async def count(
+        self, query: Query = EVERYTHING, *, strict: bool = False, verify: int = 1
+    ) -> Count:
+        """How many machines match: a number that carries its `coverage`."""
+        predicate = self.predicate(query)
+        check_verify(verify)
+        result = await self._answer(
+            lambda hub, now: hub.find(predicate, now, count_only=True, strict=strict, verify=verify)
+        )
+        return Count(result.matches, result.coverage)
+
+    # --- figures --------------------------------------------------------------------------------
+
+    async def sum(
+        self, attribute: str, query: Query = EVERYTHING, *, strict: bool = False, verify: int = 1
+    ) -> Aggregate:
+        """Sum, mean, minimum and maximum of a number attribute over all matches.
+
+        Exact where `coverage.complete`. Raises UsageError for an attribute that is no number.
+        """
+        measure = Measure(measured(self.schema, attribute))
+        result = await self._aggregate(query, measure, strict=strict, verify=verify)
+        return Aggregate.of(attribute, result)
+
+    async def histogram(
+        self,
+        attribute: str,
+        query: Query = EVERYTHING,
+        *,
+        edges: Sequence[float] | None = None,
+        strict: bool = False,
+        verify: int = 1,
+    ) -> Histogram:
+        """How many matches lie below the first edge, between any two, and from the last one on.
+
+        Without `edges` they cut the scale of the attribute into sixteen equal steps. Exact where
+        `coverage.complete`. Raises UsageError for an attribute that is no number, or edges that
+        do not rise.
+        """
+        index = measured(self.schema, attribute)
+        if edges is None:
+            edges = default_edges(self.schema.attributes[index])
+        measure = Measure(index, check_edges(edges))
+        result = await self._aggregate(query, measure, strict=strict, verify=verify)
+        return Histogram.of(attribute, measure.edges, result)
+
+    async def _aggregate(
+        self, query: Query, measure: Measure, *, strict: bool, verify: int
+    ) -> FindResult:
+        predicate = self.predicate(query)
+        check_verify(verify)
+        return await self._answer(
+            lambda hub, now: aggregate(hub, predicate, measure, now, strict=strict, verify=verify)
+        )
+
+    async def sample(
+        self, k: int, query: Query = EVERYTHING, *, strict: bool = False
+    ) -> FindResult:
+        """`k` machines drawn at random from all matches, or all of them where there are no more.
+
+        Even and without a call within one group. Beyond, a few groups are asked, in about twice
+        the calls of `find` with that limit, and each match has the same chance up to what
+        summaries misjudge; machines of one group come together more often than apart. There is
+        no cursor: sample again. Raises UsageError unless k is 1..256.
+        """
+        predicate = self.predicate(query)
+        check_size(k)
+        return await self._answer(lambda hub, now: sample(hub, predicate, k, now, strict=strict))
+
+    async def _answer(self, begin: Callable[[Hub, float], Operation[FindResult]]) -> FindResult:
+        await self.joined()
+        return await self.driver.wait(begin(self.engine.hub, self.driver.clock()))
+
+    # --- values ---------------------------------------------------------------------------------
+
+    async def put(
+        self,
+        key: str | bytes,
+        value: str | bytes | float | bool,
+        *,
+        ttl_s: float = VALUE_TTL_S,
+        seq: int | None = None,
+    ) -> PutResult:
+        """Store a value under a name on the k closest nodes; a stock peer can read it too.
+
+        `seq` orders versions; by default the wall clock in milliseconds does. Raises
+        ValueTooLarge, Conflict when a newer version exists, Unreachable when nobody took it.
+        """
+        if seq is None:
+            seq = self._put_seq = max(int(self._wall_clock() * 1000), self._put_seq + 1)
+        now = self.driver.clock()
+        operation = self.engine.base.put(digest(key), value, now, ttl_s=ttl_s, seq=seq)
+        return await self.driver.wait(operation)
+
+    async def get(self, key: str | bytes) -> StoredValue:
+        """The newest value under a name; raises KeyNotFound."""
+        driver = self.driver
+        return await driver.wait(self.engine.base.get(digest(key), driver.clock()))
+
+    # --- paths and views ------------------------------------------------------------------------
+
+    @property
+    def coordinate(self) -> Coordinate:
+        """Where this node is in the network, in seconds, and how sure it is of that."""
+        return self.engine.hub.coordinate
+
+    async def bandwidth(self, peer: Peer, *, max_age_s: float = AGE_S_MAX) -> Bandwidth:
+        """What the path to a peer carries, in bytes a second; sends up to 4 MB to find out.
+
+        The peer is a hit, the id of a member of the own group, or `host:port`. An estimate of at
+        most `max_age_s` is returned as it is; 0 always measures, and one path is measured at a
+        time. Raises Unreachable where the peer does not answer, UsageError where the hourly
+        budget is used up, or for somebody who cannot be measured.
+        """
+        if self._meter is None:
+            raise Closed("the node has not started: use `async with` or await start()")
+        return await self._meter.bandwidth(peer, max_age_s=max_age_s)
+
+    def members(self) -> tuple[Hit, ...]:
+        """The records of the own group, as this node believes them now; asks nobody."""
+        now, hub = self.driver.clock(), self.engine.hub
+        return tuple(hub.hit(m.record, max(now - m.born, 0.0)) for m in hub.members())
+
+    def stats(self) -> Mapping[str, float]:
+        """Counters and sizes of this node; asks nobody."""
+        return {**self.engine.stats(), **socket_figures(self.driver.socket)}
+
+    def predicate(self, query: Query) -> Predicate:
+        """The normal form of a query; raises PredicateError."""
+        where = partial(coordinate_of, self.engine.hub)
+        return parse(query, self.config.vocabulary, coordinate_of=where)
