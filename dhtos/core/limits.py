@@ -50,6 +50,7 @@ GREETING_INTERVAL_S = 10.0  # one requester is pinged once in this time
 GREETINGS_MAX = 4096  # requesters remembered for that
 CONTACT_FRESH_S = 900.0  # heard within this time: not pinged when its place is wanted
 SEEDS_MAX = 64  # addresses one join may ping
+SEED_ROUNDS = 3  # times they are pinged where none answers, each for a second
 UPKEEP_INTERVAL_S = 60.0  # how often a node looks for what is due for refresh or republication
 
 # --- hub ----------------------------------------------------------------------------------------

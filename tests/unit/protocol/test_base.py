@@ -18,6 +18,7 @@ from dhtos.core.limits import (
     OPERATION_DEADLINE_S,
     REFRESH_INTERVAL_S,
     REPUBLISH_INTERVAL_S,
+    SEED_ROUNDS,
     UPKEEP_INTERVAL_S,
     VALUE_BYTES_MAX,
     VALUE_TTL_S,
@@ -369,6 +370,28 @@ class TestBootstrap:
             net.run(node.bootstrap([STRANGER], 0.0))
         with pytest.raises(NoPeers, match="none given"):
             net.run(node.bootstrap([], 0.0))
+
+    def test_seeds_that_are_silent_are_pinged_again(self):
+        net = Net(1)
+        (seed,) = net.endpoints
+        net.dead = {seed}
+        node = net.add()
+        operation = node.bootstrap([seed], net.now)
+        net.pass_time(1.5)  # the first ping, and the same once more, are lost
+        assert not operation.done
+        net.dead = set()  # it was starting, or busy
+        assert net.run(operation) == 1
+
+    def test_seeds_that_stay_silent_are_given_up(self):
+        net = Net()
+        node = net.add()
+        operation = node.bootstrap([STRANGER], net.now)
+        net.pass_time(SEED_ROUNDS - 0.1)
+        assert not operation.done
+        net.pass_time(0.2)
+        assert isinstance(operation.error, NoPeers)
+        assert node.core.counters["requests_out"] == SEED_ROUNDS
+        assert len(node.core.calls) == 0
 
     def test_one_living_seed_is_enough(self):
         net = Net(3)
