@@ -227,6 +227,10 @@ class Node:
         """How many machines match: a number that carries its `coverage`."""
         return self._run(lambda: self._node.count(query, strict=strict, verify=verify))
 
+    def closest(self, k: int = 5, query: Query = EVERYTHING, *, probes: int = 8) -> list[Hit]:
+        """The `k` machines nearest to this node among those that match, nearest first."""
+        return self._run(lambda: self._node.closest(k, query, probes=probes))
+
     def sum(
         self, attribute: str, query: Query = EVERYTHING, *, strict: bool = False, verify: int = 1
     ) -> Aggregate:

@@ -57,7 +57,11 @@ def with_asker(options: Plain, work: Callable[[Asker], Awaitable[T]]) -> T:
 @click.command()
 @click.argument("predicate", default="true")
 @click.option("--limit", default=0, type=click.IntRange(0), help="Stop at so many; 0 is no limit.")
-@click.option("--order-by", metavar="NAME", help="Smallest first; -NAME for largest first.")
+@click.option(
+    "--order-by",
+    metavar="NAME",
+    help="Smallest first; -NAME for largest first; rtt(self) for the nearest first.",
+)
 @click.option("--columns", help="Attributes to show, as cores,mem,price.")
 @click.option("--cursor", help="Continue where an earlier answer ended.")
 @click.option("--coverage", "with_end", is_flag=True, help="With --json: a last line of coverage.")

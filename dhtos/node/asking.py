@@ -5,13 +5,16 @@ This module must not know how a node starts or ends.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from math import inf
 from typing import Unpack
 
 from dhtos.core.coordinate import Coordinate
 from dhtos.core.hit import Hit
 from dhtos.core.ids import digest
-from dhtos.core.limits import VALUE_TTL_S
+from dhtos.core.limits import SAMPLE_MAX, VALUE_TTL_S
+from dhtos.core.nearest import Nearest
 from dhtos.core.predicate import EVERYTHING, Predicate
 from dhtos.core.schema import Schema
 from dhtos.errors import Closed, UsageError
@@ -21,15 +24,17 @@ from dhtos.node.figures import Aggregate, Histogram
 from dhtos.node.find import Count, Find, FindOptions
 from dhtos.node.known import coordinate_of, socket_figures
 from dhtos.protocol.aggregate import Measure, check_edges, default_edges, measured
+from dhtos.protocol.answer import Order
 from dhtos.protocol.engine import Engine
 from dhtos.protocol.frontier import FindResult, check_verify
 from dhtos.protocol.hub import Hub
 from dhtos.protocol.operation import Operation
+from dhtos.protocol.probing import Probing
 from dhtos.protocol.put import PutResult
 from dhtos.protocol.sample import check_size, sample
 from dhtos.protocol.store import StoredValue
 from dhtos.protocol.totals import aggregate
-from dhtos.query import Expr, parse
+from dhtos.query import Expr, parse, parse_order
 from dhtos.transport.driver import Driver
 
 Query = str | Expr | Predicate
@@ -74,7 +79,8 @@ class Asking(ABC):
     ) -> Find:
         """The machines that match, as they are found: `async for hit in node.find(...)`.
 
-        `limit=0` is no limit, `cursor` continues an earlier result, `strict` distrusts young
+        `order_by` is an attribute, or `rtt(self)` for the nearest first, as coordinates predict
+        it; `limit=0` is no limit, `cursor` continues an earlier result, `strict` distrusts young
         summaries, `verify` asks so many members about every subtree, `explain` keeps the steps of
         the walk. Leaving the loop early frees the query. Raises PredicateError and UsageError at
         once.
@@ -83,7 +89,7 @@ class Asking(ABC):
             raise UsageError(f"limit must be 0 (none) or more, got {limit!r}")
         check_verify(verify)
         predicate = self.predicate(query)
-        order = None if order_by is None else (self.config.vocabulary.index(order_by), descending)
+        order = None if order_by is None else self.order(order_by, descending=descending)
         hub, driver = self.engine.hub, self.driver
 
         def ask() -> Operation[FindResult]:
@@ -116,6 +122,31 @@ class Asking(ABC):
             lambda hub, now: hub.find(predicate, now, count_only=True, strict=strict, verify=verify)
         )
         return Count(result.matches, result.coverage)
+
+    async def closest(self, k: int = 5, query: Query = EVERYTHING, *, probes: int = 8) -> list[Hit]:
+        """The `k` machines nearest to this node among those that match, nearest first.
+
+        Coordinates choose `k + probes` candidates, and each that runs a node is pinged: what is
+        measured decides, and `rtt_s` of a hit is the measured round trip. A machine behind a
+        gateway cannot be pinged and counts as predicted; who does not answer is left out, and so
+        is this machine itself. Costs the calls of `count`, then the pings. Raises UsageError
+        unless k and probes are 1..256, or where this node does not know its place yet.
+        """
+        for name, value in (("k", k), ("probes", probes)):
+            if type(value) is not int or not 1 <= value <= SAMPLE_MAX:
+                raise UsageError(f"{name} must be 1..{SAMPLE_MAX}, got {value!r}")
+        found = await self.find_all(query, order_by="rtt(self)", limit=k + probes + 1)
+        hits = [hit for hit in found.hits if hit.record.node_id != self.engine.id]
+        asked = [hit.record.endpoint for hit in hits if not hit.gateway]
+        now = self.driver.clock()
+        measured = await self.driver.wait(Probing(self.engine.base, asked, now).operation)
+        near = [
+            hit if hit.gateway else replace(hit, rtt_s=measured[hit.record.endpoint])
+            for hit in hits
+            if hit.gateway or hit.record.endpoint in measured
+        ]
+        near.sort(key=lambda hit: inf if hit.rtt_s is None else hit.rtt_s)
+        return near[:k]
 
     # --- figures --------------------------------------------------------------------------------
 
@@ -232,6 +263,16 @@ class Asking(ABC):
     def stats(self) -> Mapping[str, float]:
         """Counters and sizes of this node; asks nobody."""
         return {**self.engine.stats(), **socket_figures(self.driver.socket)}
+
+    def order(self, text: str, *, descending: bool = False) -> Order:
+        """What to order by; raises UsageError, or PredicateError for a place."""
+        where = partial(coordinate_of, self.engine.hub)
+        found = parse_order(text, self.config.vocabulary, coordinate_of=where)
+        if isinstance(found, int):
+            return found, descending
+        if descending:
+            raise UsageError(f"{text} orders by the nearest, and cannot be descending")
+        return Nearest.to(Coordinate(found[:-1], found[-1]))
 
     def predicate(self, query: Query) -> Predicate:
         """The normal form of a query; raises PredicateError."""

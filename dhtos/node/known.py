@@ -23,7 +23,7 @@ def gateways(engine: Engine, seeds: Iterable[Endpoint]) -> list[Endpoint]:
 def coordinate_of(hub: Hub, who: str) -> Coordinate | None:
     """Where `self`, or a node of the own group, is on the map of round-trip times."""
     if who == "self":
-        return hub.coordinate if hub.settled else None
+        return hub.coordinate if hub.settled or hub.locator.is_placed else None
     for member in hub.members():
         if member.record.node_id.hex() == who and member.record.coordinate is not None:
             return Coordinate.from_wire(member.record.coordinate)

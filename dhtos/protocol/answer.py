@@ -24,6 +24,7 @@ import msgspec
 
 from dhtos.core.bound import Bound
 from dhtos.core.contact import Contact
+from dhtos.core.coordinate import Coordinate
 from dhtos.core.curve import VERSION_BITS
 from dhtos.core.group import Member, State
 from dhtos.core.ids import Endpoint, Prefix, common_prefix_bits
@@ -38,6 +39,7 @@ from dhtos.core.limits import (
     SELECT_WIRE_BYTES_MAX,
     WALK_HITS_MAX,
 )
+from dhtos.core.nearest import Nearest
 from dhtos.core.predicate import Predicate
 from dhtos.core.record import Record
 from dhtos.core.schema import Schema
@@ -58,8 +60,8 @@ _REQUEST_BYTES = 64  # of a request beside its predicate and its padding, at lea
 
 _encode = msgspec.msgpack.Encoder().encode
 
-Order = tuple[int, bool]
-"""An attribute's index in the schema, and whether the largest come first."""
+Order = tuple[int, bool] | Nearest
+"""An attribute's index in the schema, and whether the largest come first; or a place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,11 @@ class Question:
         """The aggregate that is asked for."""
         return self.select if isinstance(self.select, Measure) else None
 
+    @property
+    def exhausts(self) -> bool:
+        """Whether every subtree that may hold a match is to be asked, whatever is found."""
+        return not self.limit or isinstance(self.order, Nearest)
+
     def place(self, key: bytes, record: Record, schema: Schema) -> list[Any]:
         """The place of a hit in an answer, which is also the cursor to continue behind it."""
         if isinstance(self.select, Shuffle):
@@ -88,7 +95,11 @@ class Question:
 
     def to_wire(self) -> list[Any]:
         """The fields behind the prefix: predicate, limit, order, and flags last."""
-        order = None if self.order is None else list(self.order)
+        order: list[Any] | None = None
+        if isinstance(self.order, Nearest):
+            order = [self.order.place.to_bytes()]
+        elif self.order is not None:
+            order = list(self.order)
         flags = STRICT * self.strict | COUNT_ONLY * self.count_only
         flags |= NAME_OTHERS * (self.voices > 1)
         return [self.predicate, self.limit, order, flags]
@@ -131,6 +142,8 @@ class Answer:
 
 def order_value(record: Record, schema: Schema, order: Order) -> float:
     """What `order by` sorts on: smaller is better, a missing value is last."""
+    if isinstance(order, Nearest):
+        return order.rtt_s(record.packed)
     index, descending = order
     attribute = schema.attributes[index]
     part = record.static if attribute.role == "static" else record.dynamic
@@ -141,7 +154,7 @@ def order_value(record: Record, schema: Schema, order: Order) -> float:
 
 
 def sort_key(member_key: bytes, record: Record, schema: Schema, order: Order | None) -> list[Any]:
-    """The place of a hit in key order, or in the order of an attribute."""
+    """The place of a hit in key order, or in the order that was asked for."""
     if order is None:
         return [member_key]
     return [order_value(record, schema, order), member_key]
@@ -227,7 +240,7 @@ def _item(
     bound = None
     if summary is not None:
         estimate = question.bound.estimate(summary)
-        if question.order is not None:
+        if isinstance(question.order, tuple):
             index, descending = question.order
             best = question.bound.order_bound(summary, index, descending)
             bound = -best if descending else best
@@ -363,14 +376,16 @@ def _as_many_as_fit(hits: list[msgspec.Raw]) -> int:
 
 
 def as_order(value: object, schema: Schema) -> Order | None:
-    """`nil` or `[attribute index, descending]` of a number."""
+    """`nil`, `[attribute index, descending]` of a number, or `[coordinate]`: nearest first."""
     if value is None:
         return None
     match value:
         case [int() as index, bool() as descending] if 0 <= index < len(schema.attributes):
             if schema.attributes[index].kind == "number":
                 return index, descending
-    raise bad("an order is [number attribute, descending]")
+        case [bytes() as packed]:
+            return Nearest(Coordinate.from_bytes(packed))
+    raise bad("an order is [number attribute, descending] or [coordinate]")
 
 
 def as_after(value: object, order: Order | None) -> list[Any] | None:

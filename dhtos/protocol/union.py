@@ -23,6 +23,7 @@ from dhtos.core.curve import version_prefix
 from dhtos.core.hit import Hit
 from dhtos.core.ids import Prefix
 from dhtos.core.limits import CURSOR_BYTES_MAX
+from dhtos.core.nearest import Nearest
 from dhtos.core.predicate import Box, Exists, Predicate
 from dhtos.core.schema import SCHEMA_VERSION_MAX, Schema
 from dhtos.errors import MalformedMessage, UsageError
@@ -76,8 +77,10 @@ class Wish:
             raise UsageError(
                 f"{error}: values stand in a predicate as Schema.check returns them"
             ) from error
-        order = None
-        if self.order is not None:
+        order: Order | None = None
+        if isinstance(self.order, Nearest):
+            order = self.order
+        elif self.order is not None:
             place = hub.schemas.place(self.order[0], schema)
             order = None if place is None else (place, self.order[1])
         late = self.order is not None and order is None

@@ -215,13 +215,13 @@ class Walk:
 
     def _alpha(self) -> int:
         """How many subtrees are asked about at once: more if all of a long frontier is wanted."""
-        wanted = 0 if self.question.limit else len(self._waiting) // _FRONTIER_SHARE
+        wanted = len(self._waiting) // _FRONTIER_SHARE if self.question.exhausts else 0
         return min(max(WALK_ALPHA, wanted), WALK_ALPHA_MAX)
 
     def _next(self) -> WalkItem | None:
         """Whom to ask about beside those that are asked already."""
         limit = self.question.limit
-        if limit:  # of an ordered query any hit may still be beaten
+        if not self.question.exhausts:  # of an ordered query any hit may still be beaten
             missing = limit - (len(self.found) if self.question.order is None else 0)
             if sum(item.estimate for item in self._active) >= _YIELD_MARGIN * missing:
                 return None

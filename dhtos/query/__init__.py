@@ -1,6 +1,6 @@
 """Predicates as people write them: text, `F` expressions and label selectors."""
 
-from dhtos.query.door import parse, parse_selector
+from dhtos.query.door import parse, parse_order, parse_selector
 from dhtos.query.expr import Expr, F, Field
 from dhtos.query.leaf import CoordinateOf
 from dhtos.query.render import explain
@@ -13,6 +13,7 @@ __all__ = [
     "Field",
     "explain",
     "parse",
+    "parse_order",
     "parse_selector",
     "GB",
     "GiB",

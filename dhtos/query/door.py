@@ -6,12 +6,12 @@ from dhtos.core.limits import PREDICATE_WIRE_BYTES_MAX
 from dhtos.core.predicate import Predicate
 from dhtos.core.schema import Schema
 from dhtos.errors import PredicateError
-from dhtos.query.expr import Expr
-from dhtos.query.leaf import CoordinateOf
+from dhtos.query.expr import Expr, RttTo
+from dhtos.query.leaf import CoordinateOf, Leaves
 from dhtos.query.normal import normalise
 from dhtos.query.scan import error
 from dhtos.query.selector import parse_labels
-from dhtos.query.text import parse_text
+from dhtos.query.text import parse_subject, parse_text
 
 
 def parse(
@@ -37,6 +37,21 @@ def parse(
         case Expr():
             return _sendable(normalise(query, schema, coordinate_of))
     raise PredicateError(f"a query is a text or an F expression, got {query!r}")
+
+
+def parse_order(
+    text: str, schema: Schema, *, coordinate_of: CoordinateOf | None = None
+) -> int | tuple[float, ...]:
+    """What `order_by` means: the index of an attribute, or the place that `rtt(...)` names.
+
+    Raises UsageError for an attribute that the schema does not have, PredicateError for a place
+    that is not known.
+    """
+    if text.startswith("rtt"):
+        subject = parse_subject(text)
+        if isinstance(subject, RttTo):
+            return Leaves(schema, coordinate_of).place(subject)
+    return schema.index(text)
 
 
 def parse_selector(text: str, schema: Schema) -> Predicate:

@@ -82,7 +82,7 @@ class Leaves:
                     )
                 return (1, key), None
             case RttTo():
-                return (2, self._place(subject)), None
+                return (2, self.place(subject)), None
 
     def _unknown(self, name: str, column: int | None) -> PredicateError:
         names = [attribute.name for attribute in self.schema.attributes]
@@ -90,7 +90,8 @@ class Leaves:
         known = "" if hint else f" (known: {', '.join(names)}; a label is label({name!r}))"
         return error(f"unknown attribute {name!r}{known}", column, hint=hint)
 
-    def _place(self, subject: RttTo) -> tuple[float, ...]:
+    def place(self, subject: RttTo) -> tuple[float, ...]:
+        """Position and height of what `rtt` measures to; raises PredicateError."""
         target = subject.target
         if not isinstance(target, str):
             try:

@@ -76,6 +76,17 @@ def parse_text(source: str) -> Expr:
         raise error(f"the predicate cannot be read ({fault})", None) from fault
 
 
+def parse_subject(source: str) -> Subject:
+    """What a comparison could be about: `price`, `label("team")`, `rtt(self)`.
+
+    Raises PredicateError for anything else.
+    """
+    compared = parse_text(f"{source} == 0")
+    if not isinstance(compared, Comparison):
+        raise error(f"unexpected {source!r}", 1, expected="an attribute, or rtt(self)")
+    return compared.subject
+
+
 def _syntax_error(scanned: Scan, column: int) -> PredicateError:
     token = scanned.token_at(column)
     if not token:

@@ -185,6 +185,30 @@ def test_the_bandwidth_to_a_hit_is_measured_once_and_then_known(run):
     run(main)
 
 
+def test_the_closest_machines_answered_a_ping(run):
+    async def main():
+        async with fleet(6, group_size=8) as nodes:
+            asker = nodes[0]
+            near = await asker.closest(3)
+            assert len(near) == 3
+            assert asker.id not in {hit.id for hit in near}
+            rtts = [hit.rtt_s for hit in near]
+            assert rtts == sorted(rtts)
+            assert min(rtts) > 0
+            few = await asker.closest(5, F.cores >= 4, probes=1)
+            assert all(hit["cores"] >= 4 for hit in few)
+            assert await asker.closest(2, "cores > 9999") == []
+            for wrong in ({"k": 0}, {"k": True}, {"probes": 257}):
+                with pytest.raises(UsageError, match=r"must be 1\.\.256"):
+                    await asker.closest(**wrong)
+            with pytest.raises(UsageError, match="cannot be descending"):
+                await asker.find_all(order_by="rtt(self)", descending=True)
+            with pytest.raises(UsageError, match="coordinate of that node is not known"):
+                await asker.find_all(order_by=f"rtt('{'ab' * 20}')")
+
+    run(main)
+
+
 def test_what_has_no_figure_is_refused_before_anybody_is_asked(run):
     async def main():
         async with dhtos.Node(config()) as node:

@@ -33,7 +33,7 @@ def dhtos_threads():
 
 def test_the_methods_are_those_of_the_node():
     """By design `aclose` is `close`, and the parts of the running node stay inside."""
-    inside = {"aclose", "engine", "driver", "advert", "predicate"}
+    inside = {"aclose", "engine", "driver", "advert", "predicate", "order"}
     names = {name for name in dir(dhtos.Node) if not name.startswith("_")} - inside
     assert {name for name in dir(dhtos.sync.Node) if not name.startswith("_")} == names | {"close"}
     for name in names:
@@ -57,6 +57,7 @@ def test_the_answers_are_the_same(pair):
     assert len(first.members()) == 2
     assert first.bandwidth(second.endpoint).bytes_per_s > 0
     assert len(first.coordinate.position) == 5
+    assert [hit.id for hit in first.closest()] == [second.id]
     assert first.stats()["group_members"] == 2
     assert first.put("key", b"value").stored_on == 2
     assert second.get("key").value == b"value"

@@ -23,6 +23,7 @@ from hub_world import (
 )
 
 from dhtos.core.contact import Contact
+from dhtos.core.coordinate import Coordinate
 from dhtos.core.group import Member
 from dhtos.core.ids import ID_BITS, Prefix
 from dhtos.core.limits import (
@@ -34,6 +35,7 @@ from dhtos.core.limits import (
     REPLY_BYTES_MAX,
     WALK_HITS_MAX,
 )
+from dhtos.core.nearest import Nearest
 from dhtos.core.predicate import Box, Predicate, Range
 from dhtos.core.record import Record
 from dhtos.core.summary import Summary
@@ -414,6 +416,36 @@ def test_places_fit_their_order() -> None:
     for value, given in (([key], by), ([2.0, key], None), ([2.0, b"k"], by), ([], None), (7, by)):
         with pytest.raises(MalformedMessage):
             as_after(value, given)
+
+
+def test_an_order_on_the_wire_is_an_attribute_or_a_place() -> None:
+    near = Nearest.to(Coordinate((0.01, 0.0, 0.0, 0.0, 0.0), 0.001, 0.2))
+    cores = SCHEMA.index("cores")
+    for asked in (None, (cores, True), near):
+        wire = msgspec.msgpack.encode(question(by=asked).to_wire()[2])
+        assert as_order(msgspec.msgpack.decode(wire), SCHEMA) == asked
+    for value in ([b""], [b"nonsense"], [SCHEMA.index("arch"), True], [cores], [cores, 1], 7, []):
+        with pytest.raises(MalformedMessage):
+            as_order(value, SCHEMA)
+
+
+def test_the_nearest_come_first_and_those_without_a_place_last() -> None:
+    places = {4: (0.03, 0.002), 2: (0.01, 0.001), 3: (0.01, 0.004)}
+    records = [
+        machine(n, cores=4).updated(2, machine(n, cores=4).dynamic, (x, 0, 0, 0, 0, height, 0.1))
+        for n, (x, height) in places.items()
+    ]
+    hub = Lone(machine(1, cores=4)).settle(records).hub
+    near = Nearest.to(Coordinate((0.0, 0.0, 0.0, 0.0, 0.0), 0.001, 0.1))
+    found = answer(hub, WHOLE, question(by=near), None)
+    numbers = [int.from_bytes(member.record.node_id) for member in found.hits]
+    assert numbers == [2, 3, 4, 1]
+    first = answer(hub, WHOLE, question(limit=2, by=near), None)
+    assert first.more
+    last = first.hits[-1]
+    after = sort_key(last.key, last.record, SCHEMA, near)
+    rest = answer(hub, WHOLE, question(limit=2, by=near), as_after(after, near))
+    assert [m.key for m in first.hits + rest.hits] == [m.key for m in found.hits]
 
 
 def test_bound_predicates_are_remembered_up_to_a_limit() -> None:

@@ -16,8 +16,8 @@ from dhtos.core.predicate import (
 )
 from dhtos.core.scale import Codes, Flag, Hashed, Log2
 from dhtos.core.schema import Attribute, Schema, default_schema
-from dhtos.errors import PredicateError
-from dhtos.query import F, GiB, explain, parse
+from dhtos.errors import PredicateError, UsageError
+from dhtos.query import F, GiB, explain, parse, parse_order
 
 MACHINES = default_schema()
 SCHEMA = Schema(
@@ -322,3 +322,28 @@ def test_a_product_is_refused_before_it_is_multiplied_out():
     )
     many = " or ".join(f'label("k{i}").exists()' for i in range(17))
     assert f"{3**5 * 17} boxes" in str(refusal(f"{threes} and ({many})"))
+
+
+# --- orders ---------------------------------------------------------------------------------------
+
+
+def test_an_order_is_an_attribute_or_a_place():
+    assert parse_order("mem", SCHEMA) == SCHEMA.index("mem")
+    assert parse_order("rtt(self)", SCHEMA, coordinate_of=where) == (0.01, 0.02, 0.001)
+    assert parse_order(f'rtt("{NODE}")', SCHEMA, coordinate_of=where) == (0.5, 0.5, 0.002)
+    assert parse_order("rtt((10ms, 0, 1ms))", SCHEMA) == (0.01, 0.0, 0.001)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("coers", "did you mean 'cores'"),
+        ("rtt(self)", "the coordinate of this node is not known here"),
+        ("rtt(self) < 1s and cores", "unexpected"),
+        ("rtt(self", "never closed"),
+        ("rtt", "unknown attribute"),
+    ],
+)
+def test_what_is_no_order_is_refused(text, said):
+    with pytest.raises(UsageError, match=said):
+        parse_order(text, SCHEMA)

@@ -1,0 +1,59 @@
+"""How far are a few nodes really? One ping each, all at once.
+
+A prediction says whom to measure, a measurement who is closest (Wong, Slivkins and Sirer, Meridian,
+SIGCOMM 2005).
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from dhtos.core.ids import Endpoint
+from dhtos.protocol.calls import Call
+from dhtos.protocol.operation import Operation
+
+if TYPE_CHECKING:
+    from dhtos.protocol.base import BaseOverlay
+
+
+class Probing:
+    """Pings in flight; `operation` ends with the round trips, in seconds, of those that answered.
+
+    Nobody knows whether a late reply is to the ping or to its retransmission (Karn's rule, RFC
+    6298); it counts from the first, so that nobody seems closer than it is.
+    """
+
+    def __init__(self, overlay: "BaseOverlay", endpoints: Iterable[Endpoint], now: float) -> None:
+        core = overlay.core
+        self.operation: Operation[dict[Endpoint, float]] = core.operation(self._on_cancel)
+        self._calls = core.calls
+        self._found: dict[Endpoint, float] = {}
+        self._open = {
+            core.calls.send(endpoint, "ping", [overlay.id], self, now)
+            for endpoint in dict.fromkeys(endpoints)
+        }
+        self._end()
+
+    def on_reply(self, call: Call, _value: object, _trailer: list[Any] | None, now: float) -> None:
+        """Somebody is there."""
+        self._found[call.endpoint] = now - call.sent_at
+        self._ended(call)
+
+    def on_late(self, call: Call, now: float) -> None:
+        """It was asked once more and may still answer."""
+
+    def on_failure(self, call: Call, _now: float) -> None:
+        """Nobody is there."""
+        self._ended(call)
+
+    def _ended(self, call: Call) -> None:
+        self._open.discard(call)
+        self._end()
+
+    def _end(self) -> None:
+        if not self._open:
+            self.operation.finish(self._found)
+
+    def _on_cancel(self, _now: float) -> None:
+        for call in self._open:
+            self._calls.cancel(call)
+        self._open.clear()
