@@ -222,7 +222,9 @@ class Hub:
     def hit(self, record: Record, age_s: float) -> Hit:
         """A record as users see it."""
         rtt_s = None
-        if self.settled:
+        if self.own is not None and record.node_id == self.own.node_id:
+            rtt_s = 0.0
+        elif self.settled:
             there = None if record.packed is None else Coordinate.from_bytes(record.packed)
             rtt_s = self.locator.rtt_s(record.endpoint, there)
         schema = self.schemas.of_tag(record.schema_tag) or self.schema

@@ -195,6 +195,8 @@ def test_the_closest_machines_answered_a_ping(run):
             rtts = [hit.rtt_s for hit in near]
             assert rtts == sorted(rtts)
             assert min(rtts) > 0
+            own = [hit for hit in (await asker.find_all()).hits if hit.id == asker.id]
+            assert [hit.rtt_s for hit in own] == [0.0]
             few = await asker.closest(5, F.cores >= 4, probes=1)
             assert all(hit["cores"] >= 4 for hit in few)
             assert await asker.closest(2, "cores > 9999") == []
