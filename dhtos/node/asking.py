@@ -39,6 +39,8 @@ from dhtos.transport.driver import Driver
 
 Query = str | Expr | Predicate
 
+CANDIDATES_PER_PROBE = 5  # a coordinate may rank the closest machine behind so many others
+
 
 class Asking(ABC):
     """The questions of a node."""
@@ -126,17 +128,20 @@ class Asking(ABC):
     async def closest(self, k: int = 5, query: Query = EVERYTHING, *, probes: int = 8) -> list[Hit]:
         """The `k` machines nearest to this node among those that match, nearest first.
 
-        Coordinates choose `k + probes` candidates, and each that runs a node is pinged: what is
-        measured decides, and `rtt_s` of a hit is the measured round trip. A machine behind a
-        gateway cannot be pinged and counts as predicted; who does not answer is left out, and so
-        is this machine itself. Costs the calls of `count`, then the pings. Raises UsageError
-        unless k and probes are 1..256, or where this node does not know its place yet.
+        Coordinates choose some dozens of candidates, what this node has measured before puts
+        them in order, and the first `k + probes` that run a node are pinged: what is measured
+        decides, and is the `rtt_s` of a hit. A machine behind a gateway cannot be pinged and
+        counts as predicted; who does not answer is left out, and so is this machine itself. Costs
+        the calls of `count`, then the pings. Raises UsageError unless k and probes are 1..256, or
+        where this node does not know its place yet.
         """
         for name, value in (("k", k), ("probes", probes)):
             if type(value) is not int or not 1 <= value <= SAMPLE_MAX:
                 raise UsageError(f"{name} must be 1..{SAMPLE_MAX}, got {value!r}")
-        found = await self.find_all(query, order_by="rtt(self)", limit=k + probes + 1)
-        hits = [hit for hit in found.hits if hit.record.node_id != self.engine.id]
+        limit = CANDIDATES_PER_PROBE * (k + probes)
+        found = await self.find_all(query, order_by="rtt(self)", limit=limit)
+        others = [hit for hit in found.hits if hit.record.node_id != self.engine.id]
+        hits = sorted(others, key=_distance)[: k + probes]
         asked = [hit.record.endpoint for hit in hits if not hit.gateway]
         now = self.driver.clock()
         measured = await self.driver.wait(Probing(self.engine.base, asked, now).operation)
@@ -145,8 +150,7 @@ class Asking(ABC):
             for hit in hits
             if hit.gateway or hit.record.endpoint in measured
         ]
-        near.sort(key=lambda hit: inf if hit.rtt_s is None else hit.rtt_s)
-        return near[:k]
+        return sorted(near, key=_distance)[:k]
 
     # --- figures --------------------------------------------------------------------------------
 
@@ -278,3 +282,7 @@ class Asking(ABC):
         """The normal form of a query; raises PredicateError."""
         where = partial(coordinate_of, self.engine.hub)
         return parse(query, self.config.vocabulary, coordinate_of=where)
+
+
+def _distance(hit: Hit) -> float:
+    return inf if hit.rtt_s is None else hit.rtt_s
