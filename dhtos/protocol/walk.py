@@ -8,7 +8,7 @@ the shape of the data by those who know it, not by a cover computed here.
 
     item: WAITING --ask a contact--> ASKED --answer--> settled
                         ^              |--late or failed: the next contact as well; none left:
-                        |              |  whoever answered last is asked for others, twice
+                        |              |  whoever answered last is asked for others, 4 times
                         |              `--all of them failed--> FAILED
                         `-- an answer that covers nothing but names nearer contacts
 
@@ -59,7 +59,7 @@ from dhtos.protocol.wire import decode_plain
 if TYPE_CHECKING:
     from dhtos.protocol.hub import Hub
 
-_DETOURS_MAX = 2  # times a subtree without living contacts is asked about elsewhere
+_DETOURS_MAX = 4  # times a subtree without living contacts is asked about elsewhere
 _FRONTIER_SHARE = 4  # of what waits, this part is asked about at once
 _HOPS_MAX = 24  # times an item may be handed to nearer contacts
 _YIELD_MARGIN = 1.5  # expected yield in flight, over what is missing, at which no more is asked
