@@ -196,7 +196,9 @@ def test_bars_have_the_colour_of_their_need(plain: Any, free: int, colour: str) 
 
     out = io.StringIO()
     view = View([plain.machine(1, cpu_free=free)], {"coverage": plain.COMPLETE})
-    console = Console(file=out, force_terminal=True, color_system="standard", width=120)
+    console = Console(
+        file=out, force_terminal=True, color_system="standard", width=120, no_color=False
+    )
     console.print(drawing(view, SCHEMA))
     assert f"\x1b[{colour}m#" in out.getvalue()
     assert BAR_CELLS == 10
