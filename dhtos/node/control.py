@@ -30,8 +30,8 @@ from dhtos.core.limits import CONTROL_LINE_BYTES_MAX
 from dhtos.errors import DhtosError, MalformedMessage, PredicateError, Unreachable, UsageError
 
 OPS = (
-    "find", "count", "sum", "histogram", "sample", "members", "put", "get", "status", "advertise",
-    "config",
+    "find", "count", "sum", "histogram", "sample", "closest", "members", "put", "get", "status",
+    "advertise", "config",
 )  # fmt: skip
 
 _encode = msgspec.json.Encoder().encode

@@ -60,6 +60,7 @@ class ControlServer:
             "sum": self._sum,
             "histogram": self._histogram,
             "sample": self._sample,
+            "closest": self._closest,
             "members": self._members,
             "put": self._put,
             "get": self._get,
@@ -201,6 +202,15 @@ class ControlServer:
         for hit in result.hits:
             yield {"item": hit_to_plain(hit)}
         yield {"end": result_to_plain(result)}
+
+    async def _closest(self, args: Args) -> Lines:
+        query = self._query(args)
+        k, probes = _take(args, "k", int, 5), _take(args, "probes", int, 8)
+        _no_more(args)
+        found = await self._node.closest(k, query, probes=probes)
+        for hit in found:
+            yield {"item": hit_to_plain(hit)}
+        yield {"end": {"machines": len(found)}}
 
     async def _members(self, args: Args) -> Lines:
         _no_more(args)

@@ -101,6 +101,26 @@ def test_a_long_answer_pages_with_its_cursor(serve):
     serve(main)
 
 
+def test_the_closest_come_nearest_first_and_never_the_node_itself(serve):
+    async def main(node, client):
+        assert await client.call("closest") == {"machines": 0}
+        other = dhtos.Config(
+            host="127.0.0.1", port=0, sample=False, seeds=[node.endpoint], advertise={"cores": 2}
+        )
+        async with dhtos.Node(other) as second:
+            await second.joined()
+            while (await client.call("count"))["count"] != 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            answer = client.ask("closest", k=3, probes=2)
+            hits = [hit async for hit in answer]
+            assert [hit["id"] for hit in hits] == [str(second.id)]
+            assert hits[0]["rtt_s"] > 0
+            assert answer.end == {"machines": 1}
+            assert await client.call("closest", query="cores > 2") == {"machines": 0}
+
+    serve(main)
+
+
 def test_every_op(serve):
     async def main(node, client):
         assert (await client.call("count", query="cores >= 1"))["count"] == 1
@@ -195,6 +215,10 @@ def test_errors_arrive_as_themselves(serve):
         ("sample", {}, "'k' is missing"),
         ("sample", {"k": 257}, "1..256 machines, got 257"),
         ("sample", {"k": True}, "must be of type int"),
+        ("closest", {"k": "many"}, "'k' must be of type int, got str"),
+        ("closest", {"k": 0}, "k must be 1..256, got 0"),
+        ("closest", {"probes": 257}, "probes must be 1..256, got 257"),
+        ("closest", {"query": "cores > 1", "to": "x"}, "unknown arguments: 'to'"),
     ],
 )
 def test_a_bad_argument_is_named(serve, op, args, words):
