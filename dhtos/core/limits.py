@@ -126,6 +126,11 @@ HISTOGRAM_EDGES_MAX = 64  # between its counts: more than a screen shows
 SELECT_WIRE_BYTES_MAX = 1024  # of what is wanted of the matches: room for all edges
 SAMPLE_MAX = 256  # machines drawn at a time: any of them may lie in one group
 
+# --- placement ----------------------------------------------------------------------------------
+DEMAND_NEEDS = 1000  # needs after which one seen now counts e times less
+DEMAND_TYPES_MAX = 256  # different needs among them; the rarest are forgotten first
+FRAGMENT_STATES_MAX = 16384  # states of machines whose fragmentation is remembered
+
 # --- bandwidth ----------------------------------------------------------------------------------
 TRAIN_DATAGRAM_BYTES = 1200  # as REPLY_BYTES_MAX: below every common path MTU
 TRAIN_DATAGRAMS_MIN = 32

@@ -1,0 +1,28 @@
+"""Placement, the pure part: which of the machines in hand takes a need, why not the others."""
+
+from dhtos.sched.candidate import Candidate
+from dhtos.sched.demand import Demand
+from dhtos.sched.fragmentation import Fragmentation
+from dhtos.sched.need import Need, check, resources_of
+from dhtos.sched.rank import Ranking, Refused, Scored, rank, why
+from dhtos.sched.score import Context, Scorer, StandardScorer
+from dhtos.sched.weights import PROFILES, Weights
+
+__all__ = [
+    "Need",
+    "check",
+    "resources_of",
+    "Candidate",
+    "Demand",
+    "Fragmentation",
+    "PROFILES",
+    "Weights",
+    "Context",
+    "Scorer",
+    "StandardScorer",
+    "rank",
+    "why",
+    "Ranking",
+    "Scored",
+    "Refused",
+]

@@ -1,0 +1,138 @@
+"""A need: what one placement asks of a machine, and which attributes can be asked for in amounts.
+
+A *resource* is an attribute that many needs can share out: the schema has a number NAME, how much
+the machine has, and beside it a dynamic number NAME_free of the same unit, how much of it nobody
+holds. An attribute that describes a single piece of another one cannot be shared out, although it
+may have such a partner: its name begins with the singular of the other, as `gpu_mem` beside `gpus`
+does, and `gpu_mem_free` is the most that any one of them has free, not a sum.
+
+`where` is opaque here: the floor above translates it into a predicate and asks the hub.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from types import MappingProxyType
+
+from dhtos.core.schema import Schema
+from dhtos.core.value import is_number
+from dhtos.errors import UsageError
+from dhtos.sched.weights import Weights, weights_of
+
+FREE = "_free"
+GPUS = "gpus"
+"""The resource that comes in devices: a need below 1 takes a share of one of them."""
+PRIORITY_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Need:
+    """How much of which resources, where, and which of the machines that can is the best.
+
+    >>> Need(cores=4, mem=8 * 2**30, where="arch == 'x86_64'").resources["cores"]
+    4
+    """
+
+    resources: Mapping[str, float]
+    where: object
+    prefer: str | Weights
+    priority: int
+    max_price: float | None
+
+    def __init__(
+        self,
+        *,
+        where: object = None,
+        prefer: str | Weights = "pack",
+        priority: int = 0,
+        max_price: float | None = None,
+        **resources: float,
+    ) -> None:
+        for name, amount in resources.items():
+            _check_amount(name, amount)
+        weights_of(prefer)
+        if type(priority) is not int or abs(priority) > PRIORITY_MAX:
+            raise UsageError(f"priority must be a whole number, got {priority!r}")
+        if max_price is not None and (not is_number(max_price) or max_price < 0):
+            raise UsageError(f"max_price must be a number >= 0 or None, got {max_price!r}")
+        ordered = {name: resources[name] for name in sorted(resources)}
+        object.__setattr__(self, "resources", MappingProxyType(ordered))
+        object.__setattr__(self, "where", where)
+        object.__setattr__(self, "prefer", prefer)
+        object.__setattr__(self, "priority", priority)
+        object.__setattr__(self, "max_price", max_price)
+
+    @property
+    def weights(self) -> Weights:
+        """What `prefer` stands for."""
+        return weights_of(self.prefer)
+
+    def __hash__(self) -> int:
+        resources = tuple(self.resources.items())
+        return hash((resources, self.where, self.prefer, self.priority, self.max_price))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle what made it: a read-only view of a mapping cannot be pickled."""
+        return _remade, (
+            dict(self.resources), self.where, self.prefer, self.priority, self.max_price,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        parts = [f"{name}={amount!r}" for name, amount in self.resources.items()]
+        defaults: dict[str, object] = {
+            "where": None, "prefer": "pack", "priority": 0, "max_price": None,
+        }  # fmt: skip
+        for name, default in defaults.items():
+            value = getattr(self, name)
+            if value is not default and value != default:
+                parts.append(f"{name}={value!r}")
+        return f"Need({', '.join(parts)})"
+
+
+def _remade(
+    resources: dict[str, float],
+    where: object,
+    prefer: str | Weights,
+    priority: int,
+    max_price: float | None,
+) -> Need:
+    return Need(
+        where=where, prefer=prefer, priority=priority, max_price=max_price, **resources
+    )  # fmt: skip
+
+
+def _check_amount(name: str, amount: object) -> None:
+    if not is_number(amount) or amount <= 0:
+        raise UsageError(f"{name} must be a number above 0, got {amount!r}")
+    if name == GPUS and amount > 1 and amount != int(amount):
+        raise UsageError(f"{name} must be a share below 1 or a whole number, got {amount!r}")
+
+
+def resources_of(schema: Schema) -> Mapping[str, tuple[int, int]]:
+    """By name of each resource: the index of its attribute, and of what is free of it."""
+    indexes = {attribute.name: index for index, attribute in enumerate(schema.attributes)}
+    found: dict[str, tuple[int, int]] = {}
+    for name, index in indexes.items():
+        partner = indexes.get(name + FREE)
+        if partner is None:
+            continue
+        whole, free = schema.attributes[index], schema.attributes[partner]
+        numbers = whole.kind == "number" and free.kind == "number"
+        if numbers and free.role == "dynamic" and whole.unit == free.unit:
+            found[name] = (index, partner)
+    pieces = tuple(f"{name[:-1]}_" for name in indexes if name.endswith("s"))
+    return {name: pair for name, pair in found.items() if not name.startswith(pieces)}
+
+
+def check(need: Need, schema: Schema) -> None:
+    """Raise UsageError where the schema has no such resource, with the nearest that it has."""
+    known = resources_of(schema)
+    for name, amount in need.resources.items():
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            listed = ", ".join(known) or "none: no number attribute has a partner NAME_free"
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {listed}"
+            also = " is no resource but an attribute: say it in where" if name in schema else ""
+            raise UsageError(f"unknown resource {name!r}{also}{hint}")
+        _check_amount(name, amount)
+    weights_of(need.prefer)
