@@ -93,17 +93,17 @@ def row(machine: Plain, schema: Schema) -> list[str]:
         _figure(_number(told, "cores"), "g"),
         _figure(_number(told, "load1"), ".1f"),
         _figure(_number(told, "load_15s"), ".1f"),
-        bar(None if cpu_free is None else 1 - cpu_free / 100),
-        bar(used) if mem is None else f"{bar(used)} {_size(schema, int(mem))}",
+        gauge(None if cpu_free is None else 1 - cpu_free / 100),
+        gauge(used) if mem is None else f"{gauge(used)} {_size(schema, int(mem))}",
         "-" if not gpus else f"{_figure(_number(told, 'gpus_free'), 'g')}/{gpus:g}",
         age_text(machine["age_s"]),
     ]
 
 
-def bar(share: float | None) -> str:
+def gauge(share: float | None) -> str:
     """How much is in use, as a bar and in per cent.
 
-    >>> bar(0.5), bar(None)
+    >>> gauge(0.5), gauge(None)
     ('#####.....  50%', '-')
     """
     if share is None:

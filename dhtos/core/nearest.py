@@ -5,9 +5,9 @@ it saves is to move the records of those that are far.
 """
 
 from dataclasses import dataclass
-from math import dist, inf
+from math import inf
 
-from dhtos.core.coordinate import Coordinate
+from dhtos.core.coordinate import Coordinate, predict
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,4 +34,4 @@ class Nearest:
         there = Coordinate.from_bytes(packed)
         if len(there.position) != len(self.place.position):
             return inf
-        return dist(there.position, self.place.position) + there.height + self.place.height
+        return predict(there, self.place)

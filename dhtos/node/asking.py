@@ -33,7 +33,6 @@ from dhtos.protocol.probing import Probing
 from dhtos.protocol.put import PutResult
 from dhtos.protocol.sample import check_size, sample
 from dhtos.protocol.store import StoredValue
-from dhtos.protocol.totals import aggregate
 from dhtos.query import Expr, parse, parse_order
 from dhtos.transport.driver import Driver
 
@@ -161,7 +160,7 @@ class Asking(ABC):
 
         Exact where `coverage.complete`. Raises UsageError for an attribute that is no number.
         """
-        measure = Measure(measured(self.schema, attribute))
+        measure = Measure(measured(self.config.vocabulary, attribute))
         result = await self._aggregate(query, measure, strict=strict, verify=verify)
         return Aggregate.of(attribute, result)
 
@@ -180,9 +179,9 @@ class Asking(ABC):
         `coverage.complete`. Raises UsageError for an attribute that is no number, or edges that
         do not rise.
         """
-        index = measured(self.schema, attribute)
+        index = measured(self.config.vocabulary, attribute)
         if edges is None:
-            edges = default_edges(self.schema.attributes[index])
+            edges = default_edges(self.config.vocabulary.attributes[index])
         measure = Measure(index, check_edges(edges))
         result = await self._aggregate(query, measure, strict=strict, verify=verify)
         return Histogram.of(attribute, measure.edges, result)
@@ -193,7 +192,7 @@ class Asking(ABC):
         predicate = self.predicate(query)
         check_verify(verify)
         return await self._answer(
-            lambda hub, now: aggregate(hub, predicate, measure, now, strict=strict, verify=verify)
+            lambda hub, now: hub.find(predicate, now, measure=measure, strict=strict, verify=verify)
         )
 
     async def sample(

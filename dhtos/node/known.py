@@ -25,8 +25,8 @@ def coordinate_of(hub: Hub, who: str) -> Coordinate | None:
     if who == "self":
         return hub.coordinate if hub.settled or hub.locator.is_placed else None
     for member in hub.members():
-        if member.record.node_id.hex() == who and member.record.coordinate is not None:
-            return Coordinate.from_wire(member.record.coordinate)
+        if member.record.node_id.hex() == who and member.record.packed is not None:
+            return Coordinate.from_bytes(member.record.packed)
     return None
 
 

@@ -30,9 +30,7 @@ Number = int | float
 
 BIN_COUNT = 16  # of a histogram without edges of its own, as in summaries
 _FLOAT_MAX = nextafter(infinity, 0)
-_SHIFT_BITS = (
-    64  # by which an overflowing sum is scaled down: more than 2**64 terms are never added
-)
+_SHIFT_BITS = 64  # an overflowing sum is scaled down by: never are more than 2**64 terms added
 _EDGE_DIGITS = 12  # of an edge that follows from a scale
 
 
@@ -182,16 +180,3 @@ def default_edges(attribute: Attribute) -> tuple[float, ...]:
         edges = [low + (high - low) * share for share in shares]
     rounded = [float(f"{edge:.{_EDGE_DIGITS}g}") for edge in edges]
     return tuple(sorted(set(rounded)))  # of an axis a few floats wide, fewer
-
-
-__all__ = [
-    "BIN_COUNT",
-    "Measure",
-    "Number",
-    "Partial",
-    "check_edges",
-    "default_edges",
-    "measured",
-    "read_partial",
-    "total",
-]

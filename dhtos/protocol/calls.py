@@ -6,7 +6,8 @@ the very endpoint that was asked, by its deadline, or by `cancel`. A lookup ther
 dead peer one time-out, never a fixed five seconds.
 
 The deadline of a call adapts too: four time-outs, between a quarter of a second and
-`CALL_DEADLINE_S`. A timer that fires late says that our own loop was busy, not that the peer was
+`CALL_DEADLINE_S`; of a peer that was never measured, and may be far away, no guess makes it
+shorter. A timer that fires late says that our own loop was busy, not that the peer was
 silent, so the call gets one more short wait.
 """
 
@@ -14,7 +15,12 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dhtos.core.ids import ID_BYTES, Endpoint
-from dhtos.core.limits import CALL_DEADLINE_S, CALLS_OUTSTANDING_MAX, RTO_FLOOR_S
+from dhtos.core.limits import (
+    CALL_DEADLINE_S,
+    CALLS_OUTSTANDING_MAX,
+    RTO_FLOOR_S,
+    RTO_UNKNOWN_S,
+)
 from dhtos.protocol.peers import Capability, Peer, Peers
 from dhtos.protocol.place import Place
 from dhtos.protocol.timers import Timer, Timers
@@ -126,7 +132,7 @@ class Calls:
         call.sent_at = now
         rto = peer.rto()
         if deadline_s is None:
-            deadline_s = _deadline_of(rto)
+            deadline_s = _deadline_of(rto if peer.srtt else RTO_UNKNOWN_S)
         call.deadline = now + deadline_s
         if len(self._open) >= CALLS_OUTSTANDING_MAX:
             self._counters["calls_refused"] += 1

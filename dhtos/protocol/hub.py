@@ -40,10 +40,10 @@ from dhtos.core.record import Record
 from dhtos.core.schema import Schema
 from dhtos.core.schemas import Schemas
 from dhtos.core.summary import Summary
-from dhtos.errors import MalformedMessage, SchemaConflict, Unreachable, UsageError
+from dhtos.errors import SchemaConflict, Unreachable
+from dhtos.protocol.aggregate import Measure
 from dhtos.protocol.answer import Answering, Order, Question
 from dhtos.protocol.calls import Call
-from dhtos.protocol.explain import Trace
 from dhtos.protocol.foreign import Foreign
 from dhtos.protocol.frontier import FindResult, check_verify
 from dhtos.protocol.gossip import Gossip
@@ -55,7 +55,7 @@ from dhtos.protocol.operation import MemberGone, Operation
 from dhtos.protocol.rows import Rows
 from dhtos.protocol.rpc import Core
 from dhtos.protocol.summaries import Summaries
-from dhtos.protocol.union import Union, Wish, unite
+from dhtos.protocol.union import Union, Wish, ask
 from dhtos.protocol.versions import Versions
 from dhtos.protocol.walk import Walk
 
@@ -192,28 +192,21 @@ class Hub:
         count_only: bool = False,
         verify: int = 1,
         explain: bool = False,
+        measure: Measure | None = None,
         cursor: bytes | None = None,
     ) -> Operation[FindResult]:
         """Ask the whole hub; hits stream into the operation as they come.
 
         Attributes are those of `schemas.vocabulary`: where machines of other versions are known to
-        live, and their schema is known, they are asked as well.
+        live, and their schema is known, they are asked as well. A `measure` asks for an aggregate
+        instead of hits: `partial` of the result, exact where the coverage is complete; with
+        `verify` each subtree counts as the member tells that knows of most matches there.
         Raises UsageError for a predicate that other nodes would refuse to read.
         """
         check_verify(verify)
-        if len(self.schemas) > 1 or not self.settled:
-            wish = Wish(predicate, limit, order, strict, count_only, verify, explain)
-            return unite(self, wish, now, cursor)
-        wire = msgspec.msgpack.encode(predicate.to_wire())
-        try:
-            bound = self.answering.bound(wire)
-        except MalformedMessage as error:
-            raise UsageError(
-                f"{error}: values stand in a predicate as Schema.check returns them"
-            ) from error
-        question = Question(wire, bound, limit, order, strict, count_only, verify)
-        trace = Trace(bound, now) if explain else None
-        return Walk(self, question, now, cursor=cursor, trace=trace).operation
+        count_only = count_only or measure is not None
+        wish = Wish(predicate, limit, order, strict, count_only, verify, explain, measure)
+        return ask(self, wish, now, cursor)
 
     def match_all(self) -> Question:
         """The question that everything answers."""
@@ -398,9 +391,8 @@ class Hub:
         Between G/2 and G members both depths are right. Were they kept side by side, the deeper
         members would gossip among themselves and the shallower one would hear of half its group
         only by its own probes. Below G/2 the shallower depth wins, by merging. Foreign records in
-        a half
-        where nobody serves are let go with it: the deeper members do not know of them, so kept
-        here they would be missed by whoever asks those; their gateway takes a seat.
+        a half where nobody serves are let go with it: the deeper members do not know of them, so
+        kept here they would be missed by whoever asks those; their gateway takes a seat.
         """
         group = self.group
         if self.settled and depth > group.depth and group.prefix.holds(key):

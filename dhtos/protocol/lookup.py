@@ -53,7 +53,6 @@ from dhtos.core.limits import (
 )
 from dhtos.errors import MalformedMessage
 from dhtos.protocol.calls import Call
-from dhtos.protocol.peers import STRANGER_DEADLINE_S
 from dhtos.protocol.store import VALUE_TYPES, Held, Value
 from dhtos.protocol.timers import Timer
 
@@ -423,7 +422,6 @@ class Lookup:
             now,
             tag=candidate,
             trailer=self._trailer,
-            deadline_s=None if peer.srtt else STRANGER_DEADLINE_S,
         )
         candidate.call = call
         self.open += 1

@@ -23,10 +23,6 @@ from dhtos.core.limits import (
     RTO_UNKNOWN_S,
 )
 
-STRANGER_DEADLINE_S = 4 * RTO_UNKNOWN_S
-"""How long a call to a peer that was never measured may take, however short the guess: it may be
-far away."""
-
 
 class Capability(Enum):
     """Which wire a peer has shown to speak."""

@@ -33,7 +33,7 @@ from dhtos.protocol.frontier import FindResult, WalkItem
 from dhtos.protocol.heard import Heard
 from dhtos.protocol.operation import Operation
 from dhtos.protocol.select import NONCE_BYTES, Shuffle
-from dhtos.protocol.totals import bind
+from dhtos.protocol.union import Wish
 from dhtos.protocol.walk import Walk
 
 if TYPE_CHECKING:
@@ -54,10 +54,11 @@ def sample(
     Raises UsageError for a count that cannot be drawn, or a predicate that others would refuse.
     """
     check_size(count)
-    wire, bound = bind(hub, predicate)
+    question = Wish(predicate, count, strict=strict).question(hub, hub.schema)
+    if question is None:
+        raise UsageError("only machines of another schema version can match; use find")
     shuffle = Shuffle(hub.core.rng.randbytes(NONCE_BYTES))
-    question = Question(wire, bound, count, None, strict, select=shuffle)
-    return Sampling(hub, question, now).operation
+    return Sampling(hub, replace(question, select=shuffle), now).operation
 
 
 def check_size(count: int) -> None:

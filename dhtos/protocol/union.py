@@ -378,11 +378,19 @@ class Union:
         )
 
 
-def unite(hub: "Hub", wish: Wish, now: float, cursor: bytes | None = None) -> Operation[FindResult]:
-    """Ask machines of all versions that are known; the hub drives what comes of it."""
-    union = Union(hub, wish, now, cursor=cursor)
-    hub.unions.append(union)
-    return union.operation
+def ask(hub: "Hub", wish: Wish, now: float, cursor: bytes | None = None) -> Operation[FindResult]:
+    """Ask the whole hub: with one walk where all that is known is one version, and all of it.
+
+    A union is driven by the hub. Raises UsageError for a predicate that others refuse to read.
+    """
+    if len(hub.schemas) > 1 or not hub.settled:
+        union = Union(hub, wish, now, cursor=cursor)
+        hub.unions.append(union)
+        return union.operation
+    question = wish.question(hub, hub.schema)
+    assert question is not None, "the words are those of the only schema"
+    trace = Trace(question.bound, now) if wish.explain else None
+    return Walk(hub, question, now, cursor=cursor, trace=trace).operation
 
 
 def _nobody(schema: Schema) -> Question:

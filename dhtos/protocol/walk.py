@@ -53,7 +53,6 @@ from dhtos.protocol.frontier import (
 from dhtos.protocol.harvest import Harvest, Unanswered
 from dhtos.protocol.heard import Heard, own_view, read_heard
 from dhtos.protocol.hubwire import as_bytes, as_key, bad
-from dhtos.protocol.peers import STRANGER_DEADLINE_S
 from dhtos.protocol.wire import decode_plain
 
 if TYPE_CHECKING:
@@ -299,7 +298,6 @@ class Walk:
             self,
             now,
             tag=(item, contact),
-            deadline_s=None if peer.srtt else STRANGER_DEADLINE_S,
             stream=True,
         )
         self._trace.asked(call)

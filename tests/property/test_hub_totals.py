@@ -15,7 +15,6 @@ from queries_world import World, ids, stories
 from dhtos.core.value import NUMBER_MAX
 from dhtos.protocol.aggregate import Measure, check_edges, default_edges, total
 from dhtos.protocol.sample import sample
-from dhtos.protocol.totals import aggregate
 from dhtos.sim import Weather
 
 
@@ -37,7 +36,7 @@ numbers = st.integers(-(2**64), 2**64).filter(lambda n: abs(n) <= NUMBER_MAX) | 
 
 def ask(world, node, predicate, measure, **options):
     return world.cluster.do(
-        node, lambda e, now: aggregate(e.hub, predicate, measure, now, **options)
+        node, lambda e, now: e.hub.find(predicate, now, measure=measure, **options)
     )
 
 

@@ -11,7 +11,6 @@ from fleets import SCHEMA, Fleet, at_least
 from dhtos.core.predicate import EVERYTHING
 from dhtos.protocol.aggregate import Measure, default_edges
 from dhtos.protocol.sample import sample
-from dhtos.protocol.totals import aggregate
 
 MEASURED = ("cores", "mem", "price", "gpus", "mem_free", "load1")
 
@@ -28,7 +27,7 @@ def crowd():
 
 def ask(crowd, node, predicate, measure, **options):
     operation = crowd.cluster.begin(
-        node, lambda e, now: aggregate(e.hub, predicate, measure, now, **options)
+        node, lambda e, now: e.hub.find(predicate, now, measure=measure, **options)
     )
     crowd.cluster.wait([operation])
     return operation.result()

@@ -17,7 +17,6 @@ from dhtos.core.schemas import Schemas
 from dhtos.errors import SchemaConflict
 from dhtos.protocol.aggregate import Measure
 from dhtos.protocol.rows import Row
-from dhtos.protocol.totals import aggregate
 from dhtos.sim import standard
 
 BOTH = Schemas(NEW, [OLD])
@@ -151,7 +150,9 @@ def test_a_count_is_that_of_both(half):
 def test_a_sum_is_that_of_both(half, name):
     asker = half.at(1)[0]
     measure = Measure(BOTH.vocabulary.index(name), (10, 100))
-    operation = half.cluster.begin(asker, lambda e, now: aggregate(e.hub, EVERYTHING, measure, now))
+    operation = half.cluster.begin(
+        asker, lambda e, now: e.hub.find(EVERYTHING, now, measure=measure)
+    )
     half.cluster.wait([operation])
     said = [n.engine.hub.own.attributes(n.engine.hub.schema).get(name) for n in half.up()]
     values = [value for value in said if value is not None]

@@ -10,7 +10,7 @@ import pytest
 
 import dhtos.cli.commands_top as commands
 from dhtos.cli.screen import Screen
-from dhtos.cli.top import BAR_CELLS, COLUMNS, View, bar, drawing, heading, keys, row, watch
+from dhtos.cli.top import BAR_CELLS, COLUMNS, View, drawing, gauge, heading, keys, row, watch
 from dhtos.core.schema import default_schema
 from dhtos.errors import Unreachable
 
@@ -121,8 +121,8 @@ def test_a_schema_without_the_attribute_is_an_error(
         (None, "-"),
     ],
 )
-def test_a_bar(share: float | None, text: str) -> None:
-    assert bar(share) == text
+def test_a_gauge(share: float | None, text: str) -> None:
+    assert gauge(share) == text
 
 
 def test_a_machine_that_says_nothing_has_a_row(plain: Any) -> None:

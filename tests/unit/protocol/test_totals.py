@@ -38,7 +38,6 @@ from dhtos.protocol.answer import COUNT_ONLY, answer
 from dhtos.protocol.operation import Operation
 from dhtos.protocol.sample import sample
 from dhtos.protocol.select import read_select, select_to_wire
-from dhtos.protocol.totals import aggregate
 from dhtos.protocol.wire import encode_request
 
 GATE: Endpoint = ("10.2.0.1", 7400)
@@ -58,7 +57,7 @@ def client(*gateways: Endpoint) -> Lone:
 
 
 def ask(lone: Lone, predicate: Any = ALL, **options: Any) -> Operation[Any]:
-    return aggregate(lone.hub, predicate, MEASURE, lone.now, **options)
+    return lone.hub.find(predicate, lone.now, measure=MEASURE, **options)
 
 
 def asks(lone: Lone) -> list[Asked]:
@@ -100,13 +99,13 @@ def test_the_largest_request_fits() -> None:
     """The padding of a stranger's question makes room for what is selected."""
     lone = client(GATE)
     edges = tuple(2**60 + n for n in range(HISTOGRAM_EDGES_MAX))
-    aggregate(lone.hub, ALL, Measure(CORES, edges), lone.now)
+    lone.hub.find(ALL, lone.now, measure=Measure(CORES, edges))
     (asked,) = asks(lone)
     assert len(encode_request(b"m" * 20, "dh_range", asked.args)) <= REPLY_BYTES_MAX
     words = tuple(f"{n:03}" + "x" * 84 for n in range(60))
     long = Predicate((Box((OneOf(SCHEMA.index("site"), words),)),))
     lone = client(GATE)
-    aggregate(lone.hub, long, Measure(CORES, edges), lone.now)
+    lone.hub.find(long, lone.now, measure=Measure(CORES, edges))
     (asked,) = asks(lone)
     assert len(asked.args[3]) > 5000
     assert len(encode_request(b"m" * 20, "dh_range", asked.args)) <= REQUEST_PAYLOAD_BYTES_MAX

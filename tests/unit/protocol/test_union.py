@@ -30,7 +30,6 @@ from dhtos.errors import Closed, NoPeers, SchemaConflict, UsageError
 from dhtos.protocol.aggregate import Measure, Partial
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.operation import Operation
-from dhtos.protocol.totals import aggregate
 
 OTHER = Schema(
     "machine",
@@ -254,7 +253,7 @@ def test_an_order_is_asked_under_its_place_in_each_version() -> None:
 def test_a_sum_is_that_of_all_versions_that_have_the_attribute() -> None:
     one = member(OTHER)
     index = WORDS.vocabulary.index("cores")
-    operation = aggregate(one.hub, ALL, Measure(index, (4, 101)), one.now)
+    operation = one.hub.find(ALL, one.now, measure=Measure(index, (4, 101)))
     (asked,) = asks(one)
     assert msgspec.msgpack.decode(asked.args[9]) == [1, 1, [4, 101]]
     parts = bundled([[THERE.first, 3, b"cookie!!", [THERE.to_wire()], 4, None, 0], [], [
@@ -268,7 +267,7 @@ def test_a_sum_is_that_of_all_versions_that_have_the_attribute() -> None:
 
 def test_a_version_without_the_attribute_has_no_part_in_a_sum() -> None:
     one = member(OTHER)
-    operation = aggregate(one.hub, ALL, Measure(WORDS.vocabulary.index("mem")), one.now)
+    operation = one.hub.find(ALL, one.now, measure=Measure(WORDS.vocabulary.index("mem")))
     (asked,) = asks(one)
     answers(one, asked, THERE, matches=4, by=9)
     result = operation.result()
