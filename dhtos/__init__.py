@@ -10,25 +10,33 @@ from dhtos.node.bandwidth import Bandwidth
 from dhtos.node.config import Config
 from dhtos.node.figures import Aggregate, Histogram
 from dhtos.node.find import Count, Find
+from dhtos.node.lease import Choice, Explanation, Lease, Placement, Plan
 from dhtos.node.node import Node
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.put import PutResult
 from dhtos.protocol.store import StoredValue
 from dhtos.query import GB, MB, TB, F, GiB, KiB, MiB, TiB, kB, ms, us
+from dhtos.sched import Need
 
 __all__ = [
     "Config",
     "Node",
     "F",
+    "Need",
     "Aggregate",
     "Bandwidth",
+    "Choice",
     "Count",
     "Coverage",
+    "Explanation",
     "Find",
     "FindResult",
     "Histogram",
     "Hit",
+    "Lease",
     "NodeId",
+    "Placement",
+    "Plan",
     "PutResult",
     "StoredValue",
     "Attribute",

@@ -5,6 +5,8 @@ The split says whose fault it is: the caller's (`UsageError`, `ConfigError`), a 
 `MalformedMessage` is raised by the codec and caught, counted and dropped by the engine.
 """
 
+from collections.abc import Mapping
+
 
 class DhtosError(Exception):
     """The base of every error raised by dhtos."""
@@ -68,6 +70,30 @@ class NoPeers(Unreachable):
 
 class LookupExpired(Unreachable):
     """The deadline of an operation passed before it had an answer."""
+
+
+class NoCandidates(DhtosError):
+    """No machine that was found can take a need; `reasons` counts the machines that each rules out.
+
+    `coverage` of the question is in `complete`: where that is false, others may be able to.
+    """
+
+    def __init__(self, message: str, reasons: Mapping[str, int], *, complete: bool = True) -> None:
+        super().__init__(message)
+        self.reasons = reasons
+        self.complete = complete
+
+
+class ClaimsRefused(DhtosError):
+    """Machines were able to take a need, and none of those that were asked granted it."""
+
+    def __init__(self, message: str, reasons: Mapping[str, int]) -> None:
+        super().__init__(message)
+        self.reasons = reasons
+
+
+class LeaseLost(DhtosError):
+    """The node took a lease back, or was not heard for a whole term: stop what it covered."""
 
 
 class Conflict(DhtosError):

@@ -98,6 +98,7 @@ COORDINATE_ERROR_MIN = 0.01  # a remote that claims to be surer than this is not
 COORDINATE_STEP_S_MAX = 0.25  # one sample moves a newcomer at most this far, others a fifth
 COORDINATE_FIT_STEP_S_MAX = 0.05  # and one step of a fit, whatever its peers say
 COORDINATE_NEWS_S = 0.01  # a published coordinate follows moves of more than this
+COORDINATE_TELL_S = 10.0  # and no record changes more often for the sake of its place
 MEMORY_PEERS_MAX = 96  # measured peers a place is fitted to; 64 leave the far ones too few
 MEMORY_NEAR = 16  # the nearest of them are never displaced by others
 MEMORY_SAMPLES_MAX = 5  # of which the median counts
@@ -130,6 +131,14 @@ SAMPLE_MAX = 256  # machines drawn at a time: any of them may lie in one group
 DEMAND_NEEDS = 1000  # needs after which one seen now counts e times less
 DEMAND_TYPES_MAX = 256  # different needs among them; the rarest are forgotten first
 FRAGMENT_STATES_MAX = 16384  # states of machines whose fragmentation is remembered
+GRANTS_MAX = 4096  # promises of one node at a time
+TOKENS_GONE_MAX = 16384  # ended grants whose token is remembered
+HOLD_S = 10.0  # a hold that is not confirmed; 10 to 60 s made no difference where schedulers crash
+LEASE_S = 30.0  # default term of a lease, renewed at a third of it
+LEASE_S_MIN = 1.0
+LEASE_S_MAX = 3600.0
+CLAIM_RESOURCES_MAX = 16  # of one claim
+OFFER_DELAY_S = 0.5  # after a grant until the record says what is left: eager, yet one for many
 
 # --- bandwidth ----------------------------------------------------------------------------------
 TRAIN_DATAGRAM_BYTES = 1200  # as REPLY_BYTES_MAX: below every common path MTU

@@ -57,5 +57,6 @@ MACHINE_SCHEMA = Schema(
         Attribute("battery", "number", "dynamic", Linear(0, 100), "%", doc="how full it is"),
         Attribute("plugged", "bool", "dynamic", Flag(), doc="whether the battery is charged"),
         Attribute("gpu_mem_free", "number", "dynamic", Log2(2**26, _TIB), "B", doc="the most free"),
+        Attribute("cores_free", "number", "dynamic", Log2p1(0, 1024), doc="CPUs not granted"),
     ),
 )

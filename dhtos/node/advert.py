@@ -1,7 +1,8 @@
 """What a node says about itself: what was sampled, what was told, its labels, and their versions.
 
-A value that was told stands over a sampled one. A change is made in two steps, so that a refused
-value leaves everything as it was: `changed` builds the next advert, `record` its next version.
+A value that was told stands over a sampled one, and so does one that is offered: what the ledger
+leaves of what was sampled. A change is made in two steps, so that a refused value leaves everything
+as it was: `changed` builds the next advert, `record` its next version.
 """
 
 from collections.abc import Mapping
@@ -28,11 +29,12 @@ class Advert:
     told: Mapping[str, Value] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     sampled: Mapping[str, Value] = field(default_factory=dict)
+    offered: Mapping[str, Value] = field(default_factory=dict)
 
     @property
     def attributes(self) -> dict[str, Value]:
         """All values by name."""
-        return {**self.sampled, **self.told}
+        return {**self.sampled, **self.offered, **self.told}
 
     def changed(
         self,

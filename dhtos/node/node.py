@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from random import Random, SystemRandom
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Self
@@ -19,16 +20,21 @@ from dhtos.core.schema import Schema, Value
 from dhtos.errors import Closed, ConfigError, NoPeers, Unreachable, UsageError
 from dhtos.node.address import learn, resolve
 from dhtos.node.advert import Advert
-from dhtos.node.asking import Asking
 from dhtos.node.background import Background
 from dhtos.node.bandwidth import Meter
 from dhtos.node.config import Config, format_endpoint
 from dhtos.node.gateway import GatewayFile
+from dhtos.node.journal import LeaseJournal
 from dhtos.node.keeper import Keeper
 from dhtos.node.known import gateways
+from dhtos.node.placing import Placing
 from dhtos.node.sampler import Sampler, is_news
+from dhtos.protocol.claims import Tenants
 from dhtos.protocol.engine import Engine
+from dhtos.protocol.grants import Grants
+from dhtos.protocol.ledger import Ledger
 from dhtos.protocol.rows import Row
+from dhtos.sched import Demand, resources_of
 from dhtos.transport.driver import Driver, clock_of
 from dhtos.transport.udp import UdpSocket
 
@@ -38,7 +44,7 @@ if TYPE_CHECKING:
 UPKEEP_INTERVAL_S = 60.0
 
 
-class Node(Asking):
+class Node(Placing):
     """One member of the fleet, or with `client=True` one that only asks.
 
     >>> import asyncio, dhtos
@@ -77,6 +83,9 @@ class Node(Asking):
         self._control: ControlServer | None = None
         self._seeds: list[Endpoint] = []
         self._background = Background()
+        self._journal: LeaseJournal | None = None
+        self._demand = Demand()
+        self._refusals = {}
         self._closed = False
 
     # --- life -----------------------------------------------------------------------------------
@@ -112,6 +121,9 @@ class Node(Asking):
         )
         self._driver = Driver(self._engine, sock, loop, clock)
         self._meter = Meter(self._engine, self._driver)
+        self._tenants = Tenants(self._engine.core)
+        if not config.client:
+            await self._open_ledger()
         self._seeds = await resolve(config.seeds, sock)
         if config.client and not self._seeds and not stored:
             raise ConfigError("a client must know somebody to ask: give it a seed")
@@ -131,6 +143,20 @@ class Node(Asking):
             from dhtos.node.control_server import open_control
 
             self._control = await open_control(self)
+
+    async def _open_ledger(self) -> None:
+        """Take over what an earlier run of this node has promised."""
+        directory = self.config.state_dir
+        if directory is not None:
+            now = self.driver.clock()
+            self._journal = await asyncio.to_thread(LeaseJournal.open, directory, now)
+        journal = self._journal
+        ledger = (
+            Ledger()
+            if journal is None
+            else Ledger(epoch=journal.epoch, bound=journal.leases, journal=journal)
+        )
+        self._grants = Grants(self.engine.hub, ledger)
 
     async def _find_fleet(self, stored: list[Endpoint]) -> None:
         """Join the base overlay; a node that was told no seed may be the first of all."""
@@ -193,8 +219,12 @@ class Node(Asking):
                 await self._kept.save(self._engine)
         finally:
             if self._driver is not None:
+                if self._tenants is not None:
+                    self._tenants.release(self._driver.clock())
                 self.engine.hub.leave(self._driver.clock())
                 await self._driver.aclose()
+            if self._journal is not None:
+                await asyncio.to_thread(self._journal.close)
             if self._keeper is not None:
                 self._keeper.close()
 
@@ -230,6 +260,13 @@ class Node(Asking):
     def id(self) -> NodeId:
         """The node's id, which follows from its key."""
         return NodeId(self.engine.id)
+
+    @property
+    def grants(self) -> Grants:
+        """What this node has promised; raises UsageError for one that only asks."""
+        if self._grants is None:
+            raise UsageError("a client grants nothing: ask a node that was started without client")
+        return self._grants
 
     @property
     def _kept(self) -> Keeper:
@@ -303,6 +340,9 @@ class Node(Asking):
         """Give the hub a new version of the own record; a refused one changes nothing."""
         hub, driver = self.engine.hub, self.driver
         now = driver.clock()
+        if self._grants is not None:
+            own = {**advert.sampled, **advert.told}
+            advert = replace(advert, offered=self._grants.offer(own, resources_of(self.schema)))
         record = advert.record(hub.own, self._kept.first_seq, hub.locator.published.to_wire())
         self._advert = advert
         hub.advertise(record, now, eager=eager)

@@ -115,6 +115,13 @@ class Driver:
             raise
         return operation.result()
 
+    async def ended(self, operation: Operation[T]) -> T:
+        """The operation's result, as `wait`; cancelling the caller leaves the operation running."""
+        self.flush()
+        while not operation.done:
+            await self._changed(operation)
+        return operation.result()
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return once `condition` holds; it is looked at after every step of the engine.
 

@@ -279,7 +279,7 @@ def test_machine_schema_is_the_one_the_design_names():
     assert {a.name for a in schema.dynamic} == {
         "cpu_free", "load1", "mem_free", "disk_free", "gpus_free", "price_spot", "load_5s",
         "load_15s", "load_error", "mem_pressure", "io_pressure", "net_in", "net_out",
-        "temperature", "battery", "plugged", "gpu_mem_free",
+        "temperature", "battery", "plugged", "gpu_mem_free", "cores_free",
     }  # fmt: skip
     assert all(a.doc for a in schema.attributes)
 

@@ -1,0 +1,167 @@
+"""What was found to place something on, and the lease that came of it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from dhtos.core.coverage import Coverage
+from dhtos.core.hit import Hit
+from dhtos.core.ids import NodeId
+from dhtos.errors import LeaseLost
+from dhtos.node.config import format_endpoint
+from dhtos.protocol.claims import Tenancy
+from dhtos.sched import Need, Refused, why
+from dhtos.transport.driver import Driver
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A machine that can take a need, and the weighted costs that make its score."""
+
+    hit: Hit
+    score: float
+    terms: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Machines for a need, the best first; nothing is claimed."""
+
+    need: Need
+    choices: tuple[Choice, ...]
+    refused: tuple[Refused, ...]
+    coverage: Coverage
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many of the candidates each reason ruled out."""
+        return why(self.refused)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a need can be met or not: of so many machines, who is ruled out by what.
+
+    `matching` satisfy `where`, `able` the whole need. `reasons` counts by resource the matching
+    machines that do not have enough of it free; one may lack several. Exact where
+    `coverage.complete`.
+    """
+
+    need: Need
+    machines: int
+    matching: int
+    able: int
+    reasons: Mapping[str, int]
+    coverage: Coverage
+
+
+class Lease:
+    """A part of a machine that is ours until it is released or lost; it is renewed meanwhile.
+
+    `token` names it to the node, `fence` is larger than that of every earlier lease of the node.
+    """
+
+    def __init__(self, driver: Driver, tenancy: Tenancy, hit: Hit) -> None:
+        self._driver = driver
+        self._tenancy = tenancy
+        self.hit = hit
+
+    @property
+    def node(self) -> NodeId:
+        """Who granted it."""
+        return self.hit.id
+
+    @property
+    def endpoint(self) -> str:
+        """Where that node listens: `host:port`."""
+        return format_endpoint(self._tenancy.granted.endpoint)
+
+    @property
+    def token(self) -> str:
+        """What only its owner and the node know, in hexadecimal."""
+        return self._tenancy.granted.token.hex()
+
+    @property
+    def fence(self) -> int:
+        """What a lease guards may refuse smaller ones than it has seen."""
+        return self._tenancy.granted.fence
+
+    @property
+    def resources(self) -> Mapping[str, float]:
+        """How much of what is ours."""
+        return dict(self._tenancy.granted.resources)
+
+    @property
+    def expires_s(self) -> float:
+        """In how many seconds it ends if no renewal is heard; 0 once it has ended."""
+        if self._tenancy.operation.done:
+            return 0.0
+        return max(self._tenancy.expires - self._driver.clock(), 0.0)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the node took it back, or was not heard for a whole term."""
+        return self._tenancy.operation.error is not None
+
+    async def ended(self) -> None:
+        """Wait for its end; raises LeaseLost where that was not a release."""
+        await self._driver.ended(self._tenancy.operation)
+
+    async def release(self) -> None:
+        """Give it back; may be called again."""
+        if not self._driver.closed:
+            self._tenancy.release(self._driver.clock())
+            self._driver.flush()
+
+    def __repr__(self) -> str:
+        return f"<Lease {self.token[:8]} on {self.node}>"
+
+
+class Placement:
+    """A placement under way: `await` it for a lease, or `async with` it to have it released too.
+
+    The body of an `async with` is cancelled when the lease is lost, and LeaseLost comes out of it.
+    """
+
+    def __init__(self, work: Callable[[], Awaitable[Lease]]) -> None:
+        self._work = work
+        self._lease: Lease | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._body: asyncio.Task[Any] | None = None
+        self._interrupted = False
+
+    def __await__(self) -> Generator[Any, None, Lease]:
+        return self._work().__await__()
+
+    async def __aenter__(self) -> Lease:
+        self._lease = await self._work()
+        self._body = asyncio.current_task()
+        self._watch = asyncio.create_task(self._watching(self._lease))
+        return self._lease
+
+    async def _watching(self, lease: Lease) -> None:
+        try:
+            await lease.ended()
+        except LeaseLost:
+            self._interrupted = True
+            assert self._body is not None
+            self._body.cancel()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._lease is not None
+        assert self._watch is not None
+        self._watch.cancel()
+        await asyncio.gather(self._watch, return_exceptions=True)
+        await self._lease.release()
+        if self._interrupted:
+            assert self._body is not None
+            self._body.uncancel()
+            if kind is None or kind is asyncio.CancelledError:
+                await self._lease.ended()

@@ -1,0 +1,262 @@
+"""What a running node does for those who place work: plan, claim, keep, explain. A base of `Node`.
+
+    need --question--> a random sample of machines --rank--> bids in order --claim--> lease
+
+A sample and not "the first sixteen": schedulers that ask alike must not be told alike, or they all
+claim the same machine. What a machine says is some seconds old; it decides when it is claimed, and
+the next one is asked without a new question.
+"""
+
+import asyncio
+import os
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from random import Random
+
+import msgspec
+
+from dhtos.core.hit import Hit
+from dhtos.core.limits import LEASE_S, LEASE_S_MAX, LEASE_S_MIN, SAMPLE_MAX
+from dhtos.core.predicate import EVERYTHING, Predicate
+from dhtos.core.value import is_number
+from dhtos.errors import ClaimsRefused, Closed, NoCandidates, UsageError
+from dhtos.node.asking import Asking
+from dhtos.node.lease import Choice, Explanation, Lease, Placement, Plan
+from dhtos.protocol.claims import Bid, Claiming, Outcome, Tenants
+from dhtos.protocol.grants import FREE, Grants
+from dhtos.protocol.ledger import Grant, Reason
+from dhtos.query import Expr, F, parse_text
+from dhtos.sched import Candidate, Demand, Need, Refused, check, rank
+
+CANDIDATES = 16  # as good as all of them: docs/explanation/placement.md
+BIDS_MAX = 8  # machines asked before the question is asked anew
+ROUNDS_MAX = 3
+DEADLINE_S = 10.0
+REFUSALS_MAX = 1024  # machines remembered for having said no
+_BACKOFF_S = 0.25  # twice as long after each round: records tell of a claim within half a second
+
+
+class Placing(Asking):
+    """The placements of a node."""
+
+    _rng: Random
+    _tenants: Tenants | None = None
+    _grants: Grants | None = None
+    _demand: Demand
+    _refusals: dict[bytes, int]
+
+    @property
+    @abstractmethod
+    def grants(self) -> Grants:
+        """What this node has promised; raises UsageError for one that only asks."""
+
+    async def plan(
+        self, need: Need, *, candidates: int = CANDIDATES, spread: str | None = None
+    ) -> Plan:
+        """Machines that can take a need, the best first; nothing is claimed.
+
+        So many are drawn at random from all that match, and put in order by what the need prefers;
+        `spread` names the attribute or label by which `prefer="spread"` tells places apart. Costs
+        the calls of `sample`. Raises UsageError for a resource that the schema does not have,
+        PredicateError for `where`.
+        """
+        if type(candidates) is not int or not 1 <= candidates <= SAMPLE_MAX:
+            raise UsageError(f"candidates must be 1..{SAMPLE_MAX}, got {candidates!r}")
+        check(need, self.schema)
+        found = await self.sample(candidates, self._able(need))
+        machines = {hit.record.node_id: hit for hit in found.hits if not hit.gateway}
+        ranking = rank(
+            need,
+            [self._candidate(hit, need, spread) for hit in machines.values()],
+            rng=self._rng,
+            demand=self._demand,
+        )
+        gateways = [
+            Refused(Candidate.of(hit, need), "gateway: no node there that grants")
+            for hit in found.hits
+            if hit.gateway
+        ]
+        choices = [
+            Choice(machines[one.candidate.node_id], one.score, one.terms) for one in ranking.ranked
+        ]
+        return Plan(need, tuple(choices), (*ranking.refused, *gateways), found.coverage)
+
+    def place(
+        self,
+        need: Need,
+        *,
+        ttl_s: float = LEASE_S,
+        deadline_s: float = DEADLINE_S,
+        candidates: int = CANDIDATES,
+    ) -> Placement:
+        """Claim what is needed on the best machine that grants it: `async with node.place(need)`.
+
+        The lease is renewed until it is released; one that is not heard of for `ttl_s` ends. A
+        machine that says no is followed by the next, and three questions are asked at most.
+        Raises UsageError and PredicateError as `plan`, NoCandidates where no machine can take it,
+        ClaimsRefused where none that can has granted it in time.
+        """
+        if not is_number(ttl_s) or not LEASE_S_MIN <= ttl_s <= LEASE_S_MAX:
+            raise UsageError(f"ttl_s must be {LEASE_S_MIN:g}..{LEASE_S_MAX:g} s, got {ttl_s!r}")
+        if not is_number(deadline_s) or deadline_s <= 0:
+            raise UsageError(f"deadline_s must be above 0 s, got {deadline_s!r}")
+        return Placement(lambda: self._place(need, ttl_s, deadline_s, candidates))
+
+    async def _place(self, need: Need, ttl_s: float, deadline_s: float, candidates: int) -> Lease:
+        reasons: dict[str, int] = {}
+        self._demand.add(need)
+        try:
+            async with asyncio.timeout(deadline_s):
+                for turn in range(ROUNDS_MAX):
+                    plan = await self.plan(need, candidates=candidates)
+                    if not plan.choices and not reasons:
+                        raise await self._nobody(plan)
+                    outcome = await self._claim(plan, ttl_s)
+                    if outcome.granted is not None:
+                        return self._keep(plan, outcome)
+                    for declined in outcome.declined:
+                        said = declined.reason.partition(":")[0]
+                        reasons[said] = reasons.get(said, 0) + 1
+                    if turn + 1 < ROUNDS_MAX:
+                        await asyncio.sleep(_BACKOFF_S * 2**turn * self._rng.uniform(0.5, 1.5))
+        except TimeoutError:
+            reasons["time"] = 1
+        raise ClaimsRefused(
+            f"no machine that can take it has granted it: {_counted(reasons)}", reasons
+        )
+
+    async def _claim(self, plan: Plan, ttl_s: float) -> Outcome:
+        bids = [self._bid(choice.hit, plan.need) for choice in plan.choices[:BIDS_MAX]]
+        claiming = Claiming(
+            self.engine.core, bids, float(ttl_s), self.driver.clock(), draw=os.urandom
+        )
+        outcome = await self.driver.wait(claiming.operation)
+        for declined in outcome.declined:
+            count = self._refusals.pop(declined.node_id, 0)
+            if len(self._refusals) >= REFUSALS_MAX:
+                del self._refusals[next(iter(self._refusals))]
+            self._refusals[declined.node_id] = count + 1
+        return outcome
+
+    def _keep(self, plan: Plan, outcome: Outcome) -> Lease:
+        granted = outcome.granted
+        assert granted is not None
+        if self._tenants is None:
+            raise Closed("the node has not started: use `async with` or await start()")
+        self._refusals.pop(granted.node_id, None)
+        hit = next(c.hit for c in plan.choices if c.hit.record.node_id == granted.node_id)
+        tenancy = self._tenants.keep(granted, self.driver.clock())
+        self.driver.flush()
+        return Lease(self.driver, tenancy, hit)
+
+    async def _nobody(self, plan: Plan) -> NoCandidates:
+        why = await self.explain(plan.need)
+        reasons = {**why.reasons, **plan.reasons}
+        text = f"no machine can take it: {why.matching} of {why.machines} are what is asked for"
+        if reasons:
+            text += f", ruled out by {_counted(reasons)}"
+        return NoCandidates(text, reasons, complete=plan.coverage.complete)
+
+    async def explain(self, need: Need) -> Explanation:
+        """Why a need can be met or not: how many machines each resource rules out.
+
+        Costs one `count` for each resource, and three more. Raises as `plan`.
+        """
+        check(need, self.schema)
+        where = self._where(need)
+        everything = await self.count()
+        matching = everything if where is None else await self.count(where)
+        able = await self.count(self._able(need))
+        reasons = {}
+        for name, amount in need.resources.items():
+            alone = _with_resources(need, {name: amount})
+            lacking = int(matching) - int(await self.count(self._able(alone)))
+            if lacking > 0:
+                reasons[name] = lacking
+        return Explanation(need, int(everything), int(matching), int(able), reasons, able.coverage)
+
+    # --- the side that grants ---------------------------------------------------------------------
+
+    def leases(self) -> tuple[Grant, ...]:
+        """What this node has promised to whom, the oldest first; asks nobody."""
+        return self.grants.ledger.grants()
+
+    async def drain(self, *, revoke: bool = False) -> None:
+        """Grant nothing more; `revoke` also takes back what is granted, and tells the owners."""
+        self.grants.drain(self.driver.clock(), revoke=revoke)
+        self.driver.flush()
+
+    async def undrain(self) -> None:
+        """Grant again."""
+        self.grants.undrain()
+
+    async def revoke(self, token: str) -> None:
+        """Take one lease back, and tell its owner. Raises UsageError where there is none."""
+        try:
+            raw = bytes.fromhex(token)
+        except ValueError:
+            raw = b""
+        if not self.grants.revoke(raw, Reason.GONE, self.driver.clock()):
+            raise UsageError(f"no lease has the token {token!r}: see `leases`")
+        self.driver.flush()
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _where(self, need: Need) -> Expr | None:
+        where = need.where
+        if where is None or isinstance(where, Expr):
+            return where
+        if isinstance(where, str):
+            return parse_text(where) if where.strip() else None
+        raise UsageError(f"where is a text or an F expression, got {where!r}")
+
+    def _able(self, need: Need) -> Predicate:
+        """Who matches `where` and has enough of everything free, as far as records know."""
+        parts = [F[name + FREE] >= amount for name, amount in need.resources.items()]
+        where = self._where(need)
+        if where is not None:
+            parts.insert(0, where)
+        if not parts:
+            return EVERYTHING
+        whole = parts[0]
+        for part in parts[1:]:
+            whole = whole & part
+        return self.predicate(whole)
+
+    def _candidate(self, hit: Hit, need: Need, spread: str | None) -> Candidate:
+        candidate = Candidate.of(hit, need, spread=spread)
+        return replace(candidate, refusals=self._refusals.get(hit.record.node_id, 0))
+
+    def _bid(self, hit: Hit, need: Need) -> Bid:
+        """What is asked of one machine, in the words of its schema."""
+        where, wire = self._where(need), b""
+        if where is not None:
+            schemas = self.engine.hub.schemas
+            translated = schemas.translated(self.predicate(where), hit.schema)
+            assert translated is not None, "it matched"
+            wire = msgspec.msgpack.encode(translated.to_wire())
+        return Bid(
+            hit.record.node_id,
+            hit.record.endpoint,
+            need.resources,
+            hit.schema.tag,
+            wire,
+            need.priority,
+            need.max_price,
+        )
+
+
+def _counted(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({count})" for name, count in reasons.items())
+
+
+def _with_resources(need: Need, resources: Mapping[str, float]) -> Need:
+    """The same need of other amounts."""
+    return Need(
+        where=need.where,
+        prefer=need.prefer,
+        priority=need.priority,
+        max_price=need.max_price,
+        **resources,
+    )

@@ -1,0 +1,327 @@
+"""The side of a claim that asks: node after node until one has granted it, and then keeping it.
+
+    for each bid:  dh_claim --HELD--> dh_confirm --BOUND--> granted
+                      |  no, or silence   |  no, or silence
+                      v                   v
+                   dh_release, and the next bid, without a new query
+
+A bid has a token of its own, drawn before anything is sent. Whoever fell silent is sent a release
+in its name: it may have heard the claim and not been heard. A lease is renewed at a third of its
+term and counts from when the renewal was sent, so its owner never believes in it for longer than
+the node does. `dhtos.protocol.grants` is the other side.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dhtos.core.ids import Endpoint
+from dhtos.errors import LeaseLost, MalformedMessage
+from dhtos.protocol.calls import Call
+from dhtos.protocol.grants import (
+    COOKIE_BYTES_MAX,
+    TOKEN_BYTES,
+    as_amounts,
+    as_hold,
+    as_term,
+    refusal_of,
+)
+from dhtos.protocol.hubwire import SEQ_MAX, as_bytes, as_int, as_list, bad, unpack
+from dhtos.protocol.ledger import Reason
+from dhtos.protocol.operation import Operation
+from dhtos.protocol.rpc import NO_REPLY
+from dhtos.protocol.timers import Timer
+
+if TYPE_CHECKING:
+    from dhtos.protocol.rpc import Core
+
+_REPLY_FIELDS = 8
+RENEWALS = 3  # of a lease in one term: two may be lost
+
+
+@dataclass(frozen=True, slots=True)
+class Bid:
+    """What is asked of one node; `where` is a predicate as it travels, in the schema of the tag."""
+
+    node_id: bytes
+    endpoint: Endpoint
+    resources: Mapping[str, float]
+    schema_tag: int
+    where: bytes = b""
+    priority: int = 0
+    price: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A lease; `expires` is by the clock of the owner, and earlier than by that of the node."""
+
+    node_id: bytes
+    endpoint: Endpoint
+    resources: Mapping[str, float]
+    token: bytes
+    fence: int
+    ttl_s: float
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """A node that granted nothing, why, and what it said it has left."""
+
+    node_id: bytes
+    reason: str
+    free: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of some bids: at most one lease, and who declined before."""
+
+    granted: Granted | None
+    declined: tuple[Declined, ...]
+
+
+class Claiming:
+    """Bids in their order, one at a time; `operation` ends with an `Outcome`."""
+
+    def __init__(
+        self,
+        core: "Core",
+        bids: Sequence[Bid],
+        ttl_s: float,
+        now: float,
+        *,
+        draw: Callable[[int], bytes] | None = None,
+    ) -> None:
+        self.core = core
+        self.operation: Operation[Outcome] = core.operation(self._on_cancel)
+        self._bids = list(reversed(bids))
+        self._ttl_s = ttl_s
+        self._draw = draw or core.rng.randbytes
+        self._declined: list[Declined] = []
+        self._bid: Bid | None = None
+        self._token = b""
+        self._proved = False
+        self._call: Call | None = None
+        self._next(now)
+
+    def _next(self, now: float) -> None:
+        """The next bid, or the end."""
+        if not self._bids:
+            self.operation.finish(Outcome(None, tuple(self._declined)))
+            return
+        self._bid = self._bids.pop()
+        self._token = self._draw(TOKEN_BYTES)
+        self._proved = False
+        self._claim(self._bid, now)
+
+    def _claim(self, bid: Bid, now: float) -> None:
+        cookie = self.core.cookies.get(bid.endpoint, b"")
+        resources = [[name, amount] for name, amount in bid.resources.items()]
+        args = [cookie, self._token, resources, bid.priority, bid.price, bid.schema_tag, bid.where]
+        self._call = self.core.calls.send(bid.endpoint, "dh_claim", args, self, now)
+
+    # --- answers ----------------------------------------------------------------------------------
+
+    def on_reply(self, call: Call, value: Any, _trailer: list[Any] | None, now: float) -> None:
+        """Held, bound, no, or a cookie to come back with."""
+        assert self._bid is not None
+        self._call = None
+        try:
+            fields = as_list(value, _REPLY_FIELDS)
+            kind = as_int(fields[0] if fields else None, 0, 2)
+            if call.name == "dh_confirm":
+                self._confirmed(self._bid, call, kind, fields, now)
+            elif kind == 2:
+                self._prove(self._bid, fields, now)
+            elif kind == 1:
+                self._held(self._bid, fields, now)
+            else:
+                self._refused(fields, now)
+        except MalformedMessage:
+            self.core.counters["malformed"] += 1
+            self._drop("malformed: not what a node answers", now)
+
+    def on_late(self, call: Call, now: float) -> None:
+        """It was sent once more: the token makes that the same claim."""
+
+    def on_failure(self, call: Call, now: float) -> None:
+        """Nobody knows whether it was heard: nothing may stay set aside."""
+        self._call = None
+        self._drop("silent: no answer", now)
+
+    def _prove(self, bid: Bid, fields: list[Any], now: float) -> None:
+        (cookie,) = unpack(fields[1:], lambda v: as_bytes(v, COOKIE_BYTES_MAX))
+        if self._proved:
+            raise bad("a cookie was asked for twice")
+        self._proved = True
+        self.core.remember_cookie(bid.endpoint, cookie)
+        self._claim(bid, now)
+
+    def _held(self, bid: Bid, fields: list[Any], now: float) -> None:
+        epoch, _, _ = unpack(fields[1:], lambda v: as_int(v, 0, SEQ_MAX), as_hold, as_amounts)
+        args = [self._token, epoch, self._ttl_s]
+        self._call = self.core.calls.send(bid.endpoint, "dh_confirm", args, self, now)
+
+    def _refused(self, fields: list[Any], now: float) -> None:
+        reason, free = unpack(fields[1:], as_reason, as_amounts)
+        assert self._bid is not None
+        self._declined.append(Declined(self._bid.node_id, refusal_of(reason), free))
+        self._next(now)
+
+    def _confirmed(self, bid: Bid, call: Call, kind: int, fields: list[Any], now: float) -> None:
+        if kind != 1:
+            (reason,) = unpack(fields[1:], as_reason)
+            self._drop(refusal_of(reason), now)
+            return
+        fence, ttl_s = unpack(fields[1:], lambda v: as_int(v, 1, SEQ_MAX), as_term)
+        granted = Granted(
+            bid.node_id, bid.endpoint, bid.resources, self._token, fence, ttl_s,
+            call.sent_at + ttl_s,
+        )  # fmt: skip
+        self.operation.finish(Outcome(granted, tuple(self._declined)))
+
+    def _drop(self, reason: str, now: float) -> None:
+        """Give up on the node at hand: whatever it may have set aside is released."""
+        assert self._bid is not None
+        self.core.calls.notify(self._bid.endpoint, "dh_release", [self._token])
+        self._declined.append(Declined(self._bid.node_id, reason, {}))
+        self._next(now)
+
+    def _on_cancel(self, _now: float) -> None:
+        if self._call is not None:
+            self.core.calls.cancel(self._call)
+            self._call = None
+        if self._bid is not None:
+            self.core.calls.notify(self._bid.endpoint, "dh_release", [self._token])
+
+
+class Tenancy:
+    """One lease that is kept; `operation` ends when it is released, or fails with LeaseLost."""
+
+    def __init__(self, tenants: "Tenants", granted: Granted, now: float) -> None:
+        self.tenants = tenants
+        self.core = tenants.core
+        self.granted = granted
+        self.expires = granted.expires
+        self.operation: Operation[None] = self.core.operation(self.release)
+        self._call: Call | None = None
+        self._timer: Timer | None = None
+        self._await(now)
+
+    def release(self, now: float) -> None:
+        """Give it back; what is lost, or was given back, stays so."""
+        if self.granted.token in self.tenants.kept:
+            self.core.calls.send(
+                self.granted.endpoint, "dh_release", [self.granted.token], _Unheard(), now
+            )
+            self._forget()
+            self.operation.finish(None)
+
+    def lose(self, why: str) -> None:
+        """The node takes it back, or has not been heard for a whole term."""
+        self._forget()
+        self.operation.fail(LeaseLost(f"the lease was lost: {why}"))
+
+    def _await(self, now: float) -> None:
+        step = self.granted.ttl_s / RENEWALS
+        self._timer = self.core.timers.at(min(now + step, self.expires), self._on_timer)
+
+    def _on_timer(self, now: float) -> None:
+        self._timer = None
+        if now >= self.expires:
+            self.lose("its node has not answered for a whole term")
+            return
+        self._await(now)
+        if self._call is None:
+            args = [self.granted.token, self.granted.fence]
+            self._call = self.core.calls.send(self.granted.endpoint, "dh_renew", args, self, now)
+
+    def on_reply(self, call: Call, value: Any, _trailer: list[Any] | None, _now: float) -> None:
+        """Another term, or the end."""
+        self._call = None
+        try:
+            fields = as_list(value, _REPLY_FIELDS)
+            if as_int(fields[0] if fields else None, 0, 1) == 0:
+                (reason,) = unpack(fields[1:], as_reason)
+                self.lose(refusal_of(reason))
+                return
+            (ttl_s,) = unpack(fields[1:], as_term)
+        except MalformedMessage:
+            self.core.counters["malformed"] += 1
+            return
+        self.expires = max(self.expires, call.sent_at + min(ttl_s, self.granted.ttl_s))
+
+    def on_late(self, call: Call, now: float) -> None:
+        """It was sent once more."""
+
+    def on_failure(self, call: Call, now: float) -> None:
+        """The next renewal may be heard; the term goes on running out."""
+        self._call = None
+
+    def _forget(self) -> None:
+        self.tenants.kept.pop(self.granted.token, None)
+        if self._call is not None:
+            self.core.calls.cancel(self._call)
+            self._call = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class Tenants:
+    """The leases that one node keeps on others, and the ear for those who take them back."""
+
+    def __init__(self, core: "Core") -> None:
+        self.core = core
+        self.kept: dict[bytes, Tenancy] = {}
+        core.register("dh_revoke", self._on_revoke)
+
+    def keep(self, granted: Granted, now: float) -> Tenancy:
+        """Renew a lease from now on."""
+        tenancy = Tenancy(self, granted, now)
+        self.kept[granted.token] = tenancy
+        return tenancy
+
+    def release(self, now: float) -> None:
+        """Give everything back."""
+        for tenancy in tuple(self.kept.values()):
+            tenancy.release(now)
+
+    def _on_revoke(
+        self, args: list[Any], source: Endpoint, _trailer: list[Any] | None, _now: float
+    ) -> Any:
+        token, reason = unpack(args, lambda v: as_bytes(v, TOKEN_BYTES), as_reason)
+        tenancy = self.kept.get(token)
+        if tenancy is not None and tenancy.granted.endpoint == source:
+            tenancy.lose(refusal_of(reason))
+        return NO_REPLY
+
+    def check(self) -> None:
+        """Assert every invariant."""
+        for token, tenancy in self.kept.items():
+            assert tenancy.granted.token == token
+            assert not tenancy.operation.done
+
+
+class _Unheard:
+    """The owner of a call whose answer changes nothing: it is only sent again if it was lost."""
+
+    def on_reply(self, call: Call, value: Any, trailer: list[Any] | None, now: float) -> None:
+        """Released."""
+
+    def on_late(self, call: Call, now: float) -> None:
+        """Sent again."""
+
+    def on_failure(self, call: Call, now: float) -> None:
+        """The lease will run out by itself."""
+
+
+def as_reason(value: object) -> Reason:
+    """Why a node says no; one of a later version is read as refusal of any kind."""
+    number = as_int(value, 1, 255)
+    try:
+        return Reason(number)
+    except ValueError:
+        return Reason.GONE

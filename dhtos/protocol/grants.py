@@ -1,0 +1,292 @@
+"""The side of a claim that decides: a node asked for a part of itself.
+
+    dh_claim    args   [cookie, token, resources, priority, price | nil, schema, where]
+                reply  [1, epoch, hold_s, free] | [0, reason, free] | [2, cookie]
+    dh_confirm  args   [token, epoch, ttl_s]    reply  [1, fence, ttl_s] | [0, reason]
+    dh_renew    args   [token, fence]           reply  [1, ttl_s] | [0, reason]
+    dh_release  args   [token]                  reply  [1]
+    dh_revoke   args   [token, reason]          a notice to the owner; a lost one shows at renewal
+
+`resources` and `free` are [[name, amount], ...], the latter what is left of the former. `where` is
+the predicate of the need as `dh_range` carries it, or empty, and `schema` its tag: all of the need
+is judged again, by what the machine is now. A stranger is asked to come back with the cookie before
+anything is set aside for it. The ledger decides; this reads, writes and keeps the own record true.
+"""
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from dhtos.core.ids import Endpoint
+from dhtos.core.limits import (
+    CLAIM_RESOURCES_MAX,
+    HOLD_S,
+    LEASE_S_MAX,
+    LEASE_S_MIN,
+    OFFER_DELAY_S,
+    PREDICATE_WIRE_BYTES_MAX,
+)
+from dhtos.core.schema import NUMBER_MAX
+from dhtos.core.value import Value, is_number
+from dhtos.protocol.hubwire import SEQ_MAX, as_bytes, as_int, as_list, bad, unpack
+from dhtos.protocol.ledger import Ledger, Reason
+from dhtos.protocol.timers import Timer
+
+if TYPE_CHECKING:
+    from dhtos.protocol.hub import Hub
+
+TOKEN_BYTES = 16
+COOKIE_BYTES_MAX = 8
+RESOURCE_BYTES_MAX = 32
+PRIORITY_MAX = 2**31 - 1
+FREE = "_free"
+_PRICES = ("price_spot", "price")
+
+
+class Grants:
+    """Answers claims on this node out of its ledger, and says in its record what is left."""
+
+    def __init__(self, hub: "Hub", ledger: Ledger) -> None:
+        self.hub = hub
+        self.core = hub.core
+        self.ledger = ledger
+        self._expiry: Timer | None = None
+        self._offering: Timer | None = None
+        for name, handler in (
+            ("dh_claim", self._on_claim),
+            ("dh_confirm", self._on_confirm),
+            ("dh_renew", self._on_renew),
+            ("dh_release", self._on_release),
+        ):
+            self.core.register(name, handler)
+
+    def offer(
+        self, attributes: Mapping[str, Value], names: Mapping[str, object]
+    ) -> dict[str, Value]:
+        """Take what the machine has of the resources in `names`, and how much of it is idle.
+
+        Returns what its record shall say is free.
+        """
+        capacity = _numbers(attributes, {name: name for name in names})
+        measured = _numbers(attributes, {name: name + FREE for name in capacity})
+        self.ledger.offer(capacity, measured)
+        return {name + FREE: _whole(amount) for name, amount in self.ledger.free().items()}
+
+    def drain(self, now: float, *, revoke: bool = False) -> None:
+        """Grant nothing more; with `revoke` also take back what is granted, and tell the owners."""
+        self.ledger.draining = True
+        if revoke:
+            for grant in self.ledger.grants():
+                self.revoke(grant.token, Reason.DRAINING, now)
+
+    def undrain(self) -> None:
+        """Grant again."""
+        self.ledger.draining = False
+
+    def revoke(self, token: bytes, reason: Reason, now: float) -> bool:
+        """Take a grant back and tell its owner; False where there is none."""
+        grant = self.ledger.release(token)
+        if grant is None:
+            return False
+        self.core.counters["grants_revoked"] += 1
+        self.core.calls.notify(grant.owner, "dh_revoke", [token, int(reason)])
+        self._changed(now)
+        return True
+
+    # --- what is asked ----------------------------------------------------------------------------
+
+    def _on_claim(
+        self, args: list[Any], source: Endpoint, _trailer: list[Any] | None, now: float
+    ) -> Any:
+        cookie, token, resources, priority, price, tag, where = unpack(
+            args,
+            lambda v: as_bytes(v, COOKIE_BYTES_MAX),
+            as_token,
+            as_amounts,
+            lambda v: as_int(v, -PRIORITY_MAX, PRIORITY_MAX),
+            as_price,
+            lambda v: as_int(v, 0, SEQ_MAX),
+            lambda v: as_bytes(v, PREDICATE_WIRE_BYTES_MAX),
+        )
+        if not self.core.proven(source, cookie):
+            return [2, self.core.cookie(source)]
+        self._expire(now)
+        granted = self.ledger.known(token)
+        if granted is None:
+            granted = self._judge(where, tag, price)
+        if granted is None:
+            granted = self.ledger.hold(token, resources, source, now, priority=priority)
+            self._changed(now)
+        left = self.ledger.free()
+        free = [[name, left[name]] for name in resources if name in left]
+        if isinstance(granted, Reason):
+            self.core.counters["claims_refused"] += 1
+            return [0, int(granted), free]
+        self.core.counters["claims_held"] += 1
+        return [1, self.ledger.epoch, max(granted.expires - now, 0.0), free]
+
+    def _judge(self, where: bytes, tag: int, price: float | None) -> Reason | None:
+        """Why this machine, as it is now, is not what was asked for; None where it is."""
+        own = self.hub.own
+        if own is None or tag != self.hub.schema.tag:
+            return Reason.SCHEMA
+        if where and not self.hub.answering.bound(where).matches(own):
+            return Reason.WHERE
+        if price is not None:
+            said = own.attributes(self.hub.schema)
+            now_asked = next((said[name] for name in _PRICES if name in said), None)
+            if not is_number(now_asked) or now_asked > price:
+                return Reason.PRICE
+        return None
+
+    def _on_confirm(
+        self, args: list[Any], _source: Endpoint, _trailer: list[Any] | None, now: float
+    ) -> Any:
+        token, epoch, ttl_s = unpack(args, as_token, lambda v: as_int(v, 0, SEQ_MAX), as_term)
+        self._expire(now)
+        granted = self.ledger.confirm(token, epoch, ttl_s, now)
+        self._changed(now)
+        if isinstance(granted, Reason):
+            return [0, int(granted)]
+        return [1, granted.fence, granted.ttl_s]
+
+    def _on_renew(
+        self, args: list[Any], _source: Endpoint, _trailer: list[Any] | None, now: float
+    ) -> Any:
+        token, fence = unpack(args, as_token, lambda v: as_int(v, 0, SEQ_MAX))
+        self._expire(now)
+        granted = self.ledger.renew(token, fence, now)
+        self._arm()
+        return [0, int(granted)] if isinstance(granted, Reason) else [1, granted.ttl_s]
+
+    def _on_release(
+        self, args: list[Any], _source: Endpoint, _trailer: list[Any] | None, now: float
+    ) -> Any:
+        (token,) = unpack(args, as_token)
+        if self.ledger.release(token) is not None:
+            self._changed(now)
+        return [1]
+
+    # --- what follows -----------------------------------------------------------------------------
+
+    def _changed(self, now: float) -> None:
+        """Something was granted or ended: the record will say so, and the next end is awaited."""
+        self._arm()
+        if self._offering is None:
+            self._offering = self.core.timers.at(now + OFFER_DELAY_S, self._publish)
+
+    def _expire(self, now: float) -> None:
+        if self.ledger.expire(now):
+            self._changed(now)
+
+    def _arm(self) -> None:
+        when = self.ledger.next_deadline()
+        if self._expiry is not None:
+            if self._expiry.when == when:
+                return
+            self._expiry.cancel()
+            self._expiry = None
+        if isfinite(when):
+            self._expiry = self.core.timers.at(when, self._on_expiry)
+
+    def _on_expiry(self, now: float) -> None:
+        self._expiry = None
+        self._expire(now)
+        self._arm()
+
+    def _publish(self, now: float) -> None:
+        """Tell the group what is left: whoever places next asks for it."""
+        self._offering = None
+        own, schema = self.hub.own, self.hub.schema
+        if own is None:
+            return
+        dynamic = list(own.dynamic)
+        for name, amount in self.ledger.free().items():
+            dynamic[schema.slots[schema.index(name + FREE)]] = _whole(amount)
+        if tuple(dynamic) != own.dynamic:
+            place = self.hub.locator.published.to_wire()
+            self.hub.advertise(own.updated(own.seq + 1, tuple(dynamic), place), now, eager=True)
+
+    def check(self) -> None:
+        """Assert every invariant."""
+        self.ledger.check()
+        assert (self._expiry is None) == (len(self.ledger) == 0)
+
+
+# --- the wire -------------------------------------------------------------------------------------
+
+
+def as_token(value: object) -> bytes:
+    """A token."""
+    if type(value) is bytes and len(value) == TOKEN_BYTES:
+        return value
+    raise bad(f"a token has {TOKEN_BYTES} bytes")
+
+
+def as_amounts(value: object) -> dict[str, float]:
+    """Amounts of resources by name."""
+    amounts: dict[str, float] = {}
+    for pair in as_list(value, CLAIM_RESOURCES_MAX):
+        name, amount = unpack(as_list(pair, 2), _as_name, as_amount)
+        amounts[name] = amount
+    return amounts
+
+
+def as_amount(value: object) -> float:
+    """How much of a resource; never less than nothing."""
+    if type(value) in (int, float) and 0 <= value <= NUMBER_MAX:  # type: ignore[operator]
+        return float(value)  # type: ignore[arg-type]  # checked in the line above
+    raise bad("an amount is a number of 0 or more")
+
+
+def as_price(value: object) -> float | None:
+    """The most that may be paid, or nothing said."""
+    return None if value is None else as_amount(value)
+
+
+def as_term(value: object) -> float:
+    """The term of a lease, in seconds."""
+    term = as_amount(value)
+    if LEASE_S_MIN <= term <= LEASE_S_MAX:
+        return term
+    raise bad(f"a term is {LEASE_S_MIN:g}..{LEASE_S_MAX:g} s")
+
+
+def as_hold(value: object) -> float:
+    """How long a hold lasts."""
+    return min(as_amount(value), HOLD_S)
+
+
+def _as_name(value: object) -> str:
+    if type(value) is str and 0 < len(value) <= RESOURCE_BYTES_MAX:
+        return value
+    raise bad("a resource has a name")
+
+
+def _numbers(attributes: Mapping[str, Value], names: Mapping[str, str]) -> dict[str, float]:
+    said = {name: attributes.get(attribute) for name, attribute in names.items()}
+    return {name: float(value) for name, value in said.items() if is_number(value)}
+
+
+def _whole(amount: float) -> float:
+    """The number a record carries: whole where it is."""
+    return int(amount) if amount == int(amount) else amount
+
+
+def refusal_of(reason: Reason) -> str:
+    """What a reason says to people."""
+    return _WORDS[reason]
+
+
+_WORDS = {
+    Reason.FULL: "full: others were faster",
+    Reason.WHERE: "where: no longer what was asked for",
+    Reason.PRICE: "price: above what may be paid",
+    Reason.EPOCH: "restarted: the hold is gone",
+    Reason.DRAINING: "draining: takes no more work",
+    Reason.GONE: "gone: released, or its time is over",
+    Reason.SCHEMA: "schema: of another version",
+    Reason.RESOURCE: "resource: not offered there",
+    Reason.CROWDED: "crowded: too many leases",
+    Reason.DISK: "disk: a lease cannot be written down",
+}

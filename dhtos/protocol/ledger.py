@@ -1,0 +1,251 @@
+"""The ledger of one node: what it has promised of its resources, to whom, and until when.
+
+Capacity is decided here and nowhere else, so that schedulers which know nothing of each other race
+without overselling: what a query found is advice, a claim is asked of the node itself (Raman, Livny
+and Solomon, "Matchmaking", HPDC 1998).
+
+    claim --> HELD --confirm--> BOUND --renew--> BOUND
+                |                 |
+                '--release, or its time is over--> gone
+
+* The client draws the token before it sends anything: a claim that comes twice is granted once.
+* What is gone stays gone, also where a release overtakes its claim: its token is remembered.
+* The epoch counts the starts of a node. A hold dies with its epoch; a lease was written down before
+  it was told, and outlives a restart by one more term.
+* A fence is larger than all before it, across restarts too: whatever a lease guards can refuse
+  those who come with a smaller one.
+* Time is a monotonic clock; a step of the wall clock ends nothing.
+
+Amounts are kept as whole millionths, so that ten times a tenth is one and nothing is lost by
+adding up.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from math import inf
+from typing import Protocol
+
+from dhtos.core.ids import Endpoint
+from dhtos.core.limits import GRANTS_MAX, HOLD_S, TOKENS_GONE_MAX
+
+_UNITS = 1_000_000
+_FENCES = 1 << 32  # of one epoch
+
+
+class State(Enum):
+    """How far a grant has come."""
+
+    HELD = "held"
+    BOUND = "bound"
+
+
+class Reason(IntEnum):
+    """Why a node says no; the numbers travel."""
+
+    FULL = 1
+    WHERE = 2
+    PRICE = 3
+    EPOCH = 4
+    DRAINING = 5
+    GONE = 6
+    SCHEMA = 7
+    RESOURCE = 8
+    CROWDED = 9
+    DISK = 10
+
+
+@dataclass(slots=True)
+class Grant:
+    """One promise; `expires` is by the clock of this node, `fence` is 0 until it is bound."""
+
+    token: bytes
+    resources: Mapping[str, float]
+    owner: Endpoint
+    priority: int
+    expires: float
+    state: State = State.HELD
+    ttl_s: float = 0.0
+    fence: int = 0
+
+
+class NotWritten(Exception):
+    """A journal could not keep what it was given."""
+
+
+class Journal(Protocol):
+    """Where leases outlive their node."""
+
+    def bound(self, grant: Grant) -> None:
+        """Keep a lease; raises NotWritten."""
+
+    def ended(self, token: bytes) -> None:
+        """Forget a lease; raises NotWritten."""
+
+
+class Ledger:
+    """The promises of one node, and what is left of its resources."""
+
+    def __init__(
+        self, *, epoch: int = 1, bound: Iterable[Grant] = (), journal: Journal | None = None
+    ) -> None:
+        self.epoch = epoch
+        self.draining = False
+        self._journal = journal
+        self._grants: dict[bytes, Grant] = {}
+        self._gone: dict[bytes, None] = {}
+        self._capacity: dict[str, int] = {}
+        self._measured: dict[str, int] = {}
+        self._granted: dict[str, int] = {}
+        self._fence = epoch * _FENCES
+        for grant in bound:
+            self._enter(grant)
+            self._fence = max(self._fence, grant.fence)
+
+    # --- what there is ----------------------------------------------------------------------------
+
+    def offer(self, capacity: Mapping[str, float], measured: Mapping[str, float]) -> None:
+        """How much there is of each resource, and how much of it is idle as far as one can see.
+
+        Less than what is granted revokes nothing: nothing more is granted until it is free again.
+        """
+        self._capacity = {name: _units(amount) for name, amount in capacity.items()}
+        self._measured = {name: _units(amount) for name, amount in measured.items()}
+
+    def free(self) -> dict[str, float]:
+        """What a claim may have of each resource: what is neither granted nor in use."""
+        return {name: self._free(name) / _UNITS for name in self._capacity}
+
+    def _free(self, name: str) -> int:
+        whole = self._capacity[name]
+        left = whole - self._granted.get(name, 0)
+        return max(min(left, self._measured.get(name, whole)), 0)
+
+    # --- verbs ------------------------------------------------------------------------------------
+
+    def known(self, token: bytes) -> Grant | Reason | None:
+        """The grant of a token, GONE where it has ended, None where it was never heard of."""
+        if token in self._gone:
+            return Reason.GONE
+        return self._grants.get(token)
+
+    def hold(
+        self,
+        token: bytes,
+        resources: Mapping[str, float],
+        owner: Endpoint,
+        now: float,
+        *,
+        priority: int = 0,
+    ) -> Grant | Reason:
+        """Set so much aside for HOLD_S, all of it or nothing; the same again for a known token."""
+        known = self.known(token)
+        if known is not None:
+            return known
+        if self.draining:
+            return Reason.DRAINING
+        if len(self._grants) >= GRANTS_MAX:
+            return Reason.CROWDED
+        if any(name not in self._capacity for name in resources):
+            return Reason.RESOURCE
+        if any(_units(amount) > self._free(name) for name, amount in resources.items()):
+            return Reason.FULL
+        grant = Grant(token, dict(resources), owner, priority, now + HOLD_S)
+        self._enter(grant)
+        return grant
+
+    def confirm(self, token: bytes, epoch: int, ttl_s: float, now: float) -> Grant | Reason:
+        """Make a hold a lease of `ttl_s`; the same lease again where it is one already."""
+        grant = self.known(token)
+        if isinstance(grant, Grant) and grant.state is State.BOUND:
+            return grant
+        if epoch != self.epoch:
+            return Reason.EPOCH
+        if not isinstance(grant, Grant):
+            return Reason.GONE
+        bound = Grant(
+            token, grant.resources, grant.owner, grant.priority, now + ttl_s, State.BOUND, ttl_s,
+            self._fence + 1,
+        )  # fmt: skip
+        if self._journal is not None:
+            try:
+                self._journal.bound(bound)
+            except NotWritten:
+                return Reason.DISK
+        self._fence = bound.fence
+        self._grants[token] = bound
+        return bound
+
+    def renew(self, token: bytes, fence: int, now: float) -> Grant | Reason:
+        """Another term for a lease, from now on."""
+        grant = self.known(token)
+        if not isinstance(grant, Grant) or grant.fence != fence or grant.state is not State.BOUND:
+            return Reason.GONE
+        grant.expires = max(grant.expires, now + grant.ttl_s)
+        return grant
+
+    def release(self, token: bytes) -> Grant | None:
+        """End a grant, and never grant that token again; None where there was none."""
+        grant = self._grants.pop(token, None)
+        if grant is not None:
+            for name, amount in grant.resources.items():
+                self._granted[name] -= _units(amount)
+            if grant.state is State.BOUND:
+                self._strike(token)
+        self._gone[token] = None
+        if len(self._gone) > TOKENS_GONE_MAX:
+            del self._gone[next(iter(self._gone))]
+        return grant
+
+    def expire(self, now: float) -> list[Grant]:
+        """End what has run out; returns it."""
+        over = [grant for grant in self._grants.values() if grant.expires <= now]
+        for grant in over:
+            self.release(grant.token)
+        return over
+
+    def next_deadline(self) -> float:
+        """When the next grant runs out; infinity where there is none."""
+        return min((grant.expires for grant in self._grants.values()), default=inf)
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _enter(self, grant: Grant) -> None:
+        self._grants[grant.token] = grant
+        for name, amount in grant.resources.items():
+            self._granted[name] = self._granted.get(name, 0) + _units(amount)
+
+    def _strike(self, token: bytes) -> None:
+        """A lease that cannot be struck out comes back with a restart, for one term."""
+        if self._journal is not None:
+            try:
+                self._journal.ended(token)
+            except NotWritten:
+                return
+
+    def grants(self) -> tuple[Grant, ...]:
+        """All promises, the oldest first."""
+        return tuple(self._grants.values())
+
+    def __len__(self) -> int:
+        return len(self._grants)
+
+    def check(self) -> None:
+        """Assert every invariant; a capacity that has shrunk since may be exceeded."""
+        assert len(self._grants) <= GRANTS_MAX
+        assert len(self._gone) <= TOKENS_GONE_MAX
+        assert not self._gone.keys() & self._grants.keys()
+        sums: dict[str, int] = {}
+        for token, grant in self._grants.items():
+            assert token == grant.token
+            assert (grant.state is State.BOUND) == (grant.fence > 0)
+            for name, amount in grant.resources.items():
+                sums[name] = sums.get(name, 0) + _units(amount)
+        assert sums == {name: amount for name, amount in self._granted.items() if amount}
+        fences = [grant.fence for grant in self._grants.values() if grant.fence]
+        assert len(set(fences)) == len(fences)
+        assert max(fences, default=0) <= self._fence
+
+
+def _units(amount: float) -> int:
+    return round(amount * _UNITS)
