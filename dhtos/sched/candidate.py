@@ -13,6 +13,7 @@ from dhtos.sched.need import GPUS, Need, resources_of
 
 TOLERANCE = 1e-9
 """Amounts that differ by less are the same: ten tenths of a core make one core."""
+_DIGITS = 9  # of a share: what was taken and given back is the same share again
 _PRICES = ("price_spot", "price")
 
 
@@ -20,9 +21,10 @@ _PRICES = ("price_spot", "price")
 class Candidate:
     """One machine: what it has, what of it is free, and what else a choice may depend on.
 
-    `devices` is the free share of each GPU; empty means that GPUs are given out whole. A resource
-    without a figure in `free` counts as free altogether. `domain` is what a gang spreads over,
-    `refusals` how often the machine said no lately.
+    `devices` is the free share of each GPU; empty means that GPUs are given out whole. `domain` is
+    what a gang spreads over, `refusals` how often the machine said no lately. `free` is made to hold
+    all that `capacity` does: a resource without a figure counts as free altogether, and never more
+    is free than there is.
     """
 
     node_id: bytes
@@ -34,6 +36,18 @@ class Candidate:
     age_s: float = 0.0
     domain: str = ""
     refusals: int = 0
+
+    def __post_init__(self) -> None:
+        free = {
+            name: max(0.0, min(self.free.get(name, has), has))
+            for name, has in self.capacity.items()
+        }
+        if self.devices:
+            shares = tuple([max(0.0, min(round(share, _DIGITS), 1.0)) for share in self.devices])
+            object.__setattr__(self, "devices", shares)
+            if GPUS in free:
+                free[GPUS] = round(sum(shares), _DIGITS)
+        object.__setattr__(self, "free", free)
 
     @classmethod
     def of(cls, hit: Hit, need: Need, *, spread: str | None = None) -> Self:
@@ -61,16 +75,12 @@ class Candidate:
             domain="" if domain is None else str(domain),
         )
 
-    def available(self, name: str) -> float:
-        """How much of a resource may be taken: never more than the machine has."""
-        if name == GPUS and self.devices:
-            return sum(self.devices)
-        has = self.capacity.get(name, 0.0)
-        return max(0.0, min(self.free.get(name, has), has))
-
     def refusal(self, need: Need) -> str | None:
         """Why it cannot take the need, as `what: how`; None where it can."""
         for name, amount in need.resources.items():
+            whole = name != GPUS or (not self.devices and amount >= 1)
+            if whole and amount <= self.free.get(name, -1.0) + TOLERANCE:
+                continue
             reason = self._short_of(name, amount)
             if reason is not None:
                 return reason
@@ -86,10 +96,7 @@ class Candidate:
             return f"{name}: not said, {amount_text(amount)} needed"
         if name == GPUS and (amount < 1 or self.devices):
             return self._short_of_devices(amount)
-        free = self.available(name)
-        if amount <= free + TOLERANCE:
-            return None
-        has = self.capacity[name]
+        free, has = self.free[name], self.capacity[name]
         if amount > has + TOLERANCE:
             return f"{name}: {amount_text(has)} in all, {amount_text(amount)} needed"
         return (

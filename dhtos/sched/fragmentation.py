@@ -21,6 +21,8 @@ bisection a resource whatever the number of types. States that were met are reme
 import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from operator import or_
 
 from dhtos.core.limits import FRAGMENT_STATES_MAX
 from dhtos.sched.candidate import TOLERANCE, Candidate
@@ -30,13 +32,21 @@ Amounts = tuple[tuple[str, float], ...]
 """The resources of one type of need, by name."""
 _State = tuple[tuple[float, ...], tuple[float, ...]]  # of each resource; of each device, ascending
 
+BESIDE_GPUS = 0.1
+"""What a lost CPU counts where GPUs are asked for: they are short first, so stranded first."""
 _DIGITS = 9  # of a share: what was taken and given back is the same state again
 
 
 class Fragmentation:
-    """The measure for one set of types and their shares; O(resources log types) a new state."""
+    """The measure for one set of types and their shares; O(resources log types) a new state.
 
-    def __init__(self, types: Mapping[Amounts, float]) -> None:
+    `counting` says how much each resource counts; by default GPUs where they are asked for, and
+    a tenth the others.
+    """
+
+    def __init__(
+        self, types: Mapping[Amounts, float], counting: Mapping[str, float] | None = None
+    ) -> None:
         asked = [dict(kind) for kind in types]
         self.names = tuple(sorted({name for kind in asked for name in kind}))
         self._shares = tuple(types.values())
@@ -45,8 +55,15 @@ class Fragmentation:
         gpus = [kind.get(GPUS, 0.0) for kind in asked]
         self._pieces = _Column([amount if 0 < amount < 1 else None for amount in gpus])
         self._whole = _Column([amount if amount >= 1 else None for amount in gpus])
+        self._tables = _tables(self._shares)
         self._sums: dict[int, float] = {0: 0.0}
-        self._scales = tuple(self._scale([kind.get(name) for kind in asked]) for name in self.names)
+        if counting is None:
+            others = BESIDE_GPUS if GPUS in self.names else 1.0
+            counting = {name: 1.0 if name == GPUS else others for name in self.names}
+        self._scales = tuple(
+            counting.get(name, 0.0) / self._asked([kind.get(name) for kind in asked])
+            for name in self.names
+        )
         self._states: dict[_State, float] = {}
 
     def lost(self, name: str, candidate: Candidate) -> float:
@@ -84,7 +101,6 @@ class Fragmentation:
             return self._total(left, rest) - before, None
         best, device, tried = math.inf, None, set()
         for n, share in enumerate(candidate.devices):
-            share = round(share, _DIGITS)
             if share in tried or share + TOLERANCE < gpus:
                 continue
             tried.add(share)
@@ -97,9 +113,8 @@ class Fragmentation:
         return best, device
 
     def _state(self, candidate: Candidate) -> _State:
-        amounts = tuple([candidate.available(name) for name in self.names])
-        devices = candidate.devices
-        return amounts, tuple(sorted([round(share, _DIGITS) for share in devices]))
+        free = candidate.free
+        return tuple([free.get(name, 0.0) for name in self.names]), tuple(sorted(candidate.devices))
 
     # --- the measure ----------------------------------------------------------------------------
 
@@ -123,13 +138,13 @@ class Fragmentation:
         mask = -1
         for n, column in enumerate(self._columns):
             if n != self._gpus:
-                mask &= column.fitting(amounts[n])
+                mask &= column.fits[bisect_right(column.steps, amounts[n] + TOLERANCE)]
         if self._gpus >= 0:
-            whole = amounts[self._gpus]
+            most, whole = 0.0, amounts[self._gpus]
             if devices:
-                whole = len(devices) - bisect_left(devices, 1 - TOLERANCE)
-            mask &= self._pieces.fitting(devices[-1] if devices else 0.0)
-            mask &= self._whole.fitting(whole)
+                most, whole = devices[-1], len(devices) - bisect_left(devices, 1 - TOLERANCE)
+            mask &= self._pieces.fits[bisect_right(self._pieces.steps, most + TOLERANCE)]
+            mask &= self._whole.fits[bisect_right(self._whole.steps, whole + TOLERANCE)]
         return mask
 
     def _lost(
@@ -139,43 +154,55 @@ class Fragmentation:
         asking = self._columns[n].asking
         lost = amounts[n] * self._sum(asking & ~fitting)
         if n == self._gpus:
-            able = asking & fitting
+            able, pieces = asking & fitting, self._pieces
             for share in devices:
                 if 0 < share < 1 and able:
-                    lost += share * self._sum(able & ~self._pieces.served(share))
+                    lost += share * self._sum(able & ~pieces.serves(share))
         return lost
 
     def _sum(self, mask: int) -> float:
         """The shares of the types in a mask together."""
         known = self._sums.get(mask)
         if known is None:
-            known = math.fsum([share for n, share in enumerate(self._shares) if mask >> n & 1])
+            parts = mask.to_bytes(len(self._tables), "little")
+            known = sum([table[part] for table, part in zip(self._tables, parts, strict=True)])
             if len(self._sums) >= FRAGMENT_STATES_MAX:
                 self._sums.clear()
             self._sums[mask] = known
         return known
 
-    def _scale(self, amounts: Sequence[float | None]) -> float:
-        """One over the amount asked for in all, so that what is lost comes in usual needs."""
-        return 1 / math.fsum([a * w for a, w in zip(amounts, self._shares, strict=True) if a])
+    def _asked(self, amounts: Sequence[float | None]) -> float:
+        """What a need asks for on average: what is lost divided by it comes in usual needs."""
+        return math.fsum([a * w for a, w in zip(amounts, self._shares, strict=True) if a])
 
 
 class _Column:
-    """What types ask of one resource: which of them some free amount serves."""
+    """What types ask of one resource: which of them some free amount serves.
+
+    `fits[n]` are the types served by anything from the n-th step on, and all that ask for none.
+    """
 
     def __init__(self, amounts: Iterable[float | None]) -> None:
-        asked = [(amount, n) for n, amount in enumerate(amounts) if amount is not None]
-        self.asking = sum(1 << n for _, n in asked)
-        self._steps = sorted({amount for amount, _ in asked})
-        self._masks = [0] * (len(self._steps) + 1)
-        for amount, n in asked:
-            for place in range(bisect_right(self._steps, amount), len(self._masks)):
-                self._masks[place] |= 1 << n
+        asked: dict[float, int] = {}
+        for n, amount in enumerate(amounts):
+            if amount is not None:
+                asked[amount] = asked.get(amount, 0) | 1 << n
+        self.steps = sorted(asked)
+        served = list(accumulate((asked[step] for step in self.steps), or_, initial=0))
+        self.asking = served[-1]
+        self.fits = [mask | ~self.asking for mask in served]
 
-    def served(self, free: float) -> int:
+    def serves(self, free: float) -> int:
         """The types that ask for some of it, and not for more than is free."""
-        return self._masks[bisect_right(self._steps, free + TOLERANCE)]
+        return self.fits[bisect_right(self.steps, free + TOLERANCE)] & self.asking
 
-    def fitting(self, free: float) -> int:
-        """These, and all types that ask for none of it."""
-        return self.served(free) | ~self.asking
+
+def _tables(shares: Sequence[float]) -> list[list[float]]:
+    """The sum of every set of eight shares in turn, so that a mask is summed byte by byte."""
+    tables = []
+    for start in range(0, len(shares), 8):
+        table = [0.0]
+        for share in shares[start : start + 8]:
+            table += [total + share for total in table]
+        tables.append(table)
+    return tables

@@ -5,7 +5,7 @@ random order, since schedulers that agree on the first of equals would all claim
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,27 +69,43 @@ def rank(
             able.append(candidate)
         else:
             refused.append(Refused(candidate, reason))
-    weights = need.weights if weights is None else weights
     scorer = StandardScorer() if scorer is None else scorer
-    context = Context(
-        fragmentation=demand.fragmentation() if demand is not None else None,
-        rtt_s_max=max([c.rtt_s for c in able if c.rtt_s is not None], default=0.0),
-        price_max=max([c.price for c in able if c.price is not None], default=0.0),
-        placed=placed or {},
-    )
+    context = context_of(able, demand=demand, placed=placed)
+    factors = (need.weights if weights is None else weights).factors
     scored = [
-        _scored(candidate, weights, scorer.terms(need, candidate, context)) for candidate in able
+        _scored(candidate, factors, scorer.terms(need, candidate, context)) for candidate in able
     ]
     order = sorted((one.score, rng.random(), n) for n, one in enumerate(scored))
     return Ranking(tuple([scored[n] for *_, n in order]), tuple(refused))
 
 
-def _scored(candidate: Candidate, weights: Weights, terms: Mapping[str, float]) -> Scored:
-    weighted = {}
-    for name, cost in terms.items():
-        weight = getattr(weights, name, 1.0)
-        if weight:
-            weighted[name] = weight * cost
+def context_of(
+    able: Sequence[Candidate],
+    *,
+    demand: Demand | None = None,
+    placed: Mapping[str, int] | None = None,
+) -> Context:
+    """What the scores of these candidates are relative to."""
+    largest: dict[str, float] = {}
+    for candidate in able:
+        for name, has in candidate.capacity.items():
+            if has > largest.get(name, 0.0):
+                largest[name] = has
+    return Context(
+        fragmentation=demand.fragmentation() if demand is not None else None,
+        largest=largest,
+        rtt_s_max=max([c.rtt_s for c in able if c.rtt_s is not None], default=0.0),
+        price_max=max([c.price for c in able if c.price is not None], default=0.0),
+        placed=placed or {},
+    )
+
+
+def _scored(
+    candidate: Candidate, factors: Mapping[str, float], terms: Mapping[str, float]
+) -> Scored:
+    weighted = {
+        name: factor * cost for name, cost in terms.items() if (factor := factors.get(name, 1.0))
+    }
     return Scored(candidate, round(sum(weighted.values()), _SCORE_DIGITS), weighted)
 
 

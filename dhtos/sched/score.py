@@ -3,7 +3,8 @@
     score = sum over terms of  weight * cost          the lowest wins
 
     fragmentation  what the need would strand there, in needs of the usual size (FGD)
-    fit            share of the machine that stays free, mean over its resources: 0 is a tight fit
+    fit            what stays free there beside the need, of the largest of the candidates, the mean
+                   over all resources: 0 is a tight fit
     spread         share of what is placed already that shares the machine's domain
     near           round trip, of the longest among the candidates; 1 where it is not known
     cheap          price, of the highest among the candidates; 1 where none is said
@@ -29,6 +30,7 @@ class Context:
     """What a score depends on beside the machine and the need: the same for all candidates."""
 
     fragmentation: Fragmentation | None = None
+    largest: Mapping[str, float] = field(default_factory=dict)  # capacity, by resource
     rtt_s_max: float = 0.0
     price_max: float = 0.0
     placed: Mapping[str, int] = field(default_factory=dict)  # by domain
@@ -55,7 +57,7 @@ class StandardScorer:
         placed = sum(context.placed.values())
         return {
             "fragmentation": grown,
-            "fit": free_share(need, candidate),
+            "fit": left_over(need, candidate, context.largest),
             "spread": context.placed.get(candidate.domain, 0) / placed if placed else 0.0,
             "near": _of(candidate.rtt_s, context.rtt_s_max),
             "cheap": _of(candidate.price, context.price_max),
@@ -64,15 +66,14 @@ class StandardScorer:
         }
 
 
-def free_share(need: Need, candidate: Candidate) -> float:
-    """The share of the machine that stays free beside the need: the mean over its resources."""
-    total, count = 0.0, 0
-    for name, has in candidate.capacity.items():
-        if has > 0:
-            left = candidate.available(name) - need.resources.get(name, 0.0)
-            total += max(0.0, left) / has
-            count += 1
-    return total / count if count else 0.0
+def left_over(need: Need, candidate: Candidate, largest: Mapping[str, float]) -> float:
+    """What stays free beside the need, of the largest machine there is: mean over resources."""
+    free, asked, total = candidate.free, need.resources, 0.0
+    for name, most in largest.items():
+        left = free.get(name, 0.0) - asked.get(name, 0.0)
+        if left > 0:
+            total += left / most
+    return total / len(largest) if largest else 0.0
 
 
 def _of(value: float | None, most: float) -> float:

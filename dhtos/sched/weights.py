@@ -13,7 +13,7 @@ WEIGHT_MAX = 1000.0
 class Weights:
     """The factor of each term of `dhtos.sched.score`; 0 leaves a term out.
 
-    All terms are costs, so a negative factor turns a term round: `fit=-1` wants empty machines.
+    All terms are costs, so a negative factor turns one round: `fit=-1` wants what is most free.
     """
 
     fragmentation: float = 0.0
@@ -33,12 +33,25 @@ class Weights:
                     f"got {value!r}"
                 )
 
+    @property
+    def factors(self) -> dict[str, float]:
+        """By name of the term."""
+        return {
+            "fragmentation": self.fragmentation,
+            "fit": self.fit,
+            "spread": self.spread,
+            "near": self.near,
+            "cheap": self.cheap,
+            "age": self.age,
+            "refused": self.refused,
+        }
+
 
 PROFILES = {
-    "pack": Weights(fragmentation=1.0, fit=0.02, age=0.01, refused=0.5),
+    "pack": Weights(fragmentation=1.0, fit=0.05, age=0.01, refused=0.5),
     "spread": Weights(spread=4.0, fit=-1.0, age=0.05, refused=0.5),
-    "near": Weights(near=1.0, fragmentation=0.05, fit=0.02, age=0.05, refused=0.5),
-    "cheap": Weights(cheap=1.0, fragmentation=0.05, fit=0.02, age=0.05, refused=0.5),
+    "near": Weights(near=1.0, fragmentation=0.05, fit=0.05, age=0.05, refused=0.5),
+    "cheap": Weights(cheap=1.0, fragmentation=0.05, fit=0.05, age=0.05, refused=0.5),
 }
 """What `Need.prefer` may name: keep large gaps free, keep apart, little delay, little money."""
 
