@@ -32,7 +32,7 @@ Amounts = tuple[tuple[str, float], ...]
 """The resources of one type of need, by name."""
 _State = tuple[tuple[float, ...], tuple[float, ...]]  # of each resource; of each device, ascending
 
-BESIDE_GPUS = 0.1
+BESIDE_GPUS = 0.03
 """What a lost CPU counts where GPUs are asked for: they are short first, so stranded first."""
 _DIGITS = 9  # of a share: what was taken and given back is the same state again
 
@@ -40,8 +40,8 @@ _DIGITS = 9  # of a share: what was taken and given back is the same state again
 class Fragmentation:
     """The measure for one set of types and their shares; O(resources log types) a new state.
 
-    `counting` says how much each resource counts; by default GPUs where they are asked for, and
-    a tenth the others.
+    `counting` says how much each resource counts; by default all alike, but little where GPUs are
+    asked for too.
     """
 
     def __init__(
