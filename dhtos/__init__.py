@@ -11,6 +11,7 @@ from dhtos.node.config import Config
 from dhtos.node.figures import Aggregate, Histogram
 from dhtos.node.find import Count, Find
 from dhtos.node.lease import Choice, Explanation, Lease, Placement, Plan
+from dhtos.node.nearby import Central, Rtt
 from dhtos.node.node import Node
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.put import PutResult
@@ -25,6 +26,7 @@ __all__ = [
     "Need",
     "Aggregate",
     "Bandwidth",
+    "Central",
     "Choice",
     "Count",
     "Coverage",
@@ -38,6 +40,7 @@ __all__ = [
     "Placement",
     "Plan",
     "PutResult",
+    "Rtt",
     "StoredValue",
     "Attribute",
     "Schema",

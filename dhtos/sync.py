@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from random import Random
 from types import TracebackType
@@ -29,6 +29,7 @@ from dhtos.node.config import Config
 from dhtos.node.figures import Aggregate, Histogram
 from dhtos.node.find import Count, FindOptions
 from dhtos.node.find import Find as AsyncFind
+from dhtos.node.nearby import Central, Rtt, Where
 from dhtos.node.sampler import Sampler
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.put import PutResult
@@ -227,10 +228,6 @@ class Node:
         """How many machines match: a number that carries its `coverage`."""
         return self._run(lambda: self._node.count(query, strict=strict, verify=verify))
 
-    def closest(self, k: int = 5, query: Query = EVERYTHING, *, probes: int = 8) -> list[Hit]:
-        """The `k` machines nearest to this node among those that match, nearest first."""
-        return self._run(lambda: self._node.closest(k, query, probes=probes))
-
     def sum(
         self, attribute: str, query: Query = EVERYTHING, *, strict: bool = False, verify: int = 1
     ) -> Aggregate:
@@ -259,6 +256,39 @@ class Node:
         """`k` machines drawn at random from all matches, or all where there are no more."""
         return self._run(lambda: self._node.sample(k, query, strict=strict))
 
+    # --- where machines are -----------------------------------------------------------------------
+
+    @property
+    def coordinate(self) -> Coordinate:
+        """Where this node is in the network, in seconds, and how sure it is of that."""
+        return self._node.coordinate
+
+    def locate(self) -> Coordinate:
+        """Learn where this node is; only a light client has to ask for that."""
+        return self._run(self._node.locate)
+
+    def rtt(self, a: Where, b: Where = "self") -> Rtt:
+        """The round trip between two machines in seconds; from this node unless `b` is given."""
+        return self._run(lambda: self._node.rtt(a, b))
+
+    def closest(self, k: int = 5, query: Query = EVERYTHING, *, probes: int = 8) -> list[Hit]:
+        """The `k` machines nearest to this node among those that match, nearest first."""
+        return self._run(lambda: self._node.closest(k, query, probes=probes))
+
+    def within(
+        self, seconds: float, query: Query = EVERYTHING, *, limit: int = 0, probes: int = 8
+    ) -> list[Hit]:
+        """The machines that match within so many seconds of this node, nearest first."""
+        return self._run(lambda: self._node.within(seconds, query, limit=limit, probes=probes))
+
+    def central(
+        self, others: Iterable[Where], k: int = 5, query: Query = EVERYTHING, *, probes: int = 8
+    ) -> list[Central]:
+        """The `k` machines that match whose farthest of `others` is nearest."""
+        return self._run(lambda: self._node.central(others, k, query, probes=probes))
+
+    # --- values and views -------------------------------------------------------------------------
+
     def put(
         self,
         key: str | bytes,
@@ -273,11 +303,6 @@ class Node:
     def get(self, key: str | bytes) -> StoredValue:
         """The newest value under a name; raises KeyNotFound."""
         return self._run(lambda: self._node.get(key))
-
-    @property
-    def coordinate(self) -> Coordinate:
-        """Where this node is in the network, in seconds, and how sure it is of that."""
-        return self._node.coordinate
 
     def bandwidth(self, peer: Peer, *, max_age_s: float = AGE_S_MAX) -> Bandwidth:
         """What the path to a peer carries, in bytes a second; sends up to 4 MB to find out."""

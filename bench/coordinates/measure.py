@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.coordinates import closest
+from bench.coordinates import closest, nearby
 from bench.coordinates.lies import LIES
 from bench.coordinates.world import World, relative_errors, summary
 from bench.rivals.meridian import Meridian
@@ -164,6 +164,7 @@ def of_table(rtt_s: Floats, seeds: Sequence[int], rounds: int = ROUNDS) -> dict[
         "closest": closest_nodes(
             settled, {name: estimates for name, (_, estimates) in others.items()}, seeds[0]
         ),
+        "nearby": nearby.measured(worlds),
     }
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench.coordinates import nearby
 from bench.coordinates.measure import ASKED, OURS, PROBES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +42,7 @@ def text(results: dict[str, Any]) -> str:
         _liars(tables),
         "### The closest node: how many times as far as the best",
         *(_closest(name, table) for name, table in tables.items()),
+        *_nearby({name: table["nearby"] for name, table in tables.items()}),
     ]
     return "\n\n".join(parts)
 
@@ -122,6 +124,49 @@ def _closest(name: str, table: dict[str, Any]) -> str:
         for who, f in table["closest"].items()
     ]
     return _rows(f"| {name} | median | p90 | p90, ms too far | probes |", rows)
+
+
+def _nearby(tables: dict[str, Any]) -> list[str]:
+    """`Node.closest`, `within` and `central`, which ask nobody else's memory."""
+    names = list(tables)
+    head = "| " + " | ".join(f"{name}, k={k}" for name in names for k in nearby.WANTED) + " |"
+    rows = [
+        f"| {factor if factor < 1000 else 'all'} | "
+        + " | ".join(f"{t['closest'][str(factor)][str(k)]:.2f}" for t in tables.values()
+                     for k in nearby.WANTED)
+        + " |"
+        for factor in nearby.FACTORS
+    ]  # fmt: skip
+    borders = [f"{name}, {1000 * s:g} ms" for name in names for s in nearby.BORDERS_S]
+    found = [
+        f"| {reach:g} | "
+        + " | ".join(_shares(t["within"][f"{reach:g} {1000 * s:g}"]) for t in tables.values()
+                     for s in nearby.BORDERS_S)
+        + " |"
+        for reach in nearby.REACHES
+    ]  # fmt: skip
+    middle = [
+        f"| {others} | "
+        + " | ".join(
+            f"{c['exact']:.2f}, {c['median']:.2f} / {c['p90']:.2f}"
+            for c in (t["central"][str(others)] for t in tables.values())
+        )
+        + " |"
+        for others in nearby.OTHERS
+    ]
+    return [
+        "### `Node.closest`: 90th percentile of the penalty, by candidates for each ping",
+        _rows("| candidates " + head, rows),
+        "### `Node.within`: precision / recall with 8 pings, by how far predictions may reach",
+        _rows("| reach | " + " | ".join(borders) + " |", found),
+        "### `Node.central`: share of the best by prediction; times the best in truth, "
+        "median / 90th percentile",
+        _rows("| others | " + " | ".join(names) + " |", middle),
+    ]
+
+
+def _shares(border: dict[str, float]) -> str:
+    return f"{border['precision']:.2f} / {border['recall']:.2f}"
 
 
 def save(results: dict[str, Any]) -> None:

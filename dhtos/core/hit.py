@@ -14,9 +14,10 @@ class Hit:
     """One machine of an answer.
 
     `age_s` is how old the version was when the query got it, `rtt_s` the round trip from the
-    asking node: measured if it was, else predicted, None where neither can be. Two hits are equal
-    if they show the same version of the same record. `words` has the names that other schema
-    versions of the fleet know: of those that this machine's does not have it says nothing.
+    asking node: measured if it was (`rtt_measured`), else predicted, None where neither can be. Two
+    hits are equal if they show the same version of the same record. `words` has the names that
+    other schema versions of the fleet know: of those that this machine's does not have it says
+    nothing.
     """
 
     record: Record
@@ -24,6 +25,7 @@ class Hit:
     age_s: float
     rtt_s: float | None = None
     words: Schema | None = None
+    rtt_measured: bool = False
 
     @property
     def id(self) -> NodeId:

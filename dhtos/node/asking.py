@@ -5,15 +5,12 @@ This module must not know how a node starts or ends.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
-from math import inf
 from typing import Unpack
 
 from dhtos.core.coordinate import Coordinate
 from dhtos.core.hit import Hit
 from dhtos.core.ids import digest
-from dhtos.core.limits import SAMPLE_MAX, VALUE_TTL_S
+from dhtos.core.limits import VALUE_TTL_S
 from dhtos.core.nearest import Nearest
 from dhtos.core.predicate import EVERYTHING, Predicate
 from dhtos.core.schema import Schema
@@ -29,7 +26,6 @@ from dhtos.protocol.engine import Engine
 from dhtos.protocol.frontier import FindResult, check_verify
 from dhtos.protocol.hub import Hub
 from dhtos.protocol.operation import Operation
-from dhtos.protocol.probing import Probing
 from dhtos.protocol.put import PutResult
 from dhtos.protocol.sample import check_size, sample
 from dhtos.protocol.store import StoredValue
@@ -37,8 +33,6 @@ from dhtos.query import Expr, parse, parse_order
 from dhtos.transport.driver import Driver
 
 Query = str | Expr | Predicate
-
-CANDIDATES_PER_PROBE = 5  # a coordinate may rank the closest machine behind so many others
 
 
 class Asking(ABC):
@@ -123,33 +117,6 @@ class Asking(ABC):
             lambda hub, now: hub.find(predicate, now, count_only=True, strict=strict, verify=verify)
         )
         return Count(result.matches, result.coverage)
-
-    async def closest(self, k: int = 5, query: Query = EVERYTHING, *, probes: int = 8) -> list[Hit]:
-        """The `k` machines nearest to this node among those that match, nearest first.
-
-        Coordinates choose some dozens of candidates, what this node has measured before puts
-        them in order, and the first `k + probes` that run a node are pinged: what is measured
-        decides, and is the `rtt_s` of a hit. A machine behind a gateway cannot be pinged and
-        counts as predicted; who does not answer is left out, and so is this machine itself. Costs
-        the calls of `count`, then the pings. Raises UsageError unless k and probes are 1..256, or
-        where this node does not know its place yet.
-        """
-        for name, value in (("k", k), ("probes", probes)):
-            if type(value) is not int or not 1 <= value <= SAMPLE_MAX:
-                raise UsageError(f"{name} must be 1..{SAMPLE_MAX}, got {value!r}")
-        limit = CANDIDATES_PER_PROBE * (k + probes)
-        found = await self.find_all(query, order_by="rtt(self)", limit=limit)
-        others = [hit for hit in found.hits if hit.record.node_id != self.engine.id]
-        hits = sorted(others, key=_distance)[: k + probes]
-        asked = [hit.record.endpoint for hit in hits if not hit.gateway]
-        now = self.driver.clock()
-        measured = await self.driver.wait(Probing(self.engine.base, asked, now).operation)
-        near = [
-            hit if hit.gateway else replace(hit, rtt_s=measured[hit.record.endpoint])
-            for hit in hits
-            if hit.gateway or hit.record.endpoint in measured
-        ]
-        return sorted(near, key=_distance)[:k]
 
     # --- figures --------------------------------------------------------------------------------
 
@@ -241,11 +208,6 @@ class Asking(ABC):
 
     # --- paths and views ------------------------------------------------------------------------
 
-    @property
-    def coordinate(self) -> Coordinate:
-        """Where this node is in the network, in seconds, and how sure it is of that."""
-        return self.engine.hub.coordinate
-
     async def bandwidth(self, peer: Peer, *, max_age_s: float = AGE_S_MAX) -> Bandwidth:
         """What the path to a peer carries, in bytes a second; sends up to 4 MB to find out.
 
@@ -269,8 +231,7 @@ class Asking(ABC):
 
     def order(self, text: str, *, descending: bool = False) -> Order:
         """What to order by; raises UsageError, or PredicateError for a place."""
-        where = partial(coordinate_of, self.engine.hub)
-        found = parse_order(text, self.config.vocabulary, coordinate_of=where)
+        found = parse_order(text, self.config.vocabulary, coordinate_of=self._coordinate_of)
         if isinstance(found, int):
             return found, descending
         if descending:
@@ -279,9 +240,8 @@ class Asking(ABC):
 
     def predicate(self, query: Query) -> Predicate:
         """The normal form of a query; raises PredicateError."""
-        where = partial(coordinate_of, self.engine.hub)
-        return parse(query, self.config.vocabulary, coordinate_of=where)
+        return parse(query, self.config.vocabulary, coordinate_of=self._coordinate_of)
 
-
-def _distance(hit: Hit) -> float:
-    return inf if hit.rtt_s is None else hit.rtt_s
+    def _coordinate_of(self, who: str) -> Coordinate | None:
+        """Where `self`, or a node of the own group, is; None where that is not known here."""
+        return coordinate_of(self.engine.hub, who)

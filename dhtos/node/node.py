@@ -27,6 +27,7 @@ from dhtos.node.gateway import GatewayFile
 from dhtos.node.journal import LeaseJournal
 from dhtos.node.keeper import Keeper
 from dhtos.node.known import gateways
+from dhtos.node.nearby import Nearby
 from dhtos.node.placing import Placing
 from dhtos.node.sampler import Sampler, is_news
 from dhtos.protocol.claims import Tenants
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 UPKEEP_INTERVAL_S = 60.0
 
 
-class Node(Placing):
+class Node(Nearby, Placing):
     """One member of the fleet, or with `client=True` one that only asks.
 
     >>> import asyncio, dhtos

@@ -6,12 +6,14 @@ import sys
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
+from dhtos.core.coordinate import Coordinate
 from dhtos.core.coverage import Coverage
 from dhtos.core.hit import Hit
 from dhtos.core.schema import Schema
 from dhtos.kernels import COMPILED
 from dhtos.node.config import format_endpoint
 from dhtos.node.figures import Aggregate, Histogram
+from dhtos.node.nearby import Central, Rtt
 from dhtos.protocol.explain import Step, narrowed
 from dhtos.protocol.frontier import FindResult
 
@@ -26,15 +28,41 @@ _STEP_FIELDS = (
 
 def hit_to_plain(hit: Hit) -> dict[str, Any]:
     """A hit in plain values."""
+    packed = hit.record.packed
     return {
         "id": str(hit.id),
         "endpoint": hit.endpoint,
         "seq": hit.seq,
         "age_s": hit.age_s,
         "rtt_s": hit.rtt_s,
+        "rtt_measured": hit.rtt_measured,
+        "coordinate": None if packed is None else place_to_plain(Coordinate.from_bytes(packed)),
         "gateway": hit.gateway,
         "attributes": dict(hit.attributes),
         "labels": dict(hit.labels),
+    }
+
+
+def place_to_plain(place: Coordinate) -> list[float]:
+    """Position and height in seconds, to the microsecond, then the relative error.
+
+    >>> place_to_plain(Coordinate((0.0123456, -0.02), 0.001, 0.1))
+    [0.012346, -0.02, 0.001, 0.1]
+    """
+    return [round(part, 6) for part in (*place.position, place.height, place.error)]
+
+
+def rtt_to_plain(rtt: Rtt) -> dict[str, Any]:
+    """A round trip in plain values."""
+    return {"rtt_s": float(rtt), "measured": rtt.measured, "error": rtt.error}
+
+
+def central_to_plain(central: Central) -> dict[str, Any]:
+    """A central machine in plain values: a hit with the round trips to the others."""
+    return hit_to_plain(central.hit) | {
+        "worst_s": float(central.worst_s),
+        "mean_s": float(central.mean_s),
+        "others": [rtt_to_plain(rtt) for rtt in central.rtts_s],
     }
 
 
@@ -122,6 +150,7 @@ def status_to_plain(node: "Node") -> dict[str, Any]:
         "joined": hub.settled,
         "schema": f"{schema.name} version {schema.version} (tag {schema.tag:08x})",
         "group": {"prefix": str(hub.group.prefix), "members": len(hub.group)},
+        "coordinate": place_to_plain(node.coordinate),
         "contacts": len(node.engine.base.routing),
         "kernels": "compiled" if COMPILED else "reference",
         "loop": type(asyncio.get_running_loop()).__module__.partition(".")[0],

@@ -214,14 +214,15 @@ class Hub:
 
     def hit(self, record: Record, age_s: float) -> Hit:
         """A record as users see it."""
-        rtt_s = None
+        rtt_s, measured, locator = None, False, self.locator
         if self.own is not None and record.node_id == self.own.node_id:
-            rtt_s = 0.0
-        elif self.settled:
+            rtt_s, measured = 0.0, True
+        elif self.settled or locator.is_placed:
             there = None if record.packed is None else Coordinate.from_bytes(record.packed)
-            rtt_s = self.locator.rtt_s(record.endpoint, there)
+            rtt_s = locator.rtt_s(record.endpoint, there)
+            measured = not record.is_foreign and record.endpoint in locator.memory
         schema = self.schemas.of_tag(record.schema_tag) or self.schema
-        return Hit(record, schema, age_s, rtt_s, self.schemas.vocabulary)
+        return Hit(record, schema, age_s, rtt_s, self.schemas.vocabulary, measured)
 
     def gateway_contacts(self) -> list[Contact]:
         """Whom a node without a place may ask, in random order."""

@@ -19,7 +19,8 @@ class Probing:
     """Pings in flight; `operation` ends with the round trips, in seconds, of those that answered.
 
     Nobody knows whether a late reply is to the ping or to its retransmission (Karn's rule, RFC
-    6298); it counts from the first, so that nobody seems closer than it is.
+    6298); it counts from the first, so that nobody seems closer than it is. `late` are those that
+    were pinged twice.
     """
 
     def __init__(self, overlay: "BaseOverlay", endpoints: Iterable[Endpoint], now: float) -> None:
@@ -27,6 +28,7 @@ class Probing:
         self.operation: Operation[dict[Endpoint, float]] = core.operation(self._on_cancel)
         self._calls = core.calls
         self._found: dict[Endpoint, float] = {}
+        self.late: set[Endpoint] = set()
         self._open = {
             core.calls.send(endpoint, "ping", [overlay.id], self, now)
             for endpoint in dict.fromkeys(endpoints)
@@ -40,6 +42,7 @@ class Probing:
 
     def on_late(self, call: Call, now: float) -> None:
         """It was asked once more and may still answer."""
+        self.late.add(call.endpoint)
 
     def on_failure(self, call: Call, _now: float) -> None:
         """Nobody is there."""

@@ -58,6 +58,10 @@ def test_the_answers_are_the_same(pair):
     assert first.bandwidth(second.endpoint).bytes_per_s > 0
     assert len(first.coordinate.position) == 5
     assert [hit.id for hit in first.closest()] == [second.id]
+    assert [hit.id for hit in first.within(1.0)] == [second.id]
+    assert first.rtt(second.id).measured
+    assert [central.hit.id for central in first.central(["self"])] == [second.id]
+    assert first.locate() == first.coordinate
     assert first.stats()["group_members"] == 2
     assert first.put("key", b"value").stored_on == 2
     assert second.get("key").value == b"value"
