@@ -3,8 +3,8 @@
 A lease is written before its owner hears of it, and struck out when it ends, so that a node which
 is killed and started again knows what it still owes. Write-ahead logging without a sync at each
 commit: what was written survives the death of the process, not that of the machine, whose leases
-nothing can use after it either. One write takes some ten microseconds, and is done on the event
-loop: the answer waits for it anyway.
+nothing can use after it either. The epoch is synced, since fences may guard what is elsewhere. One
+write takes some ten microseconds, and is done on the event loop: the answer waits for it anyway.
 
 The file is made by the first lease; a node that never grants one neither has it nor loads SQLite.
 """
@@ -25,9 +25,13 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS start (epoch INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS lease (
     token BLOB PRIMARY KEY, host TEXT NOT NULL, port INTEGER NOT NULL, resources BLOB NOT NULL,
-    priority INTEGER NOT NULL, ttl_s REAL NOT NULL, fence INTEGER NOT NULL
+    priority INTEGER NOT NULL, ttl_s REAL NOT NULL, fence INTEGER NOT NULL, state TEXT NOT NULL
 ) WITHOUT ROWID;
 """
+_Row = tuple[bytes, str, int, bytes, int, float, int, State]
+_Epochs = tuple[tuple[int]]
+_FIRST = "INSERT INTO start SELECT ? WHERE NOT EXISTS (SELECT 1 FROM start)"
+_WAIT_S = 0.1  # for others who look into the file, as a backup does: the event loop waits too
 
 
 class LeaseJournal:
@@ -51,6 +55,7 @@ class LeaseJournal:
             try:
                 journal._restore(now)
             except NotWritten as error:
+                journal.close()
                 raise ConfigError(
                     f"{journal.path} cannot be used ({error}): restore it from a backup, or move "
                     "it away once no lease of this machine is in use"
@@ -58,11 +63,14 @@ class LeaseJournal:
         return journal
 
     def bound(self, grant: Grant) -> None:
-        """Keep a lease; raises NotWritten."""
+        """Keep a lease, in place of what was kept for its token; raises NotWritten."""
         host, port = grant.owner
         resources = msgspec.msgpack.encode(dict(grant.resources))
-        row = (grant.token, host, port, resources, grant.priority, grant.ttl_s, grant.fence)
-        self._write("INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        row = (
+            grant.token, host, port, resources, grant.priority, grant.ttl_s, grant.fence,
+            grant.state.value,
+        )  # fmt: skip
+        self._write("INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def ended(self, token: bytes) -> None:
         """Strike a lease out; raises NotWritten."""
@@ -75,46 +83,52 @@ class LeaseJournal:
             self._database = None
 
     def _restore(self, now: float) -> None:
-        rows = self._write("SELECT max(epoch) FROM start", ()).fetchone()
-        self.epoch = (rows[0] or 0) + 1
-        self._write("INSERT INTO start VALUES (?)", (self.epoch,))
-        self._write("DELETE FROM start WHERE epoch < ?", (self.epoch,))
-        found = self._write("SELECT * FROM lease ORDER BY fence", ()).fetchall()
         try:
+            ((last,),) = msgspec.convert(self._write("SELECT max(epoch) FROM start"), _Epochs)
+            found = self._write("SELECT * FROM lease ORDER BY fence")
             self.leases = tuple(_lease(row, now) for row in found)
-        except (msgspec.DecodeError, TypeError) as error:
-            raise NotWritten(f"a lease in it is malformed: {error}") from error
+        except msgspec.DecodeError as error:
+            raise NotWritten(f"what it says is malformed: {error}") from error
+        self.epoch = last + 1
+        self._write("PRAGMA synchronous = FULL")
+        self._write("INSERT INTO start VALUES (?)", (self.epoch,))
+        self._write("PRAGMA synchronous = NORMAL")
+        self._write("DELETE FROM start WHERE epoch < ?", (self.epoch,))
 
-    def _write(self, statement: str, values: tuple[object, ...]) -> "sqlite3.Cursor":
+    def _write(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        """Execute; rows are fetched here, where a damaged page is found while they are read."""
         import sqlite3
 
         try:
             if self._database is None:
                 self._database = self._connect()
-            return self._database.execute(statement, values)
-        except sqlite3.Error as error:
+            return self._database.execute(statement, values).fetchall()
+        except (sqlite3.Error, OSError) as error:
             raise NotWritten(str(error)) from error
 
     def _connect(self) -> "sqlite3.Connection":
         import sqlite3
 
         fresh = not self.path.exists()
-        database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        database = sqlite3.connect(
+            self.path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False
+        )
         try:
             if fresh:
                 self.path.chmod(0o600)
             database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = NORMAL")
+            database.execute("PRAGMA synchronous = FULL")
             database.executescript(_SCHEMA)
-            if fresh:
-                database.execute("INSERT INTO start VALUES (?)", (self.epoch,))
-        except sqlite3.Error:
+            # Not only in a fresh file: an earlier attempt may have failed between the two.
+            database.execute(_FIRST, (self.epoch,))
+            database.execute("PRAGMA synchronous = NORMAL")
+        except (sqlite3.Error, OSError):
             database.close()
             raise
         return database
 
 
 def _lease(row: tuple[Any, ...], now: float) -> Grant:
-    token, host, port, packed, priority, ttl_s, fence = row
+    token, host, port, packed, priority, ttl_s, fence, state = msgspec.convert(row, _Row)
     resources = msgspec.msgpack.decode(packed, type=dict[str, float])
-    return Grant(token, resources, (host, port), priority, now + ttl_s, State.BOUND, ttl_s, fence)
+    return Grant(token, resources, (host, port), priority, now + ttl_s, state, ttl_s, fence)

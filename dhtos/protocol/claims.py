@@ -7,8 +7,10 @@
 
 A bid has a token of its own, drawn before anything is sent. Whoever fell silent is sent a release
 in its name: it may have heard the claim and not been heard. A lease is renewed at a third of its
-term and counts from when the renewal was sent, so its owner never believes in it for longer than
-the node does. `dhtos.protocol.grants` is the other side.
+term and counts from when the renewal was sent, less a margin for clocks of different speed and for
+loops that read the time before they read the socket, so its owner never believes in it for longer
+than the node does (Gray and Cheriton, "Leases", SOSP 1989, section 5). Who loses a lease gives it
+back too: the node may think that it still stands. `dhtos.protocol.grants` is the other side.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dhtos.core.ids import Endpoint
+from dhtos.core.limits import LEASE_MARGIN
 from dhtos.errors import LeaseLost, MalformedMessage
 from dhtos.protocol.calls import Call
 from dhtos.protocol.grants import (
@@ -178,7 +181,7 @@ class Claiming:
         fence, ttl_s = unpack(fields[1:], lambda v: as_int(v, 1, SEQ_MAX), as_term)
         granted = Granted(
             bid.node_id, bid.endpoint, bid.resources, self._token, fence, ttl_s,
-            call.sent_at + ttl_s,
+            _until(call.sent_at, ttl_s),
         )  # fmt: skip
         self.operation.finish(Outcome(granted, tuple(self._declined)))
 
@@ -221,6 +224,7 @@ class Tenancy:
 
     def lose(self, why: str) -> None:
         """The node takes it back, or has not been heard for a whole term."""
+        self.core.calls.notify(self.granted.endpoint, "dh_release", [self.granted.token])
         self._forget()
         self.operation.fail(LeaseLost(f"the lease was lost: {why}"))
 
@@ -251,7 +255,8 @@ class Tenancy:
         except MalformedMessage:
             self.core.counters["malformed"] += 1
             return
-        self.expires = max(self.expires, call.sent_at + min(ttl_s, self.granted.ttl_s))
+        until = _until(call.sent_at, min(ttl_s, self.granted.ttl_s))
+        self.expires = max(self.expires, until)
 
     def on_late(self, call: Call, now: float) -> None:
         """It was sent once more."""
@@ -316,6 +321,11 @@ class _Unheard:
 
     def on_failure(self, call: Call, now: float) -> None:
         """The lease will run out by itself."""
+
+
+def _until(sent_at: float, ttl_s: float) -> float:
+    """How long an owner believes in a term that it asked for at `sent_at`."""
+    return sent_at + ttl_s * (1 - LEASE_MARGIN)
 
 
 def as_reason(value: object) -> Reason:

@@ -5,7 +5,8 @@
     dh_confirm  args   [token, epoch, ttl_s]    reply  [1, fence, ttl_s] | [0, reason]
     dh_renew    args   [token, fence]           reply  [1, ttl_s] | [0, reason]
     dh_release  args   [token]                  reply  [1]
-    dh_revoke   args   [token, reason]          a notice to the owner; a lost one shows at renewal
+    dh_revoke   args   [token, reason]          a notice to the owner, who answers with a release;
+                                                a lost one shows at renewal
 
 `resources` and `free` are [[name, amount], ...], the latter what is left of the former. `where` is
 the predicate of the need as `dh_range` carries it, or empty, and `schema` its tag: all of the need
@@ -59,6 +60,7 @@ class Grants:
             ("dh_release", self._on_release),
         ):
             self.core.register(name, handler)
+        self._arm()
 
     def offer(
         self, attributes: Mapping[str, Value], names: Mapping[str, object]
@@ -84,8 +86,11 @@ class Grants:
         self.ledger.draining = False
 
     def revoke(self, token: bytes, reason: Reason, now: float) -> bool:
-        """Take a grant back and tell its owner; False where there is none."""
-        grant = self.ledger.release(token)
+        """Take a grant back and tell its owner; False where there is none.
+
+        What a lease had is free when its owner has given it up, or when its term is over.
+        """
+        grant = self.ledger.revoke(token)
         if grant is None:
             return False
         self.core.counters["grants_revoked"] += 1
@@ -228,6 +233,8 @@ def as_amounts(value: object) -> dict[str, float]:
     amounts: dict[str, float] = {}
     for pair in as_list(value, CLAIM_RESOURCES_MAX):
         name, amount = unpack(as_list(pair, 2), _as_name, as_amount)
+        if name in amounts:
+            raise bad("a resource is named once")
         amounts[name] = amount
     return amounts
 

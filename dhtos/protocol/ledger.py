@@ -4,12 +4,14 @@ Capacity is decided here and nowhere else, so that schedulers which know nothing
 without overselling: what a query found is advice, a claim is asked of the node itself (Raman, Livny
 and Solomon, "Matchmaking", HPDC 1998).
 
-    claim --> HELD --confirm--> BOUND --renew--> BOUND
-                |                 |
-                '--release, or its time is over--> gone
+    claim --> HELD --confirm--> BOUND --renew--> BOUND --revoke--> REVOKED
+                |                 |                                   |
+                '---------- release, or its time is over -------------'--> gone
 
 * The client draws the token before it sends anything: a claim that comes twice is granted once.
 * What is gone stays gone, also where a release overtakes its claim: its token is remembered.
+* Who is told that a lease was taken back may not hear it. What was his is granted to others when he
+  has given it up, or when his term is over.
 * The epoch counts the starts of a node. A hold dies with its epoch; a lease was written down before
   it was told, and outlives a restart by one more term.
 * A fence is larger than all before it, across restarts too: whatever a lease guards can refuse
@@ -21,7 +23,7 @@ adding up.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 from math import inf
 from typing import Protocol
@@ -38,6 +40,7 @@ class State(Enum):
 
     HELD = "held"
     BOUND = "bound"
+    REVOKED = "revoked"  # its owner may not know yet
 
 
 class Reason(IntEnum):
@@ -77,7 +80,7 @@ class Journal(Protocol):
     """Where leases outlive their node."""
 
     def bound(self, grant: Grant) -> None:
-        """Keep a lease; raises NotWritten."""
+        """Keep a lease, in place of what was kept for its token; raises NotWritten."""
 
     def ended(self, token: bytes) -> None:
         """Forget a lease; raises NotWritten."""
@@ -125,9 +128,10 @@ class Ledger:
 
     def known(self, token: bytes) -> Grant | Reason | None:
         """The grant of a token, GONE where it has ended, None where it was never heard of."""
-        if token in self._gone:
+        grant = self._grants.get(token)
+        if token in self._gone or (grant is not None and grant.state is State.REVOKED):
             return Reason.GONE
-        return self._grants.get(token)
+        return grant
 
     def hold(
         self,
@@ -163,16 +167,12 @@ class Ledger:
             return Reason.EPOCH
         if not isinstance(grant, Grant):
             return Reason.GONE
-        bound = Grant(
-            token, grant.resources, grant.owner, grant.priority, now + ttl_s, State.BOUND, ttl_s,
-            self._fence + 1,
-        )  # fmt: skip
-        if self._journal is not None:
-            try:
-                self._journal.bound(bound)
-            except NotWritten:
-                return Reason.DISK
-        self._fence = bound.fence
+        self._fence += 1  # also where it cannot be written: nobody knows what reached the disk
+        bound = replace(
+            grant, expires=now + ttl_s, state=State.BOUND, ttl_s=ttl_s, fence=self._fence
+        )
+        if not self._write(bound):
+            return Reason.DISK
         self._grants[token] = bound
         return bound
 
@@ -190,12 +190,28 @@ class Ledger:
         if grant is not None:
             for name, amount in grant.resources.items():
                 self._granted[name] -= _units(amount)
-            if grant.state is State.BOUND:
+            if grant.state is not State.HELD:
                 self._strike(token)
         self._gone[token] = None
         if len(self._gone) > TOKENS_GONE_MAX:
             del self._gone[next(iter(self._gone))]
         return grant
+
+    def revoke(self, token: bytes) -> Grant | None:
+        """Take a grant back; None where there is none, or it was taken back before.
+
+        A lease stays set aside until it is released or over. One that cannot be written down is
+        what it was after a restart.
+        """
+        grant = self._grants.get(token)
+        if grant is None or grant.state is State.REVOKED:
+            return None
+        if grant.state is State.HELD:
+            return self.release(token)
+        revoked = replace(grant, state=State.REVOKED)
+        self._write(revoked)
+        self._grants[token] = revoked
+        return revoked
 
     def expire(self, now: float) -> list[Grant]:
         """End what has run out; returns it."""
@@ -215,6 +231,14 @@ class Ledger:
         for name, amount in grant.resources.items():
             self._granted[name] = self._granted.get(name, 0) + _units(amount)
 
+    def _write(self, grant: Grant) -> bool:
+        if self._journal is not None:
+            try:
+                self._journal.bound(grant)
+            except NotWritten:
+                return False
+        return True
+
     def _strike(self, token: bytes) -> None:
         """A lease that cannot be struck out comes back with a restart, for one term."""
         if self._journal is not None:
@@ -224,8 +248,8 @@ class Ledger:
                 return
 
     def grants(self) -> tuple[Grant, ...]:
-        """All promises, the oldest first."""
-        return tuple(self._grants.values())
+        """All promises that stand, the oldest first."""
+        return tuple(g for g in self._grants.values() if g.state is not State.REVOKED)
 
     def __len__(self) -> int:
         return len(self._grants)
@@ -238,7 +262,7 @@ class Ledger:
         sums: dict[str, int] = {}
         for token, grant in self._grants.items():
             assert token == grant.token
-            assert (grant.state is State.BOUND) == (grant.fence > 0)
+            assert (grant.state is State.HELD) == (grant.fence == 0)
             for name, amount in grant.resources.items():
                 sums[name] = sums.get(name, 0) + _units(amount)
         assert sums == {name: amount for name, amount in self._granted.items() if amount}
@@ -248,4 +272,6 @@ class Ledger:
 
 
 def _units(amount: float) -> int:
-    return round(amount * _UNITS)
+    """Exact for whole amounts however large: a product of floats is not beyond 2**53."""
+    whole = int(amount)
+    return whole * _UNITS + round((amount - whole) * _UNITS)
