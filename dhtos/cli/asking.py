@@ -7,7 +7,7 @@ light client joins for the length of one question and serves nobody.
 
 import socket
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from dhtos.node.control import Answer, ControlClient, default_control_path
 Plain = dict[str, Any]
 Stored = str | bytes | int | float | bool
 Edges = list[int | float] | None
+Names = Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,22 @@ class Asker(Protocol):
 
     async def members(self) -> list[Plain]:
         """The machines that the node itself knows."""
+        ...
+
+    async def rtt(self, a: str, b: str) -> Plain:
+        """How far two machines are apart: rtt_s, measured, error."""
+        ...
+
+    async def closest(self, k: int, query: str, probes: int) -> list[Plain]:
+        """The machines nearest to the node, pinged."""
+        ...
+
+    async def within(self, seconds: float, query: str, limit: int, probes: int) -> list[Plain]:
+        """The machines within so many seconds of the node, the unsure ones pinged."""
+        ...
+
+    async def central(self, others: Names, k: int, query: str, probes: int) -> list[Plain]:
+        """The machines whose farthest of some others is nearest."""
         ...
 
     async def put(self, key: str, value: Stored, ttl_s: float | None) -> Plain:
@@ -130,6 +147,27 @@ class DaemonAsker:
     async def members(self) -> list[Plain]:
         """The members of the node's group."""
         return [member async for member in self._client.ask("members")]
+
+    async def rtt(self, a: str, b: str) -> Plain:
+        """How far two machines are apart."""
+        return await self._client.call("rtt", a=a, b=b)
+
+    async def closest(self, k: int, query: str, probes: int) -> list[Plain]:
+        """The machines nearest to the node."""
+        answer = self._client.ask("closest", k=k, query=query, probes=probes)
+        return [hit async for hit in answer]
+
+    async def within(self, seconds: float, query: str, limit: int, probes: int) -> list[Plain]:
+        """The machines within so many seconds of the node."""
+        answer = self._client.ask(
+            "within", seconds=seconds, query=query, limit=limit, probes=probes
+        )
+        return [hit async for hit in answer]
+
+    async def central(self, others: Names, k: int, query: str, probes: int) -> list[Plain]:
+        """The machines whose farthest of some others is nearest."""
+        answer = self._client.ask("central", others=list(others), k=k, query=query, probes=probes)
+        return [central async for central in answer]
 
     async def put(self, key: str, value: Stored, ttl_s: float | None) -> Plain:
         """Store a value."""

@@ -1,19 +1,24 @@
 """The light client behind `--seed`: asks through a node of our own that serves nobody."""
 
+import re
 from collections.abc import Callable
 
-from dhtos.cli.asking import Edges, Plain, Question, Stored, read_cursor
+from dhtos.cli.asking import Edges, Names, Plain, Question, Stored, read_cursor
 from dhtos.core.limits import VALUE_TTL_S
+from dhtos.node.naming import all_named
 from dhtos.node.node import Node
 from dhtos.node.plain import (
     aggregate_to_plain,
+    central_to_plain,
     coverage_to_plain,
     histogram_to_plain,
     hit_to_plain,
     result_to_plain,
+    rtt_to_plain,
     status_to_plain,
 )
 
+_ABOUT_SELF = re.compile(r"\brtt\s*\(\s*self\b")
 MEMBERS_MAX = 256  # machines that a client lists, which has no group of its own
 
 
@@ -25,6 +30,7 @@ class ClientAsker:
 
     async def find(self, question: Question, on_hit: Callable[[Plain], None]) -> Plain:
         """Tell every hit as it comes."""
+        await self._locate(question.query, question.order_by or "")
         if question.sample:
             drawn = await self._node.sample(question.sample, question.query, strict=question.strict)
             for hit in drawn.hits:
@@ -48,11 +54,13 @@ class ClientAsker:
 
     async def count(self, query: str, *, strict: bool, verify: int) -> Plain:
         """How many machines match."""
+        await self._locate(query)
         count = await self._node.count(query, strict=strict, verify=verify)
         return {"count": int(count), "coverage": coverage_to_plain(count.coverage)}
 
     async def sum(self, attribute: str, query: str, *, strict: bool, verify: int) -> Plain:
         """The figures of a number attribute."""
+        await self._locate(query)
         found = await self._node.sum(attribute, query, strict=strict, verify=verify)
         return aggregate_to_plain(found)
 
@@ -60,6 +68,7 @@ class ClientAsker:
         self, attribute: str, query: str, edges: Edges, *, strict: bool, verify: int
     ) -> Plain:
         """Where the matches lie on a number attribute."""
+        await self._locate(query)
         found = await self._node.histogram(
             attribute, query, edges=edges, strict=strict, verify=verify
         )
@@ -69,6 +78,27 @@ class ClientAsker:
         """Some machines of the fleet: a client has no group."""
         found = await self._node.find_all("true", limit=MEMBERS_MAX)
         return [hit_to_plain(hit) | {"state": "alive", "self": False} for hit in found.hits]
+
+    async def rtt(self, a: str, b: str) -> Plain:
+        """How far two machines are apart."""
+        one, two = await all_named(self._node, (a, b))
+        return rtt_to_plain(await self._node.rtt(one, two))
+
+    async def closest(self, k: int, query: str, probes: int) -> list[Plain]:
+        """The machines nearest to this client."""
+        return [hit_to_plain(hit) for hit in await self._node.closest(k, query, probes=probes)]
+
+    async def within(self, seconds: float, query: str, limit: int, probes: int) -> list[Plain]:
+        """The machines within so many seconds of this client."""
+        found = await self._node.within(seconds, query, limit=limit, probes=probes)
+        return [hit_to_plain(hit) for hit in found]
+
+    async def central(self, others: Names, k: int, query: str, probes: int) -> list[Plain]:
+        """The machines whose farthest of some others is nearest."""
+        await self._locate(query)
+        where = await all_named(self._node, others)
+        found = await self._node.central(where, k, query, probes=probes)
+        return [central_to_plain(central) for central in found]
 
     async def put(self, key: str, value: Stored, ttl_s: float | None) -> Plain:
         """Store a value."""
@@ -83,3 +113,8 @@ class ClientAsker:
     async def status(self) -> Plain:
         """What this client sees."""
         return status_to_plain(self._node)
+
+    async def _locate(self, *texts: str) -> None:
+        """Learn where this client is, if a question is about that."""
+        if any(_ABOUT_SELF.search(text) for text in texts):
+            await self._node.locate()

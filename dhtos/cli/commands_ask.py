@@ -251,6 +251,7 @@ def status(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click pa
     stats: Plain = found.pop("stats", {})
     attributes: Plain = found.pop("attributes", {})
     group: Plain = found.pop("group", {})
+    found["coordinate ms"] = _place(found.pop("coordinate"))
     found["group members"] = group.get("members")
     found["group depth"] = len(group.get("prefix", ""))
     rows = [[name, _shown(value)] for name, value in found.items() if value not in (None, [], {})]
@@ -311,6 +312,13 @@ def _value(schema: Schema, name: str, value: Any) -> str:  # noqa: ANN401 - a va
     if value is None:
         return "-"
     return value_text(schema.attribute(name), value) if name in schema else str(value)
+
+
+def _place(coordinate: list[float]) -> str:
+    """Where a node is, in milliseconds, and how sure it is of that."""
+    *position, height, error = coordinate
+    at = ", ".join(f"{1000 * part:.1f}" for part in position)
+    return f"({at}), height {1000 * height:.1f}, relative error {error:.2f}"
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401 - a value out of JSON

@@ -39,6 +39,22 @@ def _top() -> click.Command:
     return top
 
 
+def _near(name: str) -> Loader:
+    def load() -> click.Command:
+        import dhtos.cli.commands_near as commands
+
+        command: click.Command = getattr(commands, name)
+        return command
+
+    return load
+
+
+def _map() -> click.Command:
+    from dhtos.cli.commands_map import draw_map
+
+    return draw_map
+
+
 def _asking(name: str) -> Loader:
     def load() -> click.Command:
         import dhtos.cli.commands_ask as commands
@@ -67,6 +83,8 @@ COMMANDS: Mapping[str, Loader] = {
     **{name: _asking(name) for name in ("find", "count")},
     "sum": _sum,
     "histogram": _histogram,
+    **{name: _near(name) for name in ("rtt", "closest", "central")},
+    "map": _map,
     **{name: _asking(name) for name in ("members", "put", "get", "status")},
     "top": _top,
     "config": _config,

@@ -1,5 +1,6 @@
 """Values as people read them: 32GiB rather than 34359738368, 12.3 ms rather than 0.0123."""
 
+import re
 from collections.abc import Mapping
 from math import ceil
 from typing import Any
@@ -8,6 +9,8 @@ from dhtos.core.schema import Attribute, Schema, Value
 from dhtos.errors import UsageError
 from dhtos.node.values import read_value
 from dhtos.query.units import UNITS, words
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) ?(s|ms|us)")
 
 
 def value_text(attribute: Attribute, value: Value) -> str:
@@ -91,6 +94,18 @@ def coverage_text(coverage: Mapping[str, Any]) -> str:
     if coverage["limited"]:
         return "limit met"
     return f"{percent(min(coverage['fraction'], 0.999))}, gaps"
+
+
+def read_seconds(text: str) -> float:
+    """A duration with its unit, in seconds; raises UsageError.
+
+    >>> read_seconds("20ms"), read_seconds("0.5 s")
+    (0.02, 0.5)
+    """
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(f"a time is a number and a unit, got {text!r}; try 20ms, or 0.5s")
+    return float(found[1]) * float(UNITS[found[2]].factor)
 
 
 def read_setting(schema: Schema, text: str) -> tuple[str, Value]:

@@ -30,6 +30,7 @@ from dhtos.core.limits import CONTROL_LINE_BYTES_MAX
 from dhtos.errors import DhtosError, MalformedMessage, PredicateError, Unreachable, UsageError
 
 OPS = (
+    "rtt", "within", "central",
     "find", "count", "sum", "histogram", "sample", "closest", "members", "put", "get", "status",
     "advertise", "config",
 )  # fmt: skip

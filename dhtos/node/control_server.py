@@ -18,12 +18,15 @@ from dhtos.core.limits import CONTROL_CLIENTS_MAX, CONTROL_LINE_BYTES_MAX, VALUE
 from dhtos.core.predicate import EVERYTHING, Predicate
 from dhtos.errors import ConfigError, DhtosError, UsageError
 from dhtos.node.control import decode_line, default_control_path, encode_line, error_to_wire
+from dhtos.node.naming import all_named, named
 from dhtos.node.plain import (
     aggregate_to_plain,
+    central_to_plain,
     coverage_to_plain,
     histogram_to_plain,
     hit_to_plain,
     result_to_plain,
+    rtt_to_plain,
     status_to_plain,
 )
 from dhtos.query import parse_selector
@@ -60,7 +63,10 @@ class ControlServer:
             "sum": self._sum,
             "histogram": self._histogram,
             "sample": self._sample,
+            "rtt": self._rtt,
             "closest": self._closest,
+            "within": self._within,
+            "central": self._central,
             "members": self._members,
             "put": self._put,
             "get": self._get,
@@ -203,6 +209,12 @@ class ControlServer:
             yield {"item": hit_to_plain(hit)}
         yield {"end": result_to_plain(result)}
 
+    async def _rtt(self, args: Args) -> Lines:
+        a, b = _take(args, "a", str), _take(args, "b", str, "self")
+        _no_more(args)
+        one, two = await named(self._node, a), await named(self._node, b)
+        yield {"end": rtt_to_plain(await self._node.rtt(one, two))}
+
     async def _closest(self, args: Args) -> Lines:
         query = self._query(args)
         k, probes = _take(args, "k", int, 5), _take(args, "probes", int, 8)
@@ -210,6 +222,25 @@ class ControlServer:
         found = await self._node.closest(k, query, probes=probes)
         for hit in found:
             yield {"item": hit_to_plain(hit)}
+        yield {"end": {"machines": len(found)}}
+
+    async def _within(self, args: Args) -> Lines:
+        query, seconds = self._query(args), _take(args, "seconds", float)
+        limit, probes = _take(args, "limit", int, 0), _take(args, "probes", int, 8)
+        _no_more(args)
+        found = await self._node.within(seconds, query, limit=limit, probes=probes)
+        for hit in found:
+            yield {"item": hit_to_plain(hit)}
+        yield {"end": {"machines": len(found)}}
+
+    async def _central(self, args: Args) -> Lines:
+        query, others = self._query(args), _take(args, "others", list)
+        k, probes = _take(args, "k", int, 5), _take(args, "probes", int, 8)
+        _no_more(args)
+        where = await all_named(self._node, others)
+        found = await self._node.central(where, k, query, probes=probes)
+        for central in found:
+            yield {"item": central_to_plain(central)}
         yield {"end": {"machines": len(found)}}
 
     async def _members(self, args: Args) -> Lines:

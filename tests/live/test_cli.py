@@ -288,6 +288,43 @@ def test_pages_orders_and_limits(shell: Shell) -> None:
     assert "cursor" in message
 
 
+# --- how far -------------------------------------------------------------------------------------
+
+
+def test_distances_by_the_daemon_and_by_a_light_client(shell: Shell, tmp_path: Path) -> None:
+    first = shell.daemon("--no-sample", "--set", "cores=4", "--label", "name=first")
+    second = shell.daemon(
+        "--no-sample", "--set", "cores=8", "--label", "name=second", "--seed", first.endpoint
+    )
+    ours, client = ("--control", first.control), ("--seed", second.endpoint)
+    while shell.run("count", *ours).stdout != "2\n":
+        continue
+    both = {first.facts["id"], second.facts["id"]}
+    assert ids(shell.run("closest", "--json", *ours).stdout) == {second.facts["id"]}
+    assert ids(shell.run("closest", "--json", *client).stdout) == both
+    assert ids(shell.run("closest", "--within", "1s", "--json", *client).stdout) == both
+    table = shell.run("closest", "cores >= 8", "--within", "1s", *ours).stdout.splitlines()
+    assert table[1].split()[:3] == [second.facts["id"], "second", second.endpoint]
+    assert shell.run("rtt", "second", *ours).stdout.endswith(" ms, measured\n")
+    assert json.loads(shell.run("rtt", "second", "--json", *client).stdout)["rtt_s"] > 0
+    digits = second.facts["id"][:12]
+    assert shell.run("rtt", digits, "self", *ours).stdout.endswith(" ms, measured\n")
+    far = json.loads(shell.run("rtt", "first", "second", "--json", *client).stdout)
+    assert far["measured"] is False
+    assert ids(shell.run("central", "first", "--json", *client).stdout) == {second.facts["id"]}
+    assert ids(shell.run("central", "self", "second", "--json", *ours, code=3).stdout) == set()
+    assert ids(shell.run("find", "rtt(self) < 1s", "--json", *client).stdout) == both
+    message, hint = shell.refused("rtt", "third", *ours)
+    assert message == "no machine is named 'third'"
+    assert hint.startswith("give the label name of one")
+    shell.refused("closest", "cores > 99", *ours, code=3)
+    path = tmp_path / "fleet.png"
+    assert shell.run("map", "-o", str(path), "--color", "cores", *ours).stdout.startswith(
+        f"{path}: 2 machines"
+    )
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
 # --- what goes wrong ----------------------------------------------------------------------------
 
 

@@ -116,7 +116,23 @@ def test_the_closest_come_nearest_first_and_never_the_node_itself(serve):
             assert [hit["id"] for hit in hits] == [str(second.id)]
             assert hits[0]["rtt_s"] > 0
             assert answer.end == {"machines": 1}
+            assert hits[0]["rtt_measured"] is True
+            assert len(hits[0]["coordinate"]) == 7
             assert await client.call("closest", query="cores > 2") == {"machines": 0}
+            rtt = await client.call("rtt", a=str(second.id)[:8])
+            assert rtt["measured"] is True
+            assert rtt["error"] == 0.0
+            assert 0 < rtt["rtt_s"] < 1
+            assert (await client.call("rtt", a="self"))["rtt_s"] == 0.0
+            near = client.ask("within", seconds=1, limit=3, probes=0)
+            assert [hit["id"] async for hit in near] == [str(second.id)]
+            assert near.end == {"machines": 1}
+            middle = client.ask("central", others=["self"], k=1)
+            (found,) = [central async for central in middle]
+            assert found["id"] == str(second.id)
+            assert found["worst_s"] == found["mean_s"] == found["others"][0]["rtt_s"]
+            assert found["others"][0]["measured"] is True
+            assert middle.end == {"machines": 1}
 
     serve(main)
 
@@ -219,6 +235,16 @@ def test_errors_arrive_as_themselves(serve):
         ("closest", {"k": 0}, "k must be 1..256, got 0"),
         ("closest", {"probes": 257}, "probes must be 1..256, got 257"),
         ("closest", {"query": "cores > 1", "to": "x"}, "unknown arguments: 'to'"),
+        ("rtt", {}, "'a' is missing"),
+        ("rtt", {"a": "n9"}, "no machine is named 'n9'"),
+        ("rtt", {"a": "self", "b": 7}, "'b' must be of type str, got int"),
+        ("within", {}, "'seconds' is missing"),
+        ("within", {"seconds": "20ms"}, "'seconds' must be of type float"),
+        ("within", {"seconds": 0}, "a round trip is above 0 s"),
+        ("central", {}, "'others' is missing"),
+        ("central", {"others": []}, "name 1..64 machines, got 0"),
+        ("central", {"others": ["self"] * 65}, "name 1..64 machines, got 65"),
+        ("central", {"others": [7]}, "a machine is named by a text, got 7"),
     ],
 )
 def test_a_bad_argument_is_named(serve, op, args, words):

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from dhtos.cli.asking import Edges, Plain, Question, Stored
+from dhtos.cli.asking import Edges, Names, Plain, Question, Stored
 from dhtos.errors import DhtosError, KeyNotFound
 from dhtos.node.config import Config
 
@@ -32,6 +32,8 @@ def machine(number: int, **attributes: Any) -> Plain:
         "gateway": False,
         "age_s": 1.5 * number,
         "rtt_s": 0.001 * number,
+        "rtt_measured": number % 2 == 1,
+        "coordinate": [0.01 * number, 0.02, 0.0, 0.03, 0.0, 0.001 * number, 0.1],
         "attributes": attributes,
         "labels": {},
     }
@@ -94,6 +96,23 @@ class FakeAsker:
         self._ask("histogram", attribute, query, edges, strict, verify)
         return self.figures | {"attribute": attribute, "coverage": self.coverage}
 
+    async def rtt(self, a: str, b: str) -> Plain:
+        self._ask("rtt", a, b)
+        return {"rtt_s": 0.0123, "measured": b == "self", "error": 0.08 * (b != "self")}
+
+    async def closest(self, k: int, query: str, probes: int) -> list[Plain]:
+        self._ask("closest", k, query, probes)
+        return self.machines
+
+    async def within(self, seconds: float, query: str, limit: int, probes: int) -> list[Plain]:
+        self._ask("within", seconds, query, limit, probes)
+        return self.machines
+
+    async def central(self, others: Names, k: int, query: str, probes: int) -> list[Plain]:
+        self._ask("central", tuple(others), k, query, probes)
+        legs = [{"rtt_s": 0.02 + i / 100, "measured": False} for i in range(len(others))]
+        return [m | {"worst_s": 0.03, "mean_s": 0.025, "others": legs} for m in self.machines]
+
     async def members(self) -> list[Plain]:
         self._ask("members")
         return [m | {"state": "alive", "self": False} for m in self.machines]
@@ -118,6 +137,7 @@ class FakeAsker:
             "client": False,
             "joined": True,
             "kernels": "compiled",
+            "coordinate": [0.012, -0.0345, 0.0, 0.0, 0.0, 0.0015, 0.12],
             "group": {"prefix": "0110", "members": 9},
             "attributes": {"cores": 8, "mem": 2**35},
             "labels": {"team": "video"},

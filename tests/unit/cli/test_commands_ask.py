@@ -235,6 +235,8 @@ def test_status_shows_kernels_group_version_and_counters(shell: Any, fleet: Any)
     assert ("mem", "32GiB") in rows
     assert ("peers", "4") in rows
     assert any(row[0] == "version" for row in rows)
+    place = "ms           (12.0, -34.5, 0.0, 0.0, 0.0), height 1.5, relative error 0.12"
+    assert place.split() == text[text.index("coordinate ms") + 11 :].split()[: len(place.split())]
     assert "warnings" not in text
     document = shell.json("status")
     assert document["group"] == {"prefix": "0110", "members": 9}
