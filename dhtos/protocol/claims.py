@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from dhtos.protocol.rpc import Core
 
 _REPLY_FIELDS = 8
-RENEWALS = 3  # of a lease in one term: two may be lost
+RENEWALS = 3  # a term in so many parts: one renewal may be lost, and each is sent twice
 
 
 @dataclass(frozen=True, slots=True)
