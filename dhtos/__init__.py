@@ -8,10 +8,10 @@ from dhtos.core.schema import Attribute, Schema, default_schema
 from dhtos.errors import DhtosError
 from dhtos.node.bandwidth import Bandwidth
 from dhtos.node.config import Config
+from dhtos.node.distance import Central, Rtt
 from dhtos.node.figures import Aggregate, Histogram
 from dhtos.node.find import Count, Find
 from dhtos.node.lease import Choice, Explanation, Lease, Placement, Plan
-from dhtos.node.nearby import Central, Rtt
 from dhtos.node.node import Node
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.put import PutResult

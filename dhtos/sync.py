@@ -26,10 +26,10 @@ from dhtos.node import node as asynchronous
 from dhtos.node.asking import Query
 from dhtos.node.bandwidth import AGE_S_MAX, Bandwidth, Peer
 from dhtos.node.config import Config
+from dhtos.node.distance import Central, Rtt, Where
 from dhtos.node.figures import Aggregate, Histogram
 from dhtos.node.find import Count, FindOptions
 from dhtos.node.find import Find as AsyncFind
-from dhtos.node.nearby import Central, Rtt, Where
 from dhtos.node.sampler import Sampler
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.put import PutResult

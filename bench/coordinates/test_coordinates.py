@@ -6,12 +6,13 @@ The large tables are read where they lie beside the checkout; there the targets 
 import numpy as np
 import pytest
 
-from bench.coordinates import closest, latencies, measure, page
+from bench.coordinates import closest, latencies, measure, nearby, page
 from bench.coordinates.lies import LIES
 from bench.coordinates.world import World, relative_errors, summary
 from bench.rivals.meridian import Meridian
 from bench.rivals.vivaldi import Serf, Vivaldi
 from dhtos.core.locator import Locator
+from dhtos.node.nearby import CANDIDATES_PER_PROBE, REACH
 
 ROUNDS = 128
 
@@ -222,6 +223,44 @@ def test_the_closest_node_is_found(table):
     assert ours["p90"] < found[f"{Vivaldi.name}, {measure.PROBES} probes"]["p90"]
 
 
+def test_more_candidates_miss_fewer_of_the_nearest(table):
+    """Of 96 machines ten for each ping are nearly all: the figure of all is that of the memory."""
+    found = table["nearby"]["closest"]
+    print(found)
+    for k in map(str, nearby.WANTED):
+        assert found["1000"][k] <= found["10"][k] <= found["2"][k] <= found["1"][k]
+    assert found[str(CANDIDATES_PER_PROBE)]["1"] < 2.0
+
+
+def test_a_wider_reach_finds_more_of_those_within_a_border(table):
+    found = table["nearby"]["within"]
+    print(found)
+    for seconds in nearby.BORDERS_S:
+        rows = [found[f"{reach:g} {1000 * seconds:g}"] for reach in nearby.REACHES]
+        assert [row["looked"] for row in rows] == sorted(row["looked"] for row in rows)
+        assert rows[0]["recall"] < found[f"{REACH:g} {1000 * seconds:g}"]["recall"] + 0.01
+    assert found[f"{REACH:g} 50"]["recall"] > 0.9
+    assert found[f"{REACH:g} 50"]["precision"] > 0.85
+
+
+def test_the_most_central_machine_is_nearly_always_among_the_candidates(table):
+    found = table["nearby"]["central"]
+    print(found)
+    for row in found.values():
+        assert row["exact"] > 0.9
+        assert row["median"] < 1.3
+
+
+def test_on_a_plane_the_centre_is_the_best():
+    """A grid is embedded without error, so what is predicted is true."""
+    world = World(square(), 1)
+    world.run(200)
+    found = nearby.between([world], 2, seed=1)
+    print(found)
+    assert found["exact"] == 1.0
+    assert found["p90"] < 1.1
+
+
 def test_a_million_estimates_equal_those_of_numpy():
     """`kernels` asserts it; times are for the page."""
     assert all(figure > 0 for figure in measure.kernels(places=10_000).values())
@@ -245,6 +284,10 @@ def test_the_page_says_what_was_measured(table):
     assert "| planetlab: newcomer after 8 samples, median | 0.09 | 0.200 | no, +122% |" in text
     assert "| a million estimates, float32, one core, ms | 5 | 2.00 | yes |" in text
     assert Vivaldi.name in text
+    assert "| candidates | planetlab, k=1 | planetlab, k=5 |\n|---|---|---|\n| 1 | " in text
+    assert "\n| all | " in text
+    assert "| reach | planetlab, 20 ms | planetlab, 50 ms | planetlab, 100 ms |" in text
+    assert "| others | planetlab |" in text
 
 
 def test_the_page_keeps_its_words(monkeypatch, tmp_path, table):

@@ -12,7 +12,7 @@ from dhtos.core.hit import Hit
 from dhtos.core.ids import ID_BYTES, NodeId
 from dhtos.core.limits import CENTRAL_OTHERS_MAX
 from dhtos.errors import UsageError
-from dhtos.node.nearby import Where
+from dhtos.node.distance import Where
 from dhtos.query import F
 
 if TYPE_CHECKING:

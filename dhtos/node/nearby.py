@@ -14,12 +14,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from types import MappingProxyType
-from typing import Self
 
 from dhtos.core.centre import centre
 from dhtos.core.coordinate import Coordinate, predict
 from dhtos.core.hit import Hit
-from dhtos.core.ids import Endpoint, NodeId
+from dhtos.core.ids import Endpoint
 from dhtos.core.limits import (
     CENTRAL_OTHERS_MAX,
     MEMORY_S,
@@ -29,61 +28,18 @@ from dhtos.core.limits import (
 )
 from dhtos.core.nearest import Nearest
 from dhtos.core.predicate import EVERYTHING, Box, Near, Predicate
+from dhtos.core.record import Record
 from dhtos.core.value import is_number
 from dhtos.errors import Unreachable, UsageError
 from dhtos.node.asking import Asking, Query
+from dhtos.node.distance import Central, Rtt, Where, id_of, predicted
 from dhtos.protocol.probing import Probing
-
-Where = Hit | NodeId | Coordinate | bytes | str
-"""A machine or a place: a hit, the id of a node (40 digits as text), a coordinate, or "self"."""
 
 # docs/explanation/coordinates.md has the figures of both.
 CANDIDATES_PER_PROBE = 10  # how many are put in order for each that may be pinged
 REACH = 1.5  # how far a prediction may lie beyond a border that is asked for
 
 LANDMARKS = 16  # machines that place a light client: after so many samples little is gained
-
-
-class Rtt(float):
-    """A round trip in seconds: `measured`, or predicted with a relative `error` to expect.
-
-    >>> Rtt(0.02, error=0.1) < 0.05, Rtt(0.02, error=0.1).measured
-    (True, False)
-    """
-
-    measured: bool
-    error: float
-
-    def __new__(cls, seconds: float, *, error: float | None = None) -> Self:
-        rtt = super().__new__(cls, seconds)
-        rtt.measured = error is None
-        rtt.error = 0.0 if error is None else error
-        return rtt
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _rtt, (float(self), None if self.measured else self.error)
-
-
-def _rtt(seconds: float, error: float | None) -> Rtt:
-    return Rtt(seconds, error=error)
-
-
-@dataclass(frozen=True, slots=True)
-class Central:
-    """A machine and its round trips to several others, in the order in which these were named."""
-
-    hit: Hit
-    rtts_s: tuple[Rtt, ...]
-
-    @property
-    def worst_s(self) -> float:
-        """The round trip to the farthest."""
-        return max(self.rtts_s)
-
-    @property
-    def mean_s(self) -> float:
-        """The mean round trip."""
-        return sum(self.rtts_s) / len(self.rtts_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +93,7 @@ class Nearby(Asking):
             return Rtt(0.0)
         if self.engine.id in (one.node_id, two.node_id):
             return await self._rtt_from_here(two if one.node_id == self.engine.id else one)
-        return _predicted(self._placed(one), self._placed(two))
+        return predicted(self._placed(one), self._placed(two))
 
     async def closest(self, k: int = 5, query: Query = EVERYTHING, *, probes: int = 8) -> list[Hit]:
         """The `k` machines nearest to this node among those that match, nearest first.
@@ -210,7 +166,7 @@ class Nearby(Asking):
         known = [
             self._known(hit)
             for hit in found
-            if hit.record.node_id not in named and self._told_place(hit) is not None
+            if hit.record.node_id not in named and self._told_place(hit.record) is not None
         ]
         first = [one.hit for one in self._ranked(known, spots)[: k + probes]]
         alive = await self._pinged(first, first) if probes else first
@@ -235,24 +191,25 @@ class Nearby(Asking):
                     )
                 return _Spot("a coordinate", who)
             case Hit():
-                return self._spot_of(who)
+                return self._spot_of(who.record)
             case "self":
                 return _Spot("this node", None, self.engine.id)
-        node_id = _id(who)
-        for hit in self.members():
-            if hit.record.node_id == node_id:
-                return self._spot_of(hit)
+        node_id = id_of(who)
+        for member in self.engine.hub.members():
+            if member.record.node_id == node_id:
+                return self._spot_of(member.record)
         return _Spot(f"node {node_id.hex()}", None, node_id)
 
-    def _spot_of(self, hit: Hit) -> _Spot:
-        endpoint = None if hit.gateway else hit.record.endpoint
-        return _Spot(f"node {hit.id}", self._told_place(hit), hit.record.node_id, endpoint)
+    def _spot_of(self, record: Record) -> _Spot:
+        endpoint = None if record.is_foreign else record.endpoint
+        name = f"node {record.node_id.hex()}"
+        return _Spot(name, self._told_place(record), record.node_id, endpoint)
 
-    def _told_place(self, hit: Hit) -> Coordinate | None:
+    def _told_place(self, record: Record) -> Coordinate | None:
         """Where a machine says it is, if that says anything here."""
-        if hit.record.packed is None:
+        if record.packed is None:
             return None
-        place = Coordinate.from_bytes(hit.record.packed)
+        place = Coordinate.from_bytes(record.packed)
         same = len(place.position) == self.engine.hub.locator.memory.dimensions
         return place if same else None
 
@@ -274,7 +231,7 @@ class Nearby(Asking):
         measured = None if hit.gateway else pings.get(endpoint) or self._remembered(endpoint)
         if measured is not None:
             return replace(hit, rtt_s=measured, rtt_measured=True)
-        place = self._told_place(hit)
+        place = self._told_place(hit.record)
         rtt_s = None if place is None else predict(self.coordinate, place)
         return replace(hit, rtt_s=rtt_s, rtt_measured=False)
 
@@ -293,9 +250,9 @@ class Nearby(Asking):
         if spot.node_id == self.engine.id and hit.rtt_measured:
             assert hit.rtt_s is not None
             return Rtt(hit.rtt_s)
-        there = self._told_place(hit)
+        there = self._told_place(hit.record)
         assert there is not None, "who tells no place is no candidate"
-        return _predicted(self._placed(spot), there)
+        return predicted(self._placed(spot), there)
 
     # --- asking others ----------------------------------------------------------------------------
 
@@ -318,7 +275,7 @@ class Nearby(Asking):
         if known is not None:
             return Rtt(known)
         if other.place is not None:
-            return _predicted(here, other.place)
+            return predicted(here, other.place)
         endpoint = other.endpoint or await self._look_up(other)
         now = self.driver.clock()
         pings = await self.driver.wait(Probing(self.engine.base, [endpoint], now).operation)
@@ -363,14 +320,10 @@ class Nearby(Asking):
         pings = await self.driver.wait(probing.operation)
         now = self.driver.clock()
         for endpoint, rtt_s in pings.items():
-            place = self._told_place(asked[endpoint])
+            place = self._told_place(asked[endpoint].record)
             if place is not None and endpoint not in probing.late:
                 self.engine.core.place.measured(endpoint, place, rtt_s, now)
         return pings
-
-
-def _predicted(one: Coordinate, two: Coordinate) -> Rtt:
-    return Rtt(predict(one, two), error=max(one.error, two.error))
 
 
 def _distance(hit: Hit) -> float:
@@ -380,21 +333,6 @@ def _distance(hit: Hit) -> float:
 def _check(name: str, value: int, low: int) -> None:
     if type(value) is not int or not low <= value <= SAMPLE_MAX:
         raise UsageError(f"{name} must be {low}..{SAMPLE_MAX}, got {value!r}")
-
-
-def _id(who: object) -> bytes:
-    """The bytes of an id; raises UsageError."""
-    try:
-        match who:
-            case NodeId():
-                return bytes(who)
-            case bytes():
-                return bytes(NodeId(who))
-            case str():
-                return bytes(NodeId.from_hex(who))
-    except ValueError as error:
-        raise UsageError(f'{error}; "self", a hit and a coordinate name a place, too') from error
-    raise UsageError(f'a machine is named by a hit, its id, a coordinate or "self", got {who!r}')
 
 
 def _and_near(predicate: Predicate, place: Coordinate, reach_s: float) -> Predicate:

@@ -12,8 +12,8 @@ from dhtos.core.hit import Hit
 from dhtos.core.schema import Schema
 from dhtos.kernels import COMPILED
 from dhtos.node.config import format_endpoint
+from dhtos.node.distance import Central, Rtt
 from dhtos.node.figures import Aggregate, Histogram
-from dhtos.node.nearby import Central, Rtt
 from dhtos.protocol.explain import Step, narrowed
 from dhtos.protocol.frontier import FindResult
 

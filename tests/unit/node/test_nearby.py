@@ -10,7 +10,8 @@ from dhtos.core.coordinate import Coordinate
 from dhtos.core.ids import NodeId
 from dhtos.core.predicate import EVERYTHING, Box, Exists, Near, Predicate
 from dhtos.errors import UsageError
-from dhtos.node.nearby import _and_near, _id
+from dhtos.node.distance import id_of
+from dhtos.node.nearby import _and_near
 
 
 def test_a_round_trip_is_a_number_that_says_how_it_is_known():
@@ -37,13 +38,13 @@ def test_a_central_machine_is_as_far_as_its_farthest():
 
 def test_an_id_is_bytes_digits_or_itself():
     raw = bytes(range(20))
-    assert _id(raw) == _id(raw.hex()) == _id(raw.hex().upper()) == _id(NodeId(raw)) == raw
+    assert id_of(raw) == id_of(raw.hex()) == id_of(raw.hex().upper()) == id_of(NodeId(raw)) == raw
     for wrong in ("abc", b"short", "x" * 40, ""):
         with pytest.raises(UsageError, match="a node id"):
-            _id(wrong)
+            id_of(wrong)
     for wrong in (7, None, 0.5, ("10.0.0.1", 7400)):
         with pytest.raises(UsageError, match="a machine is named by a hit"):
-            _id(wrong)
+            id_of(wrong)
 
 
 def test_every_box_gets_the_border_unless_it_is_full():
