@@ -182,6 +182,8 @@ class Calls:
             peer.sample(now - call.sent_at)
             if trailer is not None and len(trailer) > 1:
                 self._place.told(source, trailer[1], now - call.sent_at, now)
+        elif not call.answered:
+            peer.was_late()
         call.answered = True
         if trailer is not None:
             peer.capability = _DHTOS

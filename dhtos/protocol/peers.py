@@ -1,7 +1,9 @@
 """What is known of the machine behind an endpoint, shared by all overlays.
 
-Round-trip times follow Jacobson and Karn (RFC 6298): a retransmitted call gives no sample. The
-time-out has a floor: on a busy event loop a live peer looks silent for tens of milliseconds.
+Round-trip times follow Jacobson and Karn (RFC 6298): a retransmitted call gives no sample, and
+once it is answered the next one waits for twice as long, or a peer that is farther than the
+time-out would never be measured. Silence teaches nothing: the dead do not get slower. The time-out
+has a floor: on a busy event loop a live peer looks silent for tens of milliseconds.
 
 Nothing is known of a stranger. Where everybody measured is near, a stranger probably is too, and
 a dead one should not cost much more than a dead neighbour: `Peers.guess` allows twice the
@@ -23,6 +25,8 @@ from dhtos.core.limits import (
     RTO_UNKNOWN_S,
 )
 
+_PATIENCE_MAX = 64  # beyond it even the floor is over the ceiling
+
 
 class Capability(Enum):
     """Which wire a peer has shown to speak."""
@@ -35,7 +39,9 @@ class Capability(Enum):
 class Peer:
     """Measurements of one endpoint; until the first sample `srtt` is 0 and `guess` stands in."""
 
-    __slots__ = ("capability", "endpoint", "failures", "guess", "last_heard", "rttvar", "srtt")
+    __slots__ = (
+        "capability", "endpoint", "failures", "guess", "last_heard", "patience", "rttvar", "srtt",
+    )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -45,21 +51,28 @@ class Peer:
         self.last_heard: float | None = None
         self.failures = 0
         self.guess = RTO_UNKNOWN_S
+        self.patience = 1
 
     def rto(self) -> float:
         """Seconds after which a reply counts as late."""
-        if not self.srtt:
-            return self.guess
-        return min(max(self.srtt + max(4 * self.rttvar, RTO_SLACK_S), RTO_FLOOR_S), RTO_CEILING_S)
+        rto = self.guess
+        if self.srtt:
+            rto = max(self.srtt + max(4 * self.rttvar, RTO_SLACK_S), RTO_FLOOR_S)
+        return min(self.patience * rto, RTO_CEILING_S)
 
     def sample(self, rtt_s: float) -> None:
         """Learn one round-trip time (RFC 6298, section 2)."""
+        self.patience = 1
         if self.srtt:
             self.rttvar += (abs(rtt_s - self.srtt) - self.rttvar) / 4
             self.srtt += (rtt_s - self.srtt) / 8
         else:
             self.srtt = max(rtt_s, 1e-9)
             self.rttvar = rtt_s / 2
+
+    def was_late(self) -> None:
+        """It answered, but too late to be measured: wait twice as long (RFC 6298, section 5.5)."""
+        self.patience = min(2 * self.patience, _PATIENCE_MAX)
 
 
 class Peers:

@@ -91,6 +91,34 @@ def test_a_late_reply_still_counts_but_gives_no_sample(core: Core, ear: Ear) -> 
     assert core.peers.of(PEER).srtt == 0.0
 
 
+@pytest.mark.parametrize(("before_s", "rtt_s"), [(None, 0.4), (0.02, 0.2)])
+def test_a_peer_beyond_its_time_out_is_measured_in_the_end(
+    core: Core, ear: Ear, before_s: float | None, rtt_s: float
+) -> None:
+    """Whether it was always far, or its path has grown."""
+    now = 0.0
+    if before_s is not None:
+        core.peers.of(PEER).sample(before_s)
+    samples = []
+    for _ in range(5):
+        call = core.calls.send(PEER, "ping", [], ear, now)
+        run_dry(core, now + rtt_s)
+        core.receive(encode_response(call.msg_id, 1), PEER, now + rtt_s)
+        samples.append(core.peers.of(PEER).srtt)
+        now += 1.0
+    assert samples[0] == (before_s or 0.0)  # nobody knows which datagram was answered
+    assert samples[-1] > samples[0]
+    assert core.counters["retransmits"] < 5
+    core.check()
+
+
+def test_silence_makes_nobody_more_patient(core: Core, ear: Ear) -> None:
+    for start in range(0, 50, 10):
+        core.calls.send(PEER, "ping", [], ear, float(start))
+        run_dry(core, start + 9.0)
+    assert core.peers.of(PEER).rto() == RTO_UNKNOWN_S
+
+
 def test_a_reply_from_another_address_is_dropped(core: Core, ear: Ear) -> None:
     call = core.calls.send(PEER, "ping", [], ear, 0.0)
     core.receive(encode_response(call.msg_id, 1), OTHER, 0.01)

@@ -36,6 +36,21 @@ def test_the_time_out_is_clamped(rtt: float, expected: float) -> None:
     assert peer.rto() == expected
 
 
+def test_a_late_reply_doubles_the_patience_until_one_is_in_time() -> None:
+    peer = Peer(("127.0.0.1", 1))
+    waited = []
+    for _ in range(5):
+        waited.append(peer.rto())
+        peer.was_late()
+    assert waited == [RTO_UNKNOWN_S * factor for factor in (1, 2, 4, 8, 8)]
+    assert waited[-1] == RTO_CEILING_S
+    peer.sample(0.01)
+    assert peer.rto() == RTO_FLOOR_S
+    for _ in range(1000):
+        peer.was_late()
+    assert peer.rto() == RTO_CEILING_S
+
+
 def test_the_longest_known_peer_is_forgotten_over_the_limit() -> None:
     peers = Peers()
     for port in range(1, PEERS_MAX + 2):
