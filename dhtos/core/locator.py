@@ -94,6 +94,17 @@ class Locator:
             return None
         return predict(self.coordinate, remote)
 
+    def is_news_to(self, told: bytes | None, age_s: float) -> bool:
+        """Whether a record that is `age_s` old and tells a place, in its compact form, is outdated.
+
+        The first place is told at once, a better one seldom: every member of a group hears of it.
+        """
+        if not self.is_placed or told == self.published.to_bytes():
+            return False
+        if told is None or Coordinate.from_bytes(told).error > _PLACED_ERROR:
+            return True
+        return age_s > limits.COORDINATE_TELL_S
+
     def _drift(self, remote: Coordinate, rtt_s: float, rng: "Random") -> None:
         """Follow one sample as in Vivaldi, which parts those on one point, then all peers a step.
 

@@ -368,7 +368,9 @@ class Hub:
         self.core.timers.at(now + UPKEEP_S * rng.uniform(0.8, 1.2), self._upkeep)
         assert self.own is not None
         member = self.group.members[self.key]
-        if now - member.born > NODE_HEARTBEAT_S * rng.uniform(0.8, 1.0):
+        age_s = now - member.born
+        due = age_s > NODE_HEARTBEAT_S * rng.uniform(0.8, 1.0)
+        if due or self.locator.is_news_to(self.own.packed, age_s):
             self.renew(now)
         if now - self._expired > _EXPIRE_S:
             self._expired = now

@@ -130,8 +130,9 @@ def test_one_seed_sends_the_same_datagrams():
 def test_a_quiet_group_says_this_much():
     """Nobody comes, goes or changes: one exchange a second each, and some repair of heartbeats.
 
-    The figures are those of one seed, and exact: a change of the protocol that says more or less
-    shows here, and writes down the new ones.
+    All find their places in the first seconds, which their records then tell: that is half of the
+    bytes. After three minutes of it 190 a second are left. The figures are those of one seed, and
+    exact: a change of the protocol that says more or less shows here, and writes down the new ones.
     """
     seconds = 50.0  # no upkeep that asks a gateway falls into it
     crowd = Fleet(64, seed=3, group_size=128, accounting=True).warm_start()
@@ -139,7 +140,7 @@ def test_a_quiet_group_says_this_much():
     traffic = crowd.cluster.traffic
     said = {name: count.datagrams for name, count in sorted(traffic.requests.items())}
     heard = {name: count.datagrams for name, count in sorted(traffic.replies.items())}
-    assert said == {"dh_gossip": 3203, "dh_push": 26, "dh_sync": 84}
-    assert heard == {"dh_gossip": 3202, "dh_sync": 84}
-    assert traffic.total.bytes < 220 * 64 * seconds
+    assert said == {"dh_gossip": 3203, "dh_push": 73, "dh_sync": 91}
+    assert heard == {"dh_gossip": 3202, "dh_sync": 91}
+    assert traffic.total.bytes < 440 * 64 * seconds
     assert crowd.counters("suspicions") == 0

@@ -7,7 +7,7 @@ from statistics import median
 import pytest
 
 from dhtos.core import limits, locator
-from dhtos.core.coordinate import Coordinate, SampleFault
+from dhtos.core.coordinate import Coordinate, SampleFault, pack
 from dhtos.core.locator import Locator
 
 NAN, INF = math.nan, math.inf
@@ -264,6 +264,19 @@ class TestPublished:
         own = node.coordinate
         away = math.dist(own.position, told.position) + abs(own.height - told.height)
         assert away <= limits.COORDINATE_NEWS_S
+
+    def test_a_record_tells_a_first_place_at_once_and_a_better_one_seldom(self) -> None:
+        plane, node = Plane(6), Locator()
+        lost, elsewhere = Coordinate().to_bytes(), Coordinate((1.0,) * 5, 0.0, 0.1).to_bytes()
+        assert not node.is_news_to(None, 1e9)  # who is lost has nothing to tell
+        plane.feed(node, 120)
+        assert node.is_news_to(None, 0.0)
+        assert node.is_news_to(lost, 0.0)
+        assert not node.is_news_to(elsewhere, limits.COORDINATE_TELL_S)
+        assert node.is_news_to(elsewhere, limits.COORDINATE_TELL_S + 1.0)
+        told = node.published
+        assert not node.is_news_to(told.to_bytes(), 1e9)
+        assert not node.is_news_to(pack(told.to_wire()), 1e9)  # as records carry it
 
     def test_a_move_is_news(self) -> None:
         plane, node = Plane(6), Locator()
