@@ -22,9 +22,9 @@ class Candidate:
     """One machine: what it has, what of it is free, and what else a choice may depend on.
 
     `devices` is the free share of each GPU; empty means that GPUs are given out whole. `domain` is
-    what a gang spreads over, `refusals` how often the machine said no lately. `free` is made to hold
-    all that `capacity` does: a resource without a figure counts as free altogether, and never more
-    is free than there is.
+    what a gang spreads over, `refusals` how often the machine said no lately. `free` is made to
+    hold all that `capacity` does: a resource without a figure counts as free altogether, and never
+    more is free than there is.
     """
 
     node_id: bytes
@@ -77,9 +77,12 @@ class Candidate:
 
     def refusal(self, need: Need) -> str | None:
         """Why it cannot take the need, as `what: how`; None where it can."""
+        free, devices = self.free, self.devices
         for name, amount in need.resources.items():
-            whole = name != GPUS or (not self.devices and amount >= 1)
-            if whole and amount <= self.free.get(name, -1.0) + TOLERANCE:
+            if name != GPUS or (not devices and amount >= 1):
+                if amount <= free.get(name, -1.0) + TOLERANCE:
+                    continue
+            elif amount < 1 and devices and amount <= max(devices) + TOLERANCE:
                 continue
             reason = self._short_of(name, amount)
             if reason is not None:

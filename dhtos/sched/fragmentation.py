@@ -31,8 +31,9 @@ from dhtos.sched.need import GPUS, Need
 Amounts = tuple[tuple[str, float], ...]
 """The resources of one type of need, by name."""
 _State = tuple[tuple[float, ...], tuple[float, ...]]  # of each resource; of each device, ascending
+_Choice = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...], float]
 
-BESIDE_GPUS = 0.03
+BESIDE_GPUS = 0.01
 """What a lost CPU counts where GPUs are asked for: they are short first, so stranded first."""
 _DIGITS = 9  # of a share: what was taken and given back is the same state again
 
@@ -65,13 +66,15 @@ class Fragmentation:
             for name in self.names
         )
         self._states: dict[_State, float] = {}
+        self._choices: dict[_Choice, tuple[float, float | None]] = {}
 
     def lost(self, name: str, candidate: Candidate) -> float:
         """How much of a resource that is free the next need that asks for it cannot use."""
         if name not in self.names:
             return 0.0
         n = self.names.index(name)
-        amounts, devices = self._state(candidate)
+        amounts = tuple([candidate.free.get(known, 0.0) for known in self.names])
+        devices = tuple(sorted(candidate.devices))
         lost = self._lost(n, amounts, devices, self._fitting(amounts, devices))
         return lost / self._sum(self._columns[n].asking)
 
@@ -81,40 +84,47 @@ class Fragmentation:
 
     def device(self, need: Need, candidate: Candidate) -> int | None:
         """The device that a share of a GPU is best taken from; None where none is shared."""
-        return self._best(need, candidate)[1]
+        share = self._best(need, candidate)[1]
+        return None if share is None else candidate.devices.index(share)
 
     # --- the next state -------------------------------------------------------------------------
 
-    def _best(self, need: Need, candidate: Candidate) -> tuple[float, int | None]:
-        amounts, devices = self._state(candidate)
-        before = self._total(amounts, devices)
-        asked = need.resources
-        left = tuple(
-            [max(0.0, a - asked.get(n, 0.0)) for n, a in zip(self.names, amounts, strict=True)]
-        )
-        gpus = asked.get(GPUS, 0.0)
-        if not devices or not gpus:
-            return self._total(left, devices) - before, None
+    def _best(self, need: Need, candidate: Candidate) -> tuple[float, float | None]:
+        """The least growth, and how much is free of the device that is then shared; remembered."""
+        free, asked = candidate.free, need.resources
+        amounts = tuple([free.get(name, 0.0) for name in self.names])
+        devices = tuple(sorted(candidate.devices))
+        left = tuple([a - asked.get(n, 0.0) for n, a in zip(self.names, amounts, strict=True)])
+        gpus = asked.get(GPUS, 0.0) if devices else 0.0
+        choice = (amounts, devices, left, gpus)
+        known = self._choices.get(choice)
+        if known is None:
+            grown, share = self._least(left, devices, gpus)
+            known = (grown - self._total(amounts, devices), share)
+            if len(self._choices) >= FRAGMENT_STATES_MAX:
+                self._choices.clear()
+            self._choices[choice] = known
+        return known
+
+    def _least(
+        self, left: tuple[float, ...], devices: tuple[float, ...], gpus: float
+    ) -> tuple[float, float | None]:
+        """The best of the states after; of devices that are equally free one is looked at."""
+        if not gpus:
+            return self._total(left, devices), None
         if gpus >= 1:
             taken = int(gpus)
-            rest = (*(0.0,) * taken, *devices[: len(devices) - taken])
-            return self._total(left, rest) - before, None
-        best, device, tried = math.inf, None, set()
-        for n, share in enumerate(candidate.devices):
-            if share in tried or share + TOLERANCE < gpus:
-                continue
-            tried.add(share)
-            others = list(devices)
-            others.remove(share)
-            insort(others, max(0.0, round(share - gpus, _DIGITS)))
-            grown = self._total(left, tuple(others)) - before
-            if grown < best:
-                best, device = grown, n
+            return self._total(left, (*(0.0,) * taken, *devices[: len(devices) - taken])), None
+        best, device = math.inf, None
+        for share in set(devices):
+            if share + TOLERANCE >= gpus:
+                others = list(devices)
+                others.remove(share)
+                insort(others, max(0.0, round(share - gpus, _DIGITS)))
+                after = self._total(left, tuple(others))
+                if after < best or (after == best and device is not None and share < device):
+                    best, device = after, share
         return best, device
-
-    def _state(self, candidate: Candidate) -> _State:
-        free = candidate.free
-        return tuple([free.get(name, 0.0) for name in self.names]), tuple(sorted(candidate.devices))
 
     # --- the measure ----------------------------------------------------------------------------
 

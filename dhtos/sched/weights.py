@@ -48,7 +48,7 @@ class Weights:
 
 
 PROFILES = {
-    "pack": Weights(fragmentation=1.0, fit=0.05, age=0.01, refused=0.5),
+    "pack": Weights(fragmentation=1.0, fit=0.03, age=0.01, refused=0.5),
     "spread": Weights(spread=4.0, fit=-1.0, age=0.05, refused=0.5),
     "near": Weights(near=1.0, fragmentation=0.05, fit=0.05, age=0.05, refused=0.5),
     "cheap": Weights(cheap=1.0, fragmentation=0.05, fit=0.05, age=0.05, refused=0.5),

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from dhtos.sched import Candidate, Demand, Need, Refused, Weights, rank, why
+from dhtos.sched import PROFILES, Candidate, Demand, Need, Refused, Weights, rank, why
 from dhtos.sched.rank import context_of
 
 SEED = 7
@@ -115,7 +115,7 @@ def test_own_scorer():
     fleet = [machine("3"), machine("1"), machine("2")]
     found = rank(Need(cores=1), fleet, rng=Random(SEED), scorer=ByName())
     assert names(found) == ["1", "2", "3"]
-    assert found.ranked[0].terms == {"name": 1.0, "fit": 5.0}
+    assert found.ranked[0].terms == {"name": 1.0, "fit": 100 * PROFILES["pack"].fit}
 
 
 def test_relative_terms_look_at_those_that_can():

@@ -1,0 +1,1 @@
+"""How well machines are chosen: GPUs handed out until no more fit."""
