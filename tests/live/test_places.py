@@ -104,7 +104,7 @@ def test_who_may_make_no_namespaces_is_told_why(monkeypatch: pytest.MonkeyPatch)
     with ExitStack() as stack:
         with monkeypatch.context() as changed:
             changed.setattr("internet.TUN", ROOT / "nowhere")
-            with pytest.raises(Unavailable, match="root only|not installed|no TUN devices"):
+            with pytest.raises(Unavailable, match=r"root only|not installed|no TUN devices"):
                 Internet(stack, [[0]])
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
         with pytest.raises(Unavailable, match="root only"):
