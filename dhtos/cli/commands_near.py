@@ -9,7 +9,7 @@ from dhtos.cli.commands_ask import ID_SHOWN, json_option, with_asker
 from dhtos.cli.failure import NothingFound
 from dhtos.cli.screen import Column, Screen
 from dhtos.cli.settings import ask_options
-from dhtos.cli.wording import milliseconds, percent, plural, read_seconds
+from dhtos.cli.wording import milliseconds, plural, read_seconds
 from dhtos.core.limits import CENTRAL_OTHERS_MAX, SAMPLE_MAX
 from dhtos.errors import UsageError
 
@@ -141,7 +141,7 @@ def how_known(rtt: Plain) -> str:
         return "measured"
     if rtt["error"] >= 1:
         return "predicted, and hardly known yet"
-    return f"predicted, give or take {percent(rtt['error'])}"
+    return f"predicted, give or take {100 * rtt['error']:.0f}%"
 
 
 def show_near(screen: Screen, found: list[Plain]) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
-INK, PALE, PAPER = "#1f2933", "#9aa5b1", "#ffffff"
+INK, SOFT, PALE, PAPER, MARK = "#1f2933", "#52606d", "#9aa5b1", "#ffffff", "#d6303f"
 CATEGORIES = (
     "#0072b2",
     "#e69f00",
@@ -121,7 +121,7 @@ def draw(machines: Sequence[Machine], colouring: Colouring, path: Path) -> float
         )  # fmt: skip
         axes.text(
             0, 1.015, f"a distance is a round trip in ms; the plane shows {told}",
-            transform=axes.transAxes, color="#52606d", va="bottom",
+            transform=axes.transAxes, color=SOFT, va="bottom",
         )  # fmt: skip
         # A date would make the same map another file.
         kind = path.suffix.removeprefix(".").lower()
@@ -174,6 +174,7 @@ def _dots(
             frameon=False, alignment="left",
         )  # fmt: skip
         axes.add_artist(first)
+        first.set_clip_on(False)  # it stands beside the axes
     shown = [ms for ms in _HEIGHTS_MS if ms <= 1.5 * heights_ms.max()] or [_HEIGHTS_MS[0]]
     sized = [_handle(PALE, f"{ms:g} ms", float(_areas(np.array([ms]))[0]) ** 0.5) for ms in shown]
     axes.legend(
@@ -204,7 +205,7 @@ def _scaled(
     ticks = [tick for tick in ticks if low <= tick <= high] or [low]
     bar.set_ticks(ticks, labels=[by.text(tick) for tick in ticks])
     bar.minorticks_off()
-    bar.ax.tick_params(length=0)
+    bar.ax.tick_params(length=0, labelcolor=SOFT)
     bar.set_label(by.title)
     bar.outline.set_visible(False)
 
@@ -266,8 +267,9 @@ def _own(axes: "Axes", machines: Sequence[Machine], flat_ms: Floats) -> None:
             annotation_clip=True, bbox={"boxstyle": "round,pad=0.2", "fc": PAPER, "ec": "none"},
             zorder=0.95,
         )  # fmt: skip
-    axes.scatter([x], [y], s=230, facecolors="none", edgecolors=INK, linewidths=1.6, zorder=5)
+    axes.scatter([x], [y], s=230, facecolors="none", edgecolors=MARK, linewidths=2.0, zorder=5)
     axes.annotate(
-        "this node", (x, y), xytext=(0, 11), textcoords="offset points", weight="bold", ha="center",
+        "this node", (x, y), xytext=(0, 12), textcoords="offset points", weight="bold", ha="center",
+        color=MARK,
         zorder=6, bbox={"boxstyle": "round,pad=0.15", "fc": PAPER, "ec": "none", "alpha": 0.75},
     )  # fmt: skip

@@ -101,6 +101,21 @@ def test_more_texts_than_colours_share_the_last(tmp_path: Path) -> None:
     assert "5 others  (10)" in text
 
 
+@pytest.mark.parametrize("count", [3, 60])
+def test_the_legend_lies_within_the_picture(tmp_path: Path, count: int) -> None:
+    """What stands beside the axes counts for how large the picture is."""
+    values = ["a-site-with-quite-a-long-name"] * count
+    draw(machines(values), Colouring("site", SCHEMA.attribute("site")), tmp_path / "map.svg")
+    text = (tmp_path / "map.svg").read_text()
+    found = re.search(r'viewBox="0 0 ([0-9.]+) ', text)
+    assert found is not None
+    at = re.search(r"translate\(([0-9.]+) [^>]*>a-site-with-quite-a-long-name", text)
+    if at is None:
+        at = re.search(r'x="([0-9.]+)"[^>]*>a-site-with-quite-a-long-name', text)
+    assert at is not None
+    assert float(at[1]) + 130 < float(found[1])  # points; the name is about 150 wide
+
+
 def test_the_same_fleet_is_the_same_file(tmp_path: Path) -> None:
     """And the own node is marked only where it is one of them."""
     for name in ("a.svg", "b.svg"):
