@@ -14,7 +14,8 @@ from bench.placement import page, trace
 from bench.placement.measure import measure
 from bench.report import machine, words
 
-SEEDS = (1, 2, 3, 4, 5)
+SEEDS = (11, 12, 13, 14, 15)
+"""Others than those that the weights of `pack` were chosen with (1 to 3)."""
 
 
 def say(what: str) -> None:

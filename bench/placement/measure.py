@@ -1,5 +1,6 @@
 """What is measured: GPUs handed out by policies on the same arrivals, and the time of a choice."""
 
+import gc
 from collections.abc import Callable, Sequence
 from random import Random
 from statistics import median
@@ -34,7 +35,13 @@ def choosers(trace: Trace) -> dict[str, Callable[[Cluster, Random], Chooser]]:
 
 
 def run(trace: Trace, name: str, seed: int) -> tuple[Filled, Chooser]:
-    """One policy on the arrivals of one seed; chance within the policy has a stream of its own."""
+    """One policy on the arrivals of one seed; chance within the policy has a stream of its own.
+
+    What stands before it starts is frozen, as in a long-lived process: the collector runs during
+    decisions, but does not look through traces again.
+    """
+    gc.collect()
+    gc.freeze()
     pods = trace.arrivals(Random(f"arrivals {seed}"), DEMAND)
     cluster = Cluster(trace)
     chooser = choosers(trace)[name](cluster, Random(f"{name} {seed}"))

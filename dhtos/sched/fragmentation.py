@@ -22,7 +22,7 @@ import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
-from operator import or_
+from operator import mul, or_
 
 from dhtos.core.limits import FRAGMENT_STATES_MAX
 from dhtos.sched.candidate import TOLERANCE, Candidate
@@ -33,7 +33,7 @@ Amounts = tuple[tuple[str, float], ...]
 _State = tuple[tuple[float, ...], tuple[float, ...]]  # of each resource; of each device, ascending
 _Choice = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...], float]
 
-BESIDE_GPUS = 0.01
+BESIDE_GPUS = 0.003
 """What a lost CPU counts where GPUs are asked for: they are short first, so stranded first."""
 _DIGITS = 9  # of a share: what was taken and given back is the same state again
 
@@ -74,8 +74,7 @@ class Fragmentation:
             return 0.0
         n = self.names.index(name)
         amounts = tuple([candidate.free.get(known, 0.0) for known in self.names])
-        devices = tuple(sorted(candidate.devices))
-        lost = self._lost(n, amounts, devices, self._fitting(amounts, devices))
+        lost = self._losses(amounts, tuple(sorted(candidate.devices)))[n]
         return lost / self._sum(self._columns[n].asking)
 
     def growth(self, need: Need, candidate: Candidate) -> float:
@@ -133,45 +132,35 @@ class Fragmentation:
         state = (amounts, devices)
         known = self._states.get(state)
         if known is None:
-            fitting = self._fitting(amounts, devices)
-            known = 0.0
-            for n, scale in enumerate(self._scales):
-                if scale:
-                    known += scale * self._lost(n, amounts, devices, fitting)
+            known = sum(map(mul, self._scales, self._losses(amounts, devices)))
             if len(self._states) >= FRAGMENT_STATES_MAX:
                 self._states.clear()
             self._states[state] = known
         return known
 
-    def _fitting(self, amounts: tuple[float, ...], devices: tuple[float, ...]) -> int:
-        """The types that fit, as a bit mask."""
-        mask = -1
+    def _losses(self, amounts: tuple[float, ...], devices: tuple[float, ...]) -> list[float]:
+        """What is lost of each resource, times the share of needs that ask for it."""
+        fitting, begun = -1, devices[bisect_right(devices, 0.0) : bisect_left(devices, 1.0)]
         for n, column in enumerate(self._columns):
             if n != self._gpus:
-                mask &= column.fits[bisect_right(column.steps, amounts[n] + TOLERANCE)]
-        if self._gpus >= 0:
-            most, whole = 0.0, amounts[self._gpus]
-            if devices:
-                most, whole = devices[-1], len(devices) - bisect_left(devices, 1 - TOLERANCE)
-            mask &= self._pieces.fits[bisect_right(self._pieces.steps, most + TOLERANCE)]
-            mask &= self._whole.fits[bisect_right(self._whole.steps, whole + TOLERANCE)]
-        return mask
-
-    def _lost(
-        self, n: int, amounts: tuple[float, ...], devices: tuple[float, ...], fitting: int
-    ) -> float:
-        """What is lost of one resource, times the share of needs that ask for it."""
-        asking = self._columns[n].asking
-        lost = amounts[n] * self._sum(asking & ~fitting)
-        if n == self._gpus:
-            able, pieces = asking & fitting, self._pieces
-            for share in devices:
-                if 0 < share < 1 and able:
-                    lost += share * self._sum(able & ~pieces.serves(share))
-        return lost
+                fitting &= column.fits[bisect_right(column.steps, amounts[n] + TOLERANCE)]
+            else:
+                most, whole = 0.0, amounts[n]
+                if devices:
+                    most, whole = devices[-1], len(devices) - bisect_left(devices, 1.0)
+                fitting &= self._pieces.fits[bisect_right(self._pieces.steps, most + TOLERANCE)]
+                fitting &= self._whole.fits[bisect_right(self._whole.steps, whole + TOLERANCE)]
+        losses = []
+        for n, column in enumerate(self._columns):
+            losses.append(amounts[n] * self._sum(column.asking & ~fitting))
+            if n == self._gpus and begun:
+                able = column.asking & fitting
+                for share in begun:
+                    losses[n] += share * self._sum(able & ~self._pieces.serves(share))
+        return losses
 
     def _sum(self, mask: int) -> float:
-        """The shares of the types in a mask together."""
+        """The shares of the types in a mask together; remembered."""
         known = self._sums.get(mask)
         if known is None:
             parts = mask.to_bytes(len(self._tables), "little")
