@@ -102,7 +102,8 @@ class Nearby(Asking):
         them in order, and the first `k + probes` that run a node are pinged: what is measured
         decides, and is the `rtt_s` of a hit. A machine behind a gateway cannot be pinged and
         counts as predicted; who does not answer is left out, and so is this machine itself. Costs
-        the calls of `count`, then the pings. Raises UsageError unless k and probes are 1..256.
+        the calls of `count`, then the pings; a light client's those of `locate` before. Raises
+        UsageError unless k and probes are 1..256, and what `locate` raises.
         """
         _check("k", k, 1)
         _check("probes", probes, 1)
@@ -121,8 +122,9 @@ class Nearby(Asking):
         has measured before counts as measured, and of the others the `probes` whose predictions
         are closest to the border are pinged: `rtt_measured` of a hit says which it is. Who does
         not answer a ping is left out, and so is this machine itself; `limit=0` is no limit. Costs
-        the calls of `find`, then the pings. Raises UsageError for a round trip that is not above
-        0 s and at most 10 s, and unless probes are 0..256.
+        the calls of `find`, then the pings; a light client's those of `locate` before. Raises
+        UsageError for a round trip that is not above 0 s and at most 10 s, and unless probes are
+        0..256; and what `locate` raises.
         """
         if not is_number(seconds) or not 0 < seconds <= RTT_S_MAX:
             raise UsageError(
