@@ -75,21 +75,23 @@ class LookupExpired(Unreachable):
 class NoCandidates(DhtosError):
     """No machine that was found can take a need; `reasons` counts the machines that each rules out.
 
-    `coverage` of the question is in `complete`: where that is false, others may be able to.
+    Where `complete` is false not everybody was heard, and others may be able to.
     """
 
-    def __init__(self, message: str, reasons: Mapping[str, int], *, complete: bool = True) -> None:
+    def __init__(
+        self, message: str, reasons: Mapping[str, int] | None = None, *, complete: bool = True
+    ) -> None:
         super().__init__(message)
-        self.reasons = reasons
+        self.reasons = dict(reasons or {})
         self.complete = complete
 
 
 class ClaimsRefused(DhtosError):
     """Machines were able to take a need, and none of those that were asked granted it."""
 
-    def __init__(self, message: str, reasons: Mapping[str, int]) -> None:
+    def __init__(self, message: str, reasons: Mapping[str, int] | None = None) -> None:
         super().__init__(message)
-        self.reasons = reasons
+        self.reasons = dict(reasons or {})
 
 
 class LeaseLost(DhtosError):

@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar, Unpack
 from dhtos.core.coordinate import Coordinate
 from dhtos.core.hit import Hit
 from dhtos.core.ids import NodeId
-from dhtos.core.limits import VALUE_TTL_S
+from dhtos.core.limits import LEASE_S, VALUE_TTL_S
 from dhtos.core.predicate import EVERYTHING
 from dhtos.core.schema import Value
 from dhtos.errors import Closed
@@ -30,10 +30,15 @@ from dhtos.node.distance import Central, Rtt, Where
 from dhtos.node.figures import Aggregate, Histogram
 from dhtos.node.find import Count, FindOptions
 from dhtos.node.find import Find as AsyncFind
+from dhtos.node.lease import Explanation, Plan
+from dhtos.node.lease import Lease as AsyncLease
+from dhtos.node.placing import CANDIDATES, DEADLINE_S
 from dhtos.node.sampler import Sampler
 from dhtos.protocol.frontier import FindResult
+from dhtos.protocol.ledger import Grant
 from dhtos.protocol.put import PutResult
 from dhtos.protocol.store import StoredValue
+from dhtos.sched import Need
 from dhtos.transport.udp import UdpSocket
 
 T = TypeVar("T")
@@ -289,6 +294,51 @@ class Node:
 
     # --- values and views -------------------------------------------------------------------------
 
+    def plan(self, need: Need, *, candidates: int = CANDIDATES, spread: str | None = None) -> Plan:
+        """Machines that can take a need, the best first; nothing is claimed."""
+        return self._run(lambda: self._node.plan(need, candidates=candidates, spread=spread))
+
+    def place(
+        self,
+        need: Need,
+        *,
+        ttl_s: float = LEASE_S,
+        deadline_s: float = DEADLINE_S,
+        candidates: int = CANDIDATES,
+    ) -> "Lease":
+        """Claim what is needed on the best machine that grants it: `with node.place(need)`."""
+
+        async def claim() -> AsyncLease:
+            return await self._node.place(
+                need, ttl_s=ttl_s, deadline_s=deadline_s, candidates=candidates
+            )
+
+        return Lease(self._run(claim), self._run)
+
+    def explain(self, need: Need) -> Explanation:
+        """Why a need can be met or not: how many machines each resource rules out."""
+        return self._run(lambda: self._node.explain(need))
+
+    def leases(self) -> tuple[Grant, ...]:
+        """What this node has promised to whom."""
+
+        async def look() -> tuple[Grant, ...]:
+            return self._node.leases()
+
+        return self._run(look)
+
+    def drain(self, *, revoke: bool = False) -> None:
+        """Grant nothing more; `revoke` also takes back what is granted."""
+        self._run(lambda: self._node.drain(revoke=revoke))
+
+    def undrain(self) -> None:
+        """Grant again."""
+        self._run(self._node.undrain)
+
+    def revoke(self, token: str) -> None:
+        """Take one lease back, and tell its owner."""
+        self._run(lambda: self._node.revoke(token))
+
     def put(
         self,
         key: str | bytes,
@@ -368,3 +418,78 @@ class Find:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class Lease:
+    """A part of a machine that is ours until it is released or lost; renewed in the background.
+
+    A context manager that releases it; where it was lost meanwhile, LeaseLost comes out at the end.
+    """
+
+    def __init__(
+        self, lease: AsyncLease, run: Callable[[Callable[[], Awaitable[Any]]], Any]
+    ) -> None:
+        self._lease = lease
+        self._run = run
+
+    @property
+    def hit(self) -> Hit:
+        """The machine as it was found."""
+        return self._lease.hit
+
+    @property
+    def node(self) -> NodeId:
+        """Who granted it."""
+        return self._lease.node
+
+    @property
+    def endpoint(self) -> str:
+        """Where that node listens: `host:port`."""
+        return self._lease.endpoint
+
+    @property
+    def token(self) -> str:
+        """What only its owner and the node know, in hexadecimal."""
+        return self._lease.token
+
+    @property
+    def fence(self) -> int:
+        """Larger than that of every earlier lease of the node."""
+        return self._lease.fence
+
+    @property
+    def resources(self) -> Mapping[str, float]:
+        """How much of what is ours."""
+        return self._lease.resources
+
+    @property
+    def expires_s(self) -> float:
+        """In how many seconds it ends if no renewal is heard; 0 once it has ended."""
+        return self._lease.expires_s
+
+    @property
+    def lost(self) -> bool:
+        """Whether the node took it back, or was not heard for a whole term."""
+        return self._lease.lost
+
+    def ended(self) -> None:
+        """Wait for its end; raises LeaseLost where that was not a release."""
+        self._run(self._lease.ended)
+
+    def release(self) -> None:
+        """Give it back; may be called again."""
+        self._run(self._lease.release)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        lost = self.lost
+        self.release()
+        if lost and kind is None:
+            self.ended()

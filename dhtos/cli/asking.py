@@ -59,6 +59,18 @@ class Asker(Protocol):
         """Where the matches lie on a number attribute: edges, counts, missing, and coverage."""
         ...
 
+    async def plan(self, need: Plain, candidates: int, on_choice: Callable[[Plain], None]) -> Plain:
+        """Tell the machines for a need, the best first; returns who was refused, and coverage."""
+        ...
+
+    async def why(self, need: Plain) -> Plain:
+        """How many machines what rules out for a need."""
+        ...
+
+    async def place(self, need: Plain, ttl_s: float, on_lease: Callable[[Plain], None]) -> None:
+        """Claim what is needed and keep it; returns when it has been released or lost."""
+        ...
+
     async def members(self) -> list[Plain]:
         """The machines that the node itself knows."""
         ...
@@ -143,6 +155,22 @@ class DaemonAsker:
             strict=strict,
             verify=verify,
         )
+
+    async def plan(self, need: Plain, candidates: int, on_choice: Callable[[Plain], None]) -> Plain:
+        """Tell the machines for a need, the best first."""
+        answer = self._client.ask("plan", need=need, candidates=candidates)
+        async for choice in answer:
+            on_choice(choice)
+        return answer.end
+
+    async def why(self, need: Plain) -> Plain:
+        """How many machines what rules out."""
+        return await self._client.call("explain", need=need)
+
+    async def place(self, need: Plain, ttl_s: float, on_lease: Callable[[Plain], None]) -> None:
+        """Claim, and keep until we leave: the node releases it when the connection ends."""
+        async for lease in self._client.ask("place", need=need, ttl_s=ttl_s):
+            on_lease(lease)
 
     async def members(self) -> list[Plain]:
         """The members of the node's group."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from dhtos.cli.asking import Edges, Names, Plain, Question, Stored, read_cursor
 from dhtos.core.limits import VALUE_TTL_S
+from dhtos.node.control_place import need_of
 from dhtos.node.naming import all_named
 from dhtos.node.node import Node
 from dhtos.node.plain import (
@@ -16,6 +17,12 @@ from dhtos.node.plain import (
     result_to_plain,
     rtt_to_plain,
     status_to_plain,
+)
+from dhtos.node.plain_place import (
+    choice_to_plain,
+    explanation_to_plain,
+    lease_to_plain,
+    plan_end_to_plain,
 )
 
 _ABOUT_SELF = re.compile(r"\brtt\s*\(\s*self\b")
@@ -73,6 +80,26 @@ class ClientAsker:
             attribute, query, edges=edges, strict=strict, verify=verify
         )
         return histogram_to_plain(found)
+
+    async def plan(self, need: Plain, candidates: int, on_choice: Callable[[Plain], None]) -> Plain:
+        """Tell the machines for a need, the best first."""
+        plan = await self._node.plan(need_of(need), candidates=candidates)
+        for choice in plan.choices:
+            on_choice(choice_to_plain(choice))
+        return plan_end_to_plain(plan)
+
+    async def why(self, need: Plain) -> Plain:
+        """How many machines what rules out."""
+        return explanation_to_plain(await self._node.explain(need_of(need)))
+
+    async def place(self, need: Plain, ttl_s: float, on_lease: Callable[[Plain], None]) -> None:
+        """Claim, and keep until we are cancelled."""
+        lease = await self._node.place(need_of(need), ttl_s=ttl_s)
+        try:
+            on_lease(lease_to_plain(lease))
+            await lease.ended()
+        finally:
+            await lease.release()
 
     async def members(self) -> list[Plain]:
         """Some machines of the fleet: a client has no group."""

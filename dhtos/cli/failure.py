@@ -12,10 +12,13 @@ from enum import IntEnum
 import click
 
 from dhtos.errors import (
+    ClaimsRefused,
     ConfigError,
     Conflict,
     DhtosError,
     KeyNotFound,
+    LeaseLost,
+    NoCandidates,
     NoPeers,
     PredicateError,
     Refused,
@@ -111,6 +114,16 @@ def _explain_own(error: DhtosError) -> Failure:
             return Failure(message, advice or "ask again, or add --strict", Exit.INCOMPLETE)
         case WrongAnswer():
             return Failure(message, advice or "report it with its seed", Exit.FAULT)
+        case NoCandidates():
+            return Failure(
+                message,
+                advice or "ask for less; dhtos-node explain says what is short",
+                Exit.NOTHING,
+            )
+        case ClaimsRefused():
+            return Failure(message, advice or "try again in a moment", Exit.REFUSED)
+        case LeaseLost():
+            return Failure(message, advice or "stop what it covered", Exit.LEASE_LOST)
         case Refused() | Conflict():
             return Failure(message, advice or "ask another node", Exit.REFUSED)
         case NoPeers():

@@ -77,6 +77,16 @@ def _histogram() -> click.Command:
     return histogram
 
 
+def _placing(name: str) -> Loader:
+    def load() -> click.Command:
+        import dhtos.cli.commands_place as commands
+
+        command: click.Command = getattr(commands, name)
+        return command
+
+    return load
+
+
 COMMANDS: Mapping[str, Loader] = {
     "run": _run,
     "demo": _demo,
@@ -86,6 +96,8 @@ COMMANDS: Mapping[str, Loader] = {
     **{name: _near(name) for name in ("rtt", "closest", "central")},
     "map": _map,
     **{name: _asking(name) for name in ("members", "put", "get", "status")},
+    **{name: _placing(name) for name in ("plan", "explain", "place")},
+    **{name: _placing(name) for name in ("leases", "drain", "undrain")},
     "top": _top,
     "config": _config,
 }

@@ -27,12 +27,20 @@ import msgspec
 
 from dhtos import errors
 from dhtos.core.limits import CONTROL_LINE_BYTES_MAX
-from dhtos.errors import DhtosError, MalformedMessage, PredicateError, Unreachable, UsageError
+from dhtos.errors import (
+    ClaimsRefused,
+    DhtosError,
+    MalformedMessage,
+    NoCandidates,
+    PredicateError,
+    Unreachable,
+    UsageError,
+)
 
 OPS = (
     "rtt", "within", "central",
     "find", "count", "sum", "histogram", "sample", "closest", "members", "put", "get", "status",
-    "advertise", "config",
+    "advertise", "config", "plan", "explain", "place", "leases", "drain", "undrain", "revoke",
 )  # fmt: skip
 
 _encode = msgspec.json.Encoder().encode
@@ -69,6 +77,8 @@ def error_to_wire(error: DhtosError) -> dict[str, object]:
     wire: dict[str, object] = {"code": type(error).__name__, "message": str(error)}
     if isinstance(error, PredicateError):
         wire |= {"hint": error.hint, "column": error.column}
+    if isinstance(error, NoCandidates | ClaimsRefused):
+        wire["reasons"] = error.reasons
     return wire
 
 
@@ -80,6 +90,12 @@ def error_from_wire(wire: object) -> DhtosError:
     kind = getattr(errors, str(wire.get("code")), None)
     if kind is PredicateError:
         return PredicateError(message, column=wire.get("column"), hint=wire.get("hint"))
+    if kind is NoCandidates or kind is ClaimsRefused:
+        reasons = wire.get("reasons")
+        refused: NoCandidates | ClaimsRefused = kind(
+            message, reasons if isinstance(reasons, dict) else None
+        )
+        return refused
     if isinstance(kind, type) and issubclass(kind, DhtosError):
         return kind(message)
     return DhtosError(message)

@@ -8,16 +8,17 @@ import asyncio
 import os
 import socket
 import stat
-from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
-from collections.abc import AsyncIterator, Callable
+from base64 import b64encode
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from dhtos.core.limits import CONTROL_CLIENTS_MAX, CONTROL_LINE_BYTES_MAX, VALUE_TTL_S
 from dhtos.core.predicate import EVERYTHING, Predicate
 from dhtos.errors import ConfigError, DhtosError, UsageError
+from dhtos.node.arguments import Args, Lines, from_base64, no_more, take
 from dhtos.node.control import decode_line, default_control_path, encode_line, error_to_wire
+from dhtos.node.control_place import placing_ops
 from dhtos.node.naming import all_named, named
 from dhtos.node.plain import (
     aggregate_to_plain,
@@ -33,11 +34,6 @@ from dhtos.query import parse_selector
 
 if TYPE_CHECKING:
     from dhtos.node.node import Node
-
-Args = dict[str, Any]
-T = TypeVar("T")
-
-Lines = AsyncIterator[dict[str, Any]]
 
 
 async def open_control(node: "Node") -> "ControlServer":
@@ -73,6 +69,7 @@ class ControlServer:
             "status": self._status,
             "advertise": self._advertise,
             "config": self._config,
+            **placing_ops(node),
         }
 
     async def start(self) -> None:
@@ -155,18 +152,18 @@ class ControlServer:
 
     async def _find(self, args: Args) -> Lines:
         query = self._query(args)
-        cursor = _take(args, "cursor", str, "")
+        cursor = take(args, "cursor", str, "")
         finding = self._node.find(
             query,
-            limit=_take(args, "limit", int, 0),
-            order_by=_take(args, "order_by", str, "") or None,
-            descending=_take(args, "descending", bool, False),
-            strict=_take(args, "strict", bool, False),
-            verify=_take(args, "verify", int, 1),
-            explain=(explain := _take(args, "explain", bool, False)),
-            cursor=_bytes("cursor", cursor) if cursor else None,
+            limit=take(args, "limit", int, 0),
+            order_by=take(args, "order_by", str, "") or None,
+            descending=take(args, "descending", bool, False),
+            strict=take(args, "strict", bool, False),
+            verify=take(args, "verify", int, 1),
+            explain=(explain := take(args, "explain", bool, False)),
+            cursor=from_base64("cursor", cursor) if cursor else None,
         )
-        _no_more(args)
+        no_more(args)
         schema = self._node.schema if explain else None
         async with finding:
             async for hit in finding:
@@ -175,26 +172,26 @@ class ControlServer:
 
     async def _count(self, args: Args) -> Lines:
         query = self._query(args)
-        strict = _take(args, "strict", bool, False)
-        verify = _take(args, "verify", int, 1)
-        _no_more(args)
+        strict = take(args, "strict", bool, False)
+        verify = take(args, "verify", int, 1)
+        no_more(args)
         count = await self._node.count(query, strict=strict, verify=verify)
         yield {"end": {"count": int(count), "coverage": coverage_to_plain(count.coverage)}}
 
     async def _sum(self, args: Args) -> Lines:
         query = self._query(args)
-        attribute = _take(args, "attribute", str)
-        strict, verify = _take(args, "strict", bool, False), _take(args, "verify", int, 1)
-        _no_more(args)
+        attribute = take(args, "attribute", str)
+        strict, verify = take(args, "strict", bool, False), take(args, "verify", int, 1)
+        no_more(args)
         found = await self._node.sum(attribute, query, strict=strict, verify=verify)
         yield {"end": aggregate_to_plain(found)}
 
     async def _histogram(self, args: Args) -> Lines:
         query = self._query(args)
-        attribute = _take(args, "attribute", str)
-        edges = _take(args, "edges", list) if "edges" in args else None
-        strict, verify = _take(args, "strict", bool, False), _take(args, "verify", int, 1)
-        _no_more(args)
+        attribute = take(args, "attribute", str)
+        edges = take(args, "edges", list) if "edges" in args else None
+        strict, verify = take(args, "strict", bool, False), take(args, "verify", int, 1)
+        no_more(args)
         found = await self._node.histogram(
             attribute, query, edges=edges, strict=strict, verify=verify
         )
@@ -202,41 +199,41 @@ class ControlServer:
 
     async def _sample(self, args: Args) -> Lines:
         query = self._query(args)
-        k, strict = _take(args, "k", int), _take(args, "strict", bool, False)
-        _no_more(args)
+        k, strict = take(args, "k", int), take(args, "strict", bool, False)
+        no_more(args)
         result = await self._node.sample(k, query, strict=strict)
         for hit in result.hits:
             yield {"item": hit_to_plain(hit)}
         yield {"end": result_to_plain(result)}
 
     async def _rtt(self, args: Args) -> Lines:
-        a, b = _take(args, "a", str), _take(args, "b", str, "self")
-        _no_more(args)
+        a, b = take(args, "a", str), take(args, "b", str, "self")
+        no_more(args)
         one, two = await named(self._node, a), await named(self._node, b)
         yield {"end": rtt_to_plain(await self._node.rtt(one, two))}
 
     async def _closest(self, args: Args) -> Lines:
         query = self._query(args)
-        k, probes = _take(args, "k", int, 5), _take(args, "probes", int, 8)
-        _no_more(args)
+        k, probes = take(args, "k", int, 5), take(args, "probes", int, 8)
+        no_more(args)
         found = await self._node.closest(k, query, probes=probes)
         for hit in found:
             yield {"item": hit_to_plain(hit)}
         yield {"end": {"machines": len(found)}}
 
     async def _within(self, args: Args) -> Lines:
-        query, seconds = self._query(args), _take(args, "seconds", float)
-        limit, probes = _take(args, "limit", int, 0), _take(args, "probes", int, 8)
-        _no_more(args)
+        query, seconds = self._query(args), take(args, "seconds", float)
+        limit, probes = take(args, "limit", int, 0), take(args, "probes", int, 8)
+        no_more(args)
         found = await self._node.within(seconds, query, limit=limit, probes=probes)
         for hit in found:
             yield {"item": hit_to_plain(hit)}
         yield {"end": {"machines": len(found)}}
 
     async def _central(self, args: Args) -> Lines:
-        query, others = self._query(args), _take(args, "others", list)
-        k, probes = _take(args, "k", int, 5), _take(args, "probes", int, 8)
-        _no_more(args)
+        query, others = self._query(args), take(args, "others", list)
+        k, probes = take(args, "k", int, 5), take(args, "probes", int, 8)
+        no_more(args)
         where = await all_named(self._node, others)
         found = await self._node.central(where, k, query, probes=probes)
         for central in found:
@@ -244,7 +241,7 @@ class ControlServer:
         yield {"end": {"machines": len(found)}}
 
     async def _members(self, args: Args) -> Lines:
-        _no_more(args)
+        no_more(args)
         hub = self._node.engine.hub
         states = {m.record.node_id: m.state.name.lower() for m in hub.members()}
         for hit in self._node.members():
@@ -253,20 +250,20 @@ class ControlServer:
         yield {"end": {"prefix": str(hub.group.prefix), "members": len(states)}}
 
     async def _put(self, args: Args) -> Lines:
-        key = _take(args, "key", str)
+        key = take(args, "key", str)
         if "base64" in args:
-            value: Any = _bytes("base64", _take(args, "base64", str))
+            value: Any = from_base64("base64", take(args, "base64", str))
         else:
-            value = _take(args, "value", object)
-        ttl_s = _take(args, "ttl_s", float, VALUE_TTL_S)
-        seq = _take(args, "seq", int) if "seq" in args else None
-        _no_more(args)
+            value = take(args, "value", object)
+        ttl_s = take(args, "ttl_s", float, VALUE_TTL_S)
+        seq = take(args, "seq", int) if "seq" in args else None
+        no_more(args)
         result = await self._node.put(key, value, ttl_s=ttl_s, seq=seq)
         yield {"end": {"stored_on": result.stored_on, "wanted": result.wanted, "seq": result.seq}}
 
     async def _get(self, args: Args) -> Lines:
-        key = _take(args, "key", str)
-        _no_more(args)
+        key = take(args, "key", str)
+        no_more(args)
         found = await self._node.get(key)
         end: dict[str, Any] = {"seq": found.seq, "expires_s": found.expires_s}
         if isinstance(found.value, bytes):
@@ -276,13 +273,13 @@ class ControlServer:
         yield {"end": end}
 
     async def _status(self, args: Args) -> Lines:
-        _no_more(args)
+        no_more(args)
         yield {"end": status_to_plain(self._node)}
 
     async def _advertise(self, args: Args) -> Lines:
-        attributes = _take(args, "attributes", dict, {})
-        labels = _take(args, "labels", dict, {})
-        _no_more(args)
+        attributes = take(args, "attributes", dict, {})
+        labels = take(args, "labels", dict, {})
+        no_more(args)
         if attributes:
             await self._node.advertise(attributes)
         if labels:
@@ -291,48 +288,18 @@ class ControlServer:
         yield {"end": told}
 
     async def _config(self, args: Args) -> Lines:
-        _no_more(args)
+        no_more(args)
         yield {"end": self._node.config.to_mapping()}
 
     def _query(self, args: Args) -> Predicate:
         """The question of `find` and `count`: a predicate text, or a label selector."""
-        query = _take(args, "query", str, "")
-        selector = _take(args, "selector", str, "")
+        query = take(args, "query", str, "")
+        selector = take(args, "selector", str, "")
         if query and selector:
             raise UsageError("give a query or a selector, not both")
         if selector:
             return parse_selector(selector, self._node.schema)
         return self._node.predicate(query) if query else EVERYTHING
-
-
-# --- arguments ------------------------------------------------------------------------------------
-
-
-def _take(args: Args, name: str, kind: type[T], default: T | None = None) -> T:
-    """Take one argument out of `args`; raises UsageError if it is missing or of another type."""
-    if name not in args and default is not None:
-        return default
-    if name not in args:
-        raise UsageError(f"the argument {name!r} is missing")
-    value = args.pop(name)
-    if kind is float and type(value) is int:
-        value = float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind in (int, float)):
-        came = type(value).__name__
-        raise UsageError(f"the argument {name!r} must be of type {kind.__name__}, got {came}")
-    return value
-
-
-def _no_more(args: Args) -> None:
-    if args:
-        raise UsageError(f"unknown arguments: {', '.join(map(repr, args))}")
-
-
-def _bytes(name: str, text: str) -> bytes:
-    try:
-        return b64decode(text, validate=True)
-    except (Base64Error, ValueError) as error:
-        raise UsageError(f"the argument {name!r} is not base64") from error
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:

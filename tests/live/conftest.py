@@ -2,12 +2,16 @@
 
 import asyncio
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from blockbuster import blockbuster_ctx
 
 sys.path.insert(0, str(Path(__file__).parent))  # helpers, as `internet`, are known by this
+
+from terminals import Shell
 
 
 @pytest.fixture
@@ -45,3 +49,14 @@ def run(request, unblocked):
             return own.run(bounded())
 
     return runner
+
+
+@pytest.fixture
+def shell() -> Iterator[Shell]:
+    # The path of a Unix socket has about a hundred characters: pytest's own folders are too deep.
+    with tempfile.TemporaryDirectory(prefix="dhtos") as home:
+        place = Shell(Path(home))
+        try:
+            yield place
+        finally:
+            place.close()

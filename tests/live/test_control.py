@@ -54,7 +54,7 @@ def test_find_streams_hits_and_ends_with_coverage(serve):
         assert len(hits) == 1
         assert hits[0]["id"] == str(node.id)
         assert hits[0]["endpoint"] == node.endpoint
-        assert hits[0]["attributes"] == {"cores": 8, "price": 0.1}
+        assert hits[0]["attributes"] == {"cores": 8, "price": 0.1, "cores_free": 8}
         assert hits[0]["labels"] == {"team": "video"}
         assert answer.end["coverage"]["complete"] is True
         assert answer.end["matches"] == 1
@@ -163,7 +163,7 @@ def test_every_op(serve):
         }  # fmt: skip
         told = await client.call("advertise", attributes={"site": "lab"}, labels={"team": None})
         assert told == {
-            "attributes": {"cores": 8, "price": 0.1, "site": "lab"}, "labels": {},
+            "attributes": {"cores": 8, "price": 0.1, "cores_free": 8, "site": "lab"}, "labels": {},
         }  # fmt: skip
         assert node.attributes["site"] == "lab"
         members = client.ask("members")

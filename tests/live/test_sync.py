@@ -33,7 +33,7 @@ def dhtos_threads():
 
 def test_the_methods_are_those_of_the_node():
     """By design `aclose` is `close`, and the parts of the running node stay inside."""
-    inside = {"aclose", "engine", "driver", "advert", "predicate", "order"}
+    inside = {"aclose", "engine", "driver", "advert", "predicate", "order", "grants"}
     names = {name for name in dir(dhtos.Node) if not name.startswith("_")} - inside
     assert {name for name in dir(dhtos.sync.Node) if not name.startswith("_")} == names | {"close"}
     for name in names:
@@ -67,7 +67,7 @@ def test_the_answers_are_the_same(pair):
     assert second.get("key").value == b"value"
     second.advertise(price=0.5)
     second.label({"team": "video"})
-    assert second.attributes == {"cores": 4, "price": 0.5}
+    assert second.attributes == {"cores": 4, "cores_free": 4, "price": 0.5}
     assert second.labels == {"team": "video"}
     assert second.warnings == ()
     assert second.endpoint == f"127.0.0.1:{second.port}"
