@@ -82,7 +82,7 @@ class Candidate:
             if name != GPUS or (not devices and amount >= 1):
                 if amount <= free.get(name, -1.0) + TOLERANCE:
                     continue
-            elif amount < 1 and devices and amount <= max(devices) + TOLERANCE:
+            elif amount < 1 and devices and name in free and amount <= max(devices) + TOLERANCE:
                 continue
             reason = self._short_of(name, amount)
             if reason is not None:
@@ -111,10 +111,8 @@ class Candidate:
         if not self.devices:
             return f"{GPUS}: {has} given out whole, {needed} of one needed"
         if amount < 1:
-            most = max(self.devices)
-            if amount <= most + TOLERANCE:
-                return None
-            return f"{GPUS}: {amount_text(most)} free of one of {has}, {needed} needed"
+            most = amount_text(max(self.devices))
+            return f"{GPUS}: {most} free of one of {has}, {needed} needed"
         whole = sum(share >= 1 - TOLERANCE for share in self.devices)
         if amount <= whole:
             return None

@@ -142,6 +142,12 @@ def test_shares_of_a_gpu_lie_in_one_device(amount, reason):
     assert found.refusal(Need(gpus=amount)) == reason
 
 
+@pytest.mark.parametrize("amount", [0.5, 1])
+def test_devices_without_a_number_of_gpus_are_not_said(amount):
+    found = Candidate(NODE, {"cores": 8}, {}, (1.0, 1.0))
+    assert found.refusal(Need(gpus=amount)) == f"gpus: not said, {amount} needed"
+
+
 def test_whole_gpus_are_counted():
     found = Candidate(NODE, {"gpus": 4}, {}, (1.0, 0.9, 1.0, 0.0))
     assert found.refusal(Need(gpus=2)) is None

@@ -137,10 +137,15 @@ def test_states_are_remembered_whatever_the_order_of_devices():
 def test_memory_is_bounded(monkeypatch):
     monkeypatch.setattr("dhtos.sched.fragmentation.FRAGMENT_STATES_MAX", 8)
     assert FRAGMENT_STATES_MAX > 8
-    measure = Fragmentation({ONE: 0.5, HALF: 0.5})
-    for cores in range(4, 60):
-        measure.growth(Need(cores=1), machine(cores, 1.0, cores / 100))
+    types = {(("cores", float(n)), ("gpus", 1 / n)): 1 / 60 for n in range(1, 61)}
+    measure, fresh = Fragmentation(types), Fragmentation(types)
+    monkeypatch.setattr("dhtos.sched.fragmentation.FRAGMENT_STATES_MAX", FRAGMENT_STATES_MAX)
+    expected = [fresh.growth(Need(cores=1), machine(n, 1.0, n / 100)) for n in range(1, 60)]
+    monkeypatch.setattr("dhtos.sched.fragmentation.FRAGMENT_STATES_MAX", 8)
+    for cores, grown in zip(range(1, 60), expected, strict=True):
+        assert measure.growth(Need(cores=1), machine(cores, 1.0, cores / 100)) == grown
         assert len(measure._states) <= 8
+        assert len(measure._choices) <= 8
         assert len(measure._sums) <= 8
 
 
