@@ -8,7 +8,7 @@
 A bid has a token of its own, drawn before anything is sent. Whoever fell silent is sent a release
 in its name: it may have heard the claim and not been heard. A lease is renewed at a third of its
 term and counts from when the renewal was sent, less a margin for clocks of different speed and for
-loops that read the time before they read the socket, so its owner never believes in it for longer
+loops that read the time before they read the socket. So its owner never believes in it for longer
 than the node does (Gray and Cheriton, "Leases", SOSP 1989, section 5). Who loses a lease gives it
 back too: the node may think that it still stands. `dhtos.protocol.grants` is the other side.
 """
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from dhtos.protocol.rpc import Core
 
 _REPLY_FIELDS = 8
-RENEWALS = 3  # a term in so many parts: one renewal may be lost, and each is sent twice
+RENEWALS = 3  # a lease is renewed when so large a part of its term is over
+_RETRIES = 4 * RENEWALS  # and so large a part after a renewal that was not answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,9 +229,11 @@ class Tenancy:
         self._forget()
         self.operation.fail(LeaseLost(f"the lease was lost: {why}"))
 
-    def _await(self, now: float) -> None:
-        step = self.granted.ttl_s / RENEWALS
-        self._timer = self.core.timers.at(min(now + step, self.expires), self._on_timer)
+    def _await(self, now: float, parts: int = RENEWALS) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        when = min(now + self.granted.ttl_s / parts, self.expires)
+        self._timer = self.core.timers.at(when, self._on_timer)
 
     def _on_timer(self, now: float) -> None:
         self._timer = None
@@ -262,8 +265,9 @@ class Tenancy:
         """It was sent once more."""
 
     def on_failure(self, call: Call, now: float) -> None:
-        """The next renewal may be heard; the term goes on running out."""
+        """Its node may be about to start again: it is asked more often while the term runs out."""
         self._call = None
+        self._await(now, _RETRIES)
 
     def _forget(self) -> None:
         self.tenants.kept.pop(self.granted.token, None)

@@ -243,15 +243,20 @@ class World:
 
     def _meddle(self, host):
         paper, number = self.papers[host.index], self.rng.randrange(6)
+        soon = self.cluster.now + self.rng.expovariate(1 / 2.0)
         if number == 0:
-            paper.full = not paper.full
+            paper.full = True
+            self.cluster.call_at(soon, partial(setattr, paper, "full", False))
         elif host.up and number == 1:
             self.begin(host, lambda e, now: e.grants.drain(now, revoke=self.rng.random() < 0.5))
-        elif host.up and number == 2:
-            self.begin(host, lambda e, _: e.grants.undrain())
+            self.cluster.call_at(soon, partial(self._undrain, host))
         elif host.up and (grants := host.engine.grants.ledger.grants()):
             token = self.rng.choice(grants).token
             self.begin(host, lambda e, now: e.grants.revoke(token, Reason.GONE, now))
+
+    def _undrain(self, host):
+        if host.up:
+            self.begin(host, lambda e, _: e.grants.undrain())
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -259,8 +264,7 @@ class World:
         """After a quiet while nothing is left of anything, and every machine is free again."""
         for host in self.hosts:
             self.papers[host.index].full = False
-            if host.up:
-                self.begin(host, lambda e, _: e.grants.undrain())
+            self._undrain(host)
         for node in self.schedulers:
             if node.up:
                 self.begin(node, lambda e, now: e.tenants.release(now))

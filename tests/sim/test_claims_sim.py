@@ -15,18 +15,21 @@ from dhtos.sim.faults import Crash, Partition, Pause
 RAIN = Weather(loss=0.1, duplication=0.1, reordering=0.1, jitter=1.0, held_back_s=6.0)
 
 
-def storm(seed, replay=None, *, duration_s=40.0, count=24, **options):
+STORM_S = 30.0
+
+
+def storm(seed, replay=None, *, storms=2, **options):
     """All of it at once: rain, crashes, pauses, cuts, clocks of different speed, full disks."""
     world = World(seed, weather=RAIN, replay=replay, **options)
-    nodes = len(world.cluster.nodes)
-    plan = FaultPlan.drawn(
-        world.cluster.stream("faults"), nodes=nodes, duration_s=duration_s, count=count, share=0.4
-    )
-    plan.install(world.cluster)
-    world.meddle(duration_s)
-    for number in range(4):
-        one_way(world, number, duration_s)
-    world.race(duration_s)
+    nodes, faults = len(world.cluster.nodes), world.cluster.stream("faults")
+    for _ in range(storms):
+        plan = FaultPlan.drawn(faults, nodes=nodes, duration_s=STORM_S, count=8, share=0.3)
+        plan.install(world.cluster)
+        world.meddle(STORM_S)
+        for number in range(2):
+            one_way(world, number, STORM_S)
+        world.race(STORM_S)
+        world.cluster.run_for(1.0)
     world.cluster.network.weather = Weather()
     world.expect_whole()
     return world
@@ -62,7 +65,7 @@ def test_nobody_is_oversold_in_any_weather(sim_seed, sim_replay):
 
 
 def test_one_seed_replays_one_race():
-    first, again = storm(5, duration_s=10.0, count=6), storm(5, duration_s=10.0, count=6)
+    first, again = storm(5, storms=1), storm(5, storms=1)
     assert first.cluster.trace.digest == again.cluster.trace.digest
     assert (first.claims, first.granted) == (again.claims, again.granted)
 
@@ -146,7 +149,7 @@ def test_a_protocol_that_is_wrong_is_found_out(monkeypatch, fault):
 
 def _storms(count):
     for seed in range(count):
-        storm(seed, duration_s=20.0)
+        storm(seed, storms=1)
 
 
 @pytest.mark.parametrize("margin", [0.0, LEASE_MARGIN])
