@@ -13,7 +13,7 @@ from bench.placement.fill import AtRandom, Cluster, FullKnowledge, Machine, fill
 from bench.placement.ours import Everybody, Sampled, candidate_of, need_of
 from bench.placement.rivals import BestFit, DotProduct, Fgd, Packing
 from bench.placement.trace import MILLI, Pod, Shape, Trace
-from dhtos.sched import rank
+from dhtos.sched import Demand, rank
 
 SEED = 1
 HALF = Pod(4000, 1024, 1, 500)
@@ -233,6 +233,19 @@ def test_decisions_are_timed(small):
         "p99": 99,
         "count": 101,
     }
+
+
+@pytest.mark.parametrize("count", [4, 16])
+def test_one_decision(benchmark, small, count):
+    """States are remembered, as they mostly are in a running scheduler; the page has cold ones."""
+    cluster, rng = Cluster(small), Random(SEED)
+    fill(cluster, small.arrivals(Random(SEED), 0.5), AtRandom(rng), (50,))
+    demand = Demand(need_of(pod) for pod in small.pods)
+    need = need_of(HALF)
+    able = np.flatnonzero(cluster.able(HALF)).tolist()
+    hand = [candidate_of(cluster.machines[n]) for n in rng.sample(able, count)]
+    ranking = benchmark(lambda: rank(need, hand, demand=demand, rng=rng))
+    assert len(ranking.ranked) == count
 
 
 # --- figures --------------------------------------------------------------------------------------
