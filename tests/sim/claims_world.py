@@ -12,6 +12,7 @@ from functools import partial
 from dhtos.core.limits import HOLD_S
 from dhtos.core.machine_schema import MACHINE_SCHEMA
 from dhtos.core.record import make_record
+from dhtos.node.journal import LeaseJournal
 from dhtos.protocol.claims import Bid, Claiming, Tenants
 from dhtos.protocol.engine import Engine
 from dhtos.protocol.grants import Grants
@@ -51,8 +52,40 @@ class Paper:
         self.leases.pop(token, None)
 
     def restored(self, now):
+        """What a start finds: every lease for one more term."""
         self.epoch += 1
         return [replace(grant, expires=now + grant.ttl_s) for grant in self.leases.values()]
+
+
+class Disk(Paper):
+    """The same, and in a real file as well."""
+
+    def __init__(self, directory):
+        super().__init__()
+        directory.mkdir()
+        self.directory = directory
+        self.file = LeaseJournal.open(directory, 0.0)
+
+    def bound(self, grant):
+        super().bound(grant)
+        self.file.bound(grant)
+
+    def ended(self, token):
+        super().ended(token)
+        self.file.ended(token)
+
+    def restored(self, now):
+        """What the file says, which is what was written."""
+        expected = super().restored(now)
+        self.file.close()
+        self.file = LeaseJournal.open(self.directory, now)
+        self.epoch = self.file.epoch
+        assert sorted(self.file.leases, key=_token_of) == sorted(expected, key=_token_of)
+        return self.file.leases
+
+
+def _token_of(grant):
+    return grant.token
 
 
 class Machine:
@@ -139,14 +172,16 @@ class Held:
 class World:
     """Machines first, schedulers after them; `run` lets them race."""
 
-    def __init__(self, seed, *, machines=3, schedulers=5, replay=None, drift=DRIFT, **options):
+    def __init__(self, seed, *, machines=3, schedulers=5, replay=None, directory=None, **options):
         self.machines = machines
-        self.papers = [Paper() for _ in range(machines)]
+        self.papers = [
+            Paper() if directory is None else Disk(directory / f"{number}")
+            for number in range(machines)
+        ]
         self.believed = [set() for _ in range(machines)]
         self.claims = self.granted = self.lost = 0
         self.open = {}  # claims by their operation: who asked
         self.kept = {}  # leases by their operation
-        self.drift = drift
         self.believing = Believing(self)
         self.rates = {}
         self.cluster = Cluster(
@@ -159,7 +194,7 @@ class World:
         self.schedulers = self.cluster.nodes[machines:]
 
     def _build(self, node, now):
-        rate = self.rates.setdefault(node.index, 1 + node.rng.uniform(-1, 1) * self.drift / 2)
+        rate = self.rates.setdefault(node.index, 1 + node.rng.uniform(-1, 1) * DRIFT / 2)
         journal = self.papers[node.index] if node.index < self.machines else None
         return Machine(node, now, rate=rate, journal=journal)
 

@@ -64,6 +64,14 @@ def test_nobody_is_oversold_in_any_weather(sim_seed, sim_replay):
     assert world.cluster.network.fates["lost"] > 100
 
 
+def test_the_file_of_a_node_is_as_good_as_paper(tmp_path):
+    world = storm(3, storms=2, directory=tmp_path)
+    assert world.granted > 50
+    assert max(disk.file.epoch for disk in world.papers) > 2
+    for disk in world.papers:
+        disk.file.close()
+
+
 def test_one_seed_replays_one_race():
     first, again = storm(5, storms=1), storm(5, storms=1)
     assert first.cluster.trace.digest == again.cluster.trace.digest
