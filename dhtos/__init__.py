@@ -11,7 +11,7 @@ from dhtos.node.config import Config
 from dhtos.node.distance import Central, Rtt
 from dhtos.node.figures import Aggregate, Histogram
 from dhtos.node.find import Count, Find
-from dhtos.node.lease import Choice, Explanation, Lease, Placement, Plan
+from dhtos.node.lease import Choice, Explanation, Gang, Lease, Placement, Plan
 from dhtos.node.node import Node
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.put import PutResult
@@ -33,6 +33,7 @@ __all__ = [
     "Explanation",
     "Find",
     "FindResult",
+    "Gang",
     "Histogram",
     "Hit",
     "Lease",

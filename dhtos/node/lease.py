@@ -1,10 +1,10 @@
 """What was found to place something on, and the lease that came of it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from dhtos.core.coverage import Coverage
 from dhtos.core.hit import Hit
@@ -119,29 +119,66 @@ class Lease:
         return f"<Lease {self.token[:8]} on {self.node}>"
 
 
-class Placement:
-    """A placement under way: `await` it for a lease, or `async with` it to have it released too.
+class Gang:
+    """Leases that are of use only together."""
 
-    The body of an `async with` is cancelled when the lease is lost, and LeaseLost comes out of it.
+    def __init__(self, leases: Sequence[Lease]) -> None:
+        self.leases = tuple(leases)
+
+    @property
+    def lost(self) -> bool:
+        """Whether any of them was lost."""
+        return any(lease.lost for lease in self.leases)
+
+    async def ended(self) -> None:
+        """Wait until the first of them ends; raises LeaseLost where that was not a release."""
+        waiting = [asyncio.ensure_future(lease.ended()) for lease in self.leases]
+        try:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waiting:
+                one.cancel()
+            outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert done
+        for outcome in outcomes:
+            if isinstance(outcome, LeaseLost):
+                raise outcome
+
+    async def release(self) -> None:
+        """Give all of them back; may be called again."""
+        for lease in self.leases:
+            await lease.release()
+
+    def __repr__(self) -> str:
+        return f"<Gang of {len(self.leases)}>"
+
+
+T = TypeVar("T", bound=Lease | Gang)
+
+
+class Placement(Generic[T]):
+    """A placement under way: `await` it for a lease or a gang, `async with` it to release that too.
+
+    The body of an `async with` is cancelled when a lease is lost, and LeaseLost comes out of it.
     """
 
-    def __init__(self, work: Callable[[], Awaitable[Lease]]) -> None:
+    def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
         self._work = work
-        self._lease: Lease | None = None
+        self._lease: T | None = None
         self._watch: asyncio.Task[None] | None = None
         self._body: asyncio.Task[Any] | None = None
         self._interrupted = False
 
-    def __await__(self) -> Generator[Any, None, Lease]:
+    def __await__(self) -> Generator[Any, None, T]:
         return self._work().__await__()
 
-    async def __aenter__(self) -> Lease:
+    async def __aenter__(self) -> T:
         self._lease = await self._work()
         self._body = asyncio.current_task()
         self._watch = asyncio.create_task(self._watching(self._lease))
         return self._lease
 
-    async def _watching(self, lease: Lease) -> None:
+    async def _watching(self, lease: T) -> None:
         try:
             await lease.ended()
         except LeaseLost:

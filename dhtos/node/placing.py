@@ -10,8 +10,9 @@ the next one is asked without a new question.
 import asyncio
 import os
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
 from random import Random
 
 import msgspec
@@ -22,19 +23,32 @@ from dhtos.core.predicate import EVERYTHING, Predicate
 from dhtos.core.value import is_number
 from dhtos.errors import ClaimsRefused, Closed, NoCandidates, UsageError
 from dhtos.node.asking import Asking
-from dhtos.node.lease import Choice, Explanation, Lease, Placement, Plan
-from dhtos.protocol.claims import Bid, Claiming, Outcome, Tenants
+from dhtos.node.lease import Choice, Explanation, Gang, Lease, Placement, Plan
+from dhtos.protocol.claims import Bid, Claiming, Granted, Outcome, Tenants
 from dhtos.protocol.grants import FREE, Grants
 from dhtos.protocol.ledger import Grant, Reason
 from dhtos.query import Expr, F, parse_text
-from dhtos.sched import Candidate, Demand, Need, Refused, check, rank
+from dhtos.sched import Candidate, Demand, Need, Refused, assign, check, rank
 
 CANDIDATES = 16  # as good as all of them: docs/explanation/placement.md
 BIDS_MAX = 8  # machines asked before the question is asked anew
 ROUNDS_MAX = 3
 DEADLINE_S = 10.0
+GANG_DEADLINE_S = 30.0
+SPARES = 2  # members asked for beyond those that are missing
+CANDIDATES_PER_MEMBER = 4
 REFUSALS_MAX = 1024  # machines remembered for having said no
 _BACKOFF_S = 0.25  # twice as long after each round: records tell of a claim within half a second
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What a gang must be: its size, at most so many in one domain, and the term of its leases."""
+
+    size: int
+    domain: str | None
+    at_most: int | None
+    ttl_s: float
 
 
 class Placing(Asking):
@@ -89,7 +103,7 @@ class Placing(Asking):
         ttl_s: float = LEASE_S,
         deadline_s: float = DEADLINE_S,
         candidates: int = CANDIDATES,
-    ) -> Placement:
+    ) -> Placement[Lease]:
         """Claim what is needed on the best machine that grants it: `async with node.place(need)`.
 
         The lease is renewed until it is released; one that is not heard of for `ttl_s` ends. A
@@ -97,10 +111,7 @@ class Placing(Asking):
         Raises UsageError and PredicateError as `plan`, NoCandidates where no machine can take it,
         ClaimsRefused where none that can has granted it in time.
         """
-        if not is_number(ttl_s) or not LEASE_S_MIN <= ttl_s <= LEASE_S_MAX:
-            raise UsageError(f"ttl_s must be {LEASE_S_MIN:g}..{LEASE_S_MAX:g} s, got {ttl_s!r}")
-        if not is_number(deadline_s) or deadline_s <= 0:
-            raise UsageError(f"deadline_s must be above 0 s, got {deadline_s!r}")
+        _check_times(ttl_s, deadline_s)
         return Placement(lambda: self._place(need, ttl_s, deadline_s, candidates))
 
     async def _place(self, need: Need, ttl_s: float, deadline_s: float, candidates: int) -> Lease:
@@ -114,10 +125,8 @@ class Placing(Asking):
                         raise await self._nobody(plan)
                     outcome = await self._claim(plan, ttl_s)
                     if outcome.granted is not None:
-                        return self._keep(plan, outcome)
-                    for declined in outcome.declined:
-                        said = declined.reason.partition(":")[0]
-                        reasons[said] = reasons.get(said, 0) + 1
+                        return self._keep(plan, outcome.granted)
+                    _count(outcome, reasons)
                     if turn + 1 < ROUNDS_MAX:
                         await asyncio.sleep(_BACKOFF_S * 2**turn * self._rng.uniform(0.5, 1.5))
         except TimeoutError:
@@ -126,12 +135,108 @@ class Placing(Asking):
             f"no machine that can take it has granted it: {_counted(reasons)}", reasons
         )
 
+    def place_gang(
+        self,
+        need: Need,
+        size: int,
+        *,
+        spread: Mapping[str, int] | None = None,
+        ttl_s: float = LEASE_S,
+        deadline_s: float = GANG_DEADLINE_S,
+    ) -> Placement[Gang]:
+        """Claim a need for each of `size` members, all of them or none.
+
+        `spread={"site": 2}` puts at most two members where that attribute or label is the same; a
+        machine may take several. What was granted is kept while the rest is asked for again, with
+        two to spare, until the deadline; then all is given back. Raises as `place`, and UsageError
+        unless size is 1..256.
+        """
+        _check_times(ttl_s, deadline_s)
+        if type(size) is not int or not 1 <= size <= SAMPLE_MAX:
+            raise UsageError(f"size must be 1..{SAMPLE_MAX}, got {size!r}")
+        domain, at_most = None, None
+        if spread:
+            ((domain, at_most),) = spread.items() if len(spread) == 1 else ((None, None),)
+            if domain is None or type(at_most) is not int or at_most < 1:
+                raise UsageError(
+                    f"spread names one attribute or label and how many may share it, as "
+                    f'{{"site": 2}}, got {spread!r}'
+                )
+        rules = _Rules(size, domain, at_most, ttl_s)
+        return Placement(lambda: self._place_gang(need, rules, deadline_s))
+
+    async def _place_gang(self, need: Need, rules: "_Rules", deadline_s: float) -> Gang:
+        won: list[Lease] = []
+        reasons: dict[str, int] = {}
+        self._demand.add(need)
+        try:
+            async with asyncio.timeout(deadline_s):
+                for turn in count():
+                    await self._enlarge(need, rules, won, reasons)
+                    if len(won) >= rules.size:
+                        break
+                    await asyncio.sleep(
+                        _BACKOFF_S * 2 ** min(turn, 3) * self._rng.uniform(0.5, 1.5)
+                    )
+        except BaseException as error:
+            for lease in won:
+                await lease.release()
+            if isinstance(error, TimeoutError):
+                told = f": {_counted(reasons)}" if reasons else ""
+                raise ClaimsRefused(
+                    f"only {len(won)} of {rules.size} were granted in time{told}", reasons
+                ) from error
+            raise
+        for lease in won[rules.size :]:
+            await lease.release()
+        return Gang(won[: rules.size])
+
+    async def _enlarge(
+        self, need: Need, rules: "_Rules", won: list[Lease], reasons: dict[str, int]
+    ) -> None:
+        """Ask once for the members that are missing, all at the same time."""
+        missing = rules.size - len(won)
+        asked = min(SAMPLE_MAX, max(CANDIDATES, CANDIDATES_PER_MEMBER * missing))
+        plan = await self.plan(need, candidates=asked, spread=rules.domain)
+        if not plan.choices and not won and not reasons:
+            raise await self._nobody(plan)
+        hits = {choice.hit.record.node_id: choice.hit for choice in plan.choices}
+        placed = [Candidate.of(lease.hit, need, spread=rules.domain).domain for lease in won]
+        members = assign(
+            need,
+            [self._candidate(hit, need, rules.domain) for hit in hits.values()],
+            missing + SPARES,
+            rng=self._rng,
+            demand=self._demand,
+            placed=placed,
+            at_most=rules.at_most,
+        )
+        if not members:
+            reasons["room"] = reasons.get("room", 0) + missing
+
+        async def enlist(hit: Hit) -> None:
+            outcome = await self._bid_for([hit], need, rules.ttl_s)
+            _count(outcome, reasons)
+            if outcome.granted is not None:
+                won.append(self._lease(outcome.granted, hit))
+
+        await asyncio.gather(*(enlist(hits[member.node_id]) for member in members))
+
     async def _claim(self, plan: Plan, ttl_s: float) -> Outcome:
-        bids = [self._bid(choice.hit, plan.need) for choice in plan.choices[:BIDS_MAX]]
+        hits = [choice.hit for choice in plan.choices[:BIDS_MAX]]
+        return await self._bid_for(hits, plan.need, ttl_s)
+
+    async def _bid_for(self, hits: Sequence[Hit], need: Need, ttl_s: float) -> Outcome:
+        """Ask these machines, one after the other, until one has granted it."""
+        bids = [self._bid(hit, need) for hit in hits]
         claiming = Claiming(
             self.engine.core, bids, float(ttl_s), self.driver.clock(), draw=os.urandom
         )
-        outcome = await self.driver.wait(claiming.operation)
+        try:
+            outcome = await self.driver.wait(claiming.operation)
+        except asyncio.CancelledError:
+            claiming.give_back(self.driver.clock())
+            raise
         for declined in outcome.declined:
             count = self._refusals.pop(declined.node_id, 0)
             if len(self._refusals) >= REFUSALS_MAX:
@@ -139,13 +244,14 @@ class Placing(Asking):
             self._refusals[declined.node_id] = count + 1
         return outcome
 
-    def _keep(self, plan: Plan, outcome: Outcome) -> Lease:
-        granted = outcome.granted
-        assert granted is not None
+    def _keep(self, plan: Plan, granted: Granted) -> Lease:
+        hit = next(c.hit for c in plan.choices if c.hit.record.node_id == granted.node_id)
+        return self._lease(granted, hit)
+
+    def _lease(self, granted: Granted, hit: Hit) -> Lease:
         if self._tenants is None:
             raise Closed("the node has not started: use `async with` or await start()")
         self._refusals.pop(granted.node_id, None)
-        hit = next(c.hit for c in plan.choices if c.hit.record.node_id == granted.node_id)
         tenancy = self._tenants.keep(granted, self.driver.clock())
         self.driver.flush()
         return Lease(self.driver, tenancy, hit)
@@ -245,6 +351,20 @@ class Placing(Asking):
             need.priority,
             need.max_price,
         )
+
+
+def _check_times(ttl_s: float, deadline_s: float) -> None:
+    if not is_number(ttl_s) or not LEASE_S_MIN <= ttl_s <= LEASE_S_MAX:
+        raise UsageError(f"ttl_s must be {LEASE_S_MIN:g}..{LEASE_S_MAX:g} s, got {ttl_s!r}")
+    if not is_number(deadline_s) or deadline_s <= 0:
+        raise UsageError(f"deadline_s must be above 0 s, got {deadline_s!r}")
+
+
+def _count(outcome: Outcome, reasons: dict[str, int]) -> None:
+    """Add up who declined, by the first word of why."""
+    for declined in outcome.declined:
+        said = declined.reason.partition(":")[0]
+        reasons[said] = reasons.get(said, 0) + 1
 
 
 def _counted(reasons: Mapping[str, int]) -> str:

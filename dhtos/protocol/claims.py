@@ -193,6 +193,15 @@ class Claiming:
         self._declined.append(Declined(self._bid.node_id, reason, {}))
         self._next(now)
 
+    def give_back(self, now: float) -> None:
+        """What was granted while the one who asked was leaving: nobody will keep it."""
+        if self.operation.done and self.operation.error is None:
+            granted = self.operation.result().granted
+            if granted is not None:
+                self.core.calls.send(
+                    granted.endpoint, "dh_release", [granted.token], _Unheard(), now
+                )
+
     def _on_cancel(self, _now: float) -> None:
         if self._call is not None:
             self.core.calls.cancel(self._call)

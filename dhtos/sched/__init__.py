@@ -3,6 +3,7 @@
 from dhtos.sched.candidate import Candidate
 from dhtos.sched.demand import Demand
 from dhtos.sched.fragmentation import Fragmentation
+from dhtos.sched.gang import assign
 from dhtos.sched.need import Need, check, resources_of
 from dhtos.sched.rank import Ranking, Refused, Scored, rank, why
 from dhtos.sched.score import Context, Scorer, StandardScorer
@@ -20,6 +21,7 @@ __all__ = [
     "Context",
     "Scorer",
     "StandardScorer",
+    "assign",
     "rank",
     "why",
     "Ranking",

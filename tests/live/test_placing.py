@@ -311,3 +311,80 @@ def test_refusals_are_remembered_for_so_many_machines(run, monkeypatch):
 
     monkeypatch.setattr(placing, "REFUSALS_MAX", 1)
     run(main)
+
+
+@contextlib.asynccontextmanager
+async def sites(count, each):
+    """So many machines of 4 cores, on a third as many sites."""
+    async with contextlib.AsyncExitStack() as stack:
+        nodes = []
+        for index in range(count):
+            told = config(*nodes[:1], advertise={"cores": 4, "site": f"s{index % each}"})
+            nodes.append(await stack.enter_async_context(dhtos.Node(told)))
+            await nodes[-1].joined()
+        await seen(nodes[0], "cores_free == 4", count)
+        yield nodes
+
+
+def test_a_gang_is_all_or_nothing(run):
+    async def main():
+        async with sites(4, 2) as nodes:
+            async with nodes[0].place_gang(Need(cores=2), 8) as gang:
+                assert repr(gang) == "<Gang of 8>"
+                assert {lease.node for lease in gang.leases} == {node.id for node in nodes}
+                assert sum(len(node.leases()) for node in nodes) == 8
+            for node in nodes:
+                await released(node)
+            await seen(nodes[0], "cores_free == 4", 4)
+            with pytest.raises(ClaimsRefused, match="only 4 of 5 were granted in time"):
+                await nodes[0].place_gang(Need(cores=3), 5, deadline_s=1)
+            for node in nodes:
+                await released(node)
+            with pytest.raises(NoCandidates):
+                await nodes[0].place_gang(Need(cores=5), 2)
+
+    run(main)
+
+
+def test_a_gang_is_spread_and_ends_with_its_first_member(run):
+    async def main():
+        async with sites(6, 3) as nodes:
+            spread = nodes[0].place_gang(Need(cores=1), 6, spread={"site": 2})
+            with pytest.raises(LeaseLost, match="gone"):
+                await ends_early(spread, nodes)
+            for node in nodes:
+                await released(node)
+            for bad in ({"size": 0}, {"size": 2, "spread": {"site": 0}},
+                        {"size": 2, "spread": {"site": 1, "arch": 1}}):  # fmt: skip
+                with pytest.raises(UsageError):
+                    nodes[0].place_gang(Need(cores=1), **bad)
+
+    async def ends_early(spread, nodes):
+        async with spread as gang:
+            held = [lease.hit["site"] for lease in gang.leases]
+            assert sorted(held) == ["s0", "s0", "s1", "s1", "s2", "s2"]
+            first = gang.leases[0]
+            await next(n for n in nodes if n.id == first.node).revoke(first.token)
+            await asyncio.Event().wait()
+
+    run(main)
+
+
+def test_a_gang_that_nobody_waits_for_leaves_nothing(run):
+    async def main():
+        async with sites(4, 2) as nodes:
+            for steps in range(12):
+                work = asyncio.ensure_future(placed(nodes[0]))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                work.cancel()
+                (outcome,) = await asyncio.gather(work, return_exceptions=True)
+                if isinstance(outcome, dhtos.Gang):
+                    await outcome.release()
+            for node in nodes:
+                await released(node)
+
+    async def placed(node):
+        return await node.place_gang(Need(cores=1), 9)
+
+    run(main)

@@ -7,7 +7,16 @@ import pytest
 
 import dhtos
 import dhtos.sync
-from dhtos.errors import Closed, ConfigError, KeyNotFound, PredicateError, UsageError
+import dhtos.sync.loop
+from dhtos import Need
+from dhtos.errors import (
+    Closed,
+    ConfigError,
+    KeyNotFound,
+    LeaseLost,
+    PredicateError,
+    UsageError,
+)
 
 
 def config(*seeds, **settings):
@@ -63,6 +72,20 @@ def test_the_answers_are_the_same(pair):
     assert [central.hit.id for central in first.central(["self"])] == [second.id]
     assert first.locate() == first.coordinate
     assert first.stats()["group_members"] == 2
+    need = Need(cores=2, where="cores == 4")
+    assert [choice.hit.id for choice in first.plan(need).choices] == [second.id]
+    assert first.explain(need).able == 1
+    with first.place(need) as lease:
+        assert (lease.node, lease.endpoint) == (second.id, second.endpoint)
+        assert (lease.resources, lease.lost, lease.hit.id) == ({"cores": 2}, False, second.id)
+        assert lease.expires_s > 0
+        (grant,) = second.leases()
+        assert (grant.token.hex(), grant.fence) == (lease.token, lease.fence)
+    with first.place_gang(Need(cores=1), 3) as gang:
+        assert len(gang.leases) == 3
+        assert not gang.lost
+    second.drain()
+    second.undrain()
     assert first.put("key", b"value").stored_on == 2
     assert second.get("key").value == b"value"
     second.advertise(price=0.5)
@@ -156,16 +179,35 @@ def test_a_node_runs_between_start_and_close():
 def test_an_interrupted_caller_cancels_its_work(monkeypatch):
     with dhtos.sync.Node(config()) as node:
         node._node.engine.hub.settled = False
-        real = dhtos.sync.Future.result
+        real = dhtos.sync.loop.Future.result
 
         def interrupted(self, *args):
             while not node._node.driver._conditions:
                 continue
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(dhtos.sync.Future, "result", interrupted)
+        monkeypatch.setattr(dhtos.sync.loop.Future, "result", interrupted)
         with pytest.raises(KeyboardInterrupt):
             node.count()
-        monkeypatch.setattr(dhtos.sync.Future, "result", real)
+        monkeypatch.setattr(dhtos.sync.loop.Future, "result", real)
         while node._node.driver._conditions:
             continue
+
+
+def test_a_lost_lease_comes_out_at_the_end_of_its_block(pair):
+    first, second = pair
+    need = Need(cores=1, where="cores == 4")
+    lease = first.place(need)
+    second.revoke(lease.token)
+    with pytest.raises(LeaseLost, match="gone"):
+        lease.ended()
+    assert lease.lost
+    with pytest.raises(LeaseLost, match="gone"), lease:
+        pass
+    gang = first.place_gang(need, 2)
+    second.revoke(gang.leases[1].token)
+    with pytest.raises(LeaseLost, match="gone"):
+        gang.ended()
+    with pytest.raises(LeaseLost, match="gone"), gang:
+        pass
+    assert gang.lost

@@ -1,19 +1,11 @@
-"""`dhtos.sync.Node`: the same node without asyncio.
+"""The blocking node: each method hands its work to the loop, and waits."""
 
-A thread of its own runs the event loop; every method hands its work over and waits. The methods
-are those of `dhtos.node.node.Node`, written out so that editors and type checkers see them. Any
-thread may call them; Ctrl-C in the waiting one cancels the work in the loop.
-"""
-
-import asyncio
 import contextlib
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from random import Random
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Self, TypeVar, Unpack
 
 from dhtos.core.coordinate import Coordinate
 from dhtos.core.hit import Hit
@@ -31,62 +23,20 @@ from dhtos.node.figures import Aggregate, Histogram
 from dhtos.node.find import Count, FindOptions
 from dhtos.node.find import Find as AsyncFind
 from dhtos.node.lease import Explanation, Plan
+from dhtos.node.lease import Gang as AsyncGang
 from dhtos.node.lease import Lease as AsyncLease
-from dhtos.node.placing import CANDIDATES, DEADLINE_S
+from dhtos.node.placing import CANDIDATES, DEADLINE_S, GANG_DEADLINE_S
 from dhtos.node.sampler import Sampler
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.ledger import Grant
 from dhtos.protocol.put import PutResult
 from dhtos.protocol.store import StoredValue
 from dhtos.sched import Need
+from dhtos.sync.handles import Find, Gang, Lease
+from dhtos.sync.loop import Loop
 from dhtos.transport.udp import UdpSocket
 
 T = TypeVar("T")
-
-
-class _Loop:
-    """An event loop in a thread; `run` is the only way in."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._main, name="dhtos", daemon=True)
-        self._thread.start()
-
-    def run(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Await `work()` in the loop; an interrupted caller cancels it."""
-
-        async def awaited() -> T:
-            return await work()
-
-        if not self._thread.is_alive():
-            raise Closed("the node is closed")
-        future: Future[T] = asyncio.run_coroutine_threadsafe(awaited(), self._loop)
-        try:
-            return future.result()
-        except CancelledError as error:
-            raise Closed("the node was closed") from error
-        except BaseException:
-            future.cancel()
-            raise
-
-    def stop(self) -> None:
-        """End the loop and its thread."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-
-    def _main(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        finally:
-            left = asyncio.all_tasks(self._loop)
-            for task in left:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
-            self._loop.close()
 
 
 class Node:
@@ -114,7 +64,7 @@ class Node:
             open_socket=open_socket,
             sampler=sampler,
         )
-        self._loop: _Loop | None = None
+        self._loop: Loop | None = None
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -122,7 +72,7 @@ class Node:
         """Listen, find the fleet, measure this machine, advertise it."""
         if self._loop is not None:
             raise Closed("a node starts once")
-        self._loop = _Loop()
+        self._loop = Loop()
         try:
             self._run(self._node.start)
         except BaseException:
@@ -208,7 +158,7 @@ class Node:
         verify: int = 1,
         explain: bool = False,
         cursor: bytes | None = None,
-    ) -> "Find":
+    ) -> Find:
         """The machines that match, as they are found: `for hit in node.find(...)`."""
 
         async def begin() -> AsyncFind:
@@ -305,7 +255,7 @@ class Node:
         ttl_s: float = LEASE_S,
         deadline_s: float = DEADLINE_S,
         candidates: int = CANDIDATES,
-    ) -> "Lease":
+    ) -> Lease:
         """Claim what is needed on the best machine that grants it: `with node.place(need)`."""
 
         async def claim() -> AsyncLease:
@@ -314,6 +264,24 @@ class Node:
             )
 
         return Lease(self._run(claim), self._run)
+
+    def place_gang(
+        self,
+        need: Need,
+        size: int,
+        *,
+        spread: Mapping[str, int] | None = None,
+        ttl_s: float = LEASE_S,
+        deadline_s: float = GANG_DEADLINE_S,
+    ) -> Gang:
+        """Claim a need for each of `size` members, all of them or none."""
+
+        async def claim() -> AsyncGang:
+            return await self._node.place_gang(
+                need, size, spread=spread, ttl_s=ttl_s, deadline_s=deadline_s
+            )
+
+        return Gang(self._run(claim), self._run)
 
     def explain(self, need: Need) -> Explanation:
         """Why a need can be met or not: how many machines each resource rules out."""
@@ -378,118 +346,3 @@ class Node:
         if self._loop is None:
             raise Closed("the node has not started: use `with` or call start()")
         return self._loop.run(work)
-
-
-class Find:
-    """Hits as they come: an iterator that is a context manager; leaving it frees the query."""
-
-    def __init__(self, find: AsyncFind, run: Callable[[Callable[[], Awaitable[Any]]], Any]) -> None:
-        self._find = find
-        self._run = run
-
-    @property
-    def result(self) -> FindResult:
-        """The end of the query: coverage, cursor, all hits; raises UsageError before it."""
-        return self._find.result
-
-    def close(self) -> None:
-        """Free the query; may be called again."""
-        self._run(self._find.aclose)
-
-    def __iter__(self) -> Iterator[Hit]:
-        return self
-
-    def __next__(self) -> Hit:
-        hit: Hit | None = self._run(self._step)
-        if hit is None:
-            raise StopIteration
-        return hit
-
-    async def _step(self) -> Hit | None:
-        return await anext(self._find, None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class Lease:
-    """A part of a machine that is ours until it is released or lost; renewed in the background.
-
-    A context manager that releases it; where it was lost meanwhile, LeaseLost comes out at the end.
-    """
-
-    def __init__(
-        self, lease: AsyncLease, run: Callable[[Callable[[], Awaitable[Any]]], Any]
-    ) -> None:
-        self._lease = lease
-        self._run = run
-
-    @property
-    def hit(self) -> Hit:
-        """The machine as it was found."""
-        return self._lease.hit
-
-    @property
-    def node(self) -> NodeId:
-        """Who granted it."""
-        return self._lease.node
-
-    @property
-    def endpoint(self) -> str:
-        """Where that node listens: `host:port`."""
-        return self._lease.endpoint
-
-    @property
-    def token(self) -> str:
-        """What only its owner and the node know, in hexadecimal."""
-        return self._lease.token
-
-    @property
-    def fence(self) -> int:
-        """Larger than that of every earlier lease of the node."""
-        return self._lease.fence
-
-    @property
-    def resources(self) -> Mapping[str, float]:
-        """How much of what is ours."""
-        return self._lease.resources
-
-    @property
-    def expires_s(self) -> float:
-        """In how many seconds it ends if no renewal is heard; 0 once it has ended."""
-        return self._lease.expires_s
-
-    @property
-    def lost(self) -> bool:
-        """Whether the node took it back, or was not heard for a whole term."""
-        return self._lease.lost
-
-    def ended(self) -> None:
-        """Wait for its end; raises LeaseLost where that was not a release."""
-        self._run(self._lease.ended)
-
-    def release(self) -> None:
-        """Give it back; may be called again."""
-        self._run(self._lease.release)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        lost = self.lost
-        self.release()
-        if lost and kind is None:
-            self.ended()
