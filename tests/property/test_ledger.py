@@ -358,5 +358,5 @@ def _floats(millionths: dict[str, int]) -> dict[str, float]:
     return {name: amount / MILLIONTHS for name, amount in millionths.items()}
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)
+LedgerMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
 TestLedger = LedgerMachine.TestCase

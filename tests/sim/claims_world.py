@@ -243,10 +243,10 @@ class World:
         if node.up and node.incarnation == incarnation and not operation.done:
             self.begin(node, lambda _, now: operation.cancel(now))
 
-    def race(self, duration_s, *, pause_s=0.12):
-        """Let every scheduler claim again and again; then live through it."""
+    def race(self, duration_s, *, pause_s=0.2):
+        """Let all claim again and again, machines too, also of themselves; live through it."""
         end = self.cluster.now + duration_s
-        for node in self.schedulers:
+        for node in self.cluster.nodes:
             self._plan(node, end, pause_s)
         self.cluster.run_for(duration_s)
 
@@ -300,9 +300,8 @@ class World:
         for host in self.hosts:
             self.papers[host.index].full = False
             self._undrain(host)
-        for node in self.schedulers:
-            if node.up:
-                self.begin(node, lambda e, now: e.tenants.release(now))
+        for node in self.cluster.up():
+            self.begin(node, lambda e, now: e.tenants.release(now))
         self.cluster.run_for(QUIET_S)
         self._expect_free()
         # What a full disk could not strike out comes back with a start, for one term.
