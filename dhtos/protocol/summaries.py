@@ -10,7 +10,9 @@ whom to ask. Above the fork their buckets are the same subtrees, so either may p
 knows of them. `inhabited` says which are inhabited at all, and in four bytes where static values
 occur in them; when that differs the younger description wins. So news of a first inhabitant, or
 of a first machine of its kind, spreads with every exchange, in seconds, though each node asks
-about a bucket only once in SUMMARY_INTERVAL_S (more often while it is young itself).
+about a bucket only once in SUMMARY_INTERVAL_S (more often while it is young itself). Replies are
+also what a node knows of distances beyond its group (`place`): where there are few buckets, a node
+that has lately come asks more often, until all groups are on one map.
 `neighbours` are nodes on the asker's own side: two that started there at once meet in this way.
 
 Above the version bits of a key the subtrees belong to machines of other schemas. Of those only the
@@ -52,6 +54,7 @@ _OWN_SUMMARY_S = 30.0  # how long a summary may miss what only changed dynamical
 _ASK_BITS_S = 5.0  # between two questions about one bucket that others say is inhabited
 _ASK_STAMPS_S = 3.0  # between two questions about what others describe otherwise
 _YOUNG_INTERVAL_S = 5.0  # of a node that has settled lately: those around it may have, too
+_LEARNING_S = 600.0  # so long one bucket or another is asked as often, for the sake of coordinates
 _DIFFERING = -2  # the bucket index that asks for all whose stamp differs
 _ENTRIES_MAX = 160
 _STAMPS_MAX = 64
@@ -74,10 +77,13 @@ class Summaries:
     def pull(self, now: float) -> None:
         """Ask one contact each of the subtrees whose summaries are oldest."""
         young = self.hub.is_young(now)
+        buckets = list(self.hub.buckets.inhabited())
         interval = _YOUNG_INTERVAL_S if young else 0.9 * SUMMARY_INTERVAL_S
+        if now - self.hub.settled_at < _LEARNING_S:
+            interval = min(interval, _YOUNG_INTERVAL_S * len(buckets))
         due = [
             (bucket.pulled, index, bucket)
-            for index, bucket in self.hub.buckets.inhabited()
+            for index, bucket in buckets
             if now - bucket.pulled > interval
         ]
         for _, index, bucket in sorted(due, key=lambda entry: entry[:2])[: 4 if young else 1]:

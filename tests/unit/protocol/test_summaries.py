@@ -19,7 +19,8 @@ KEY = OWN.key(SCHEMA)
 NEAR = [machine(n, cores=4, mem=n * GIB) for n in range(2, 8)]
 FAR = [machine(n, cores=512, mem=n * GIB) for n in range(20, 26)]
 FORK = common_prefix_bits(KEY, FAR[0].key(SCHEMA))
-YOUNG_S = 61.0  # from then on it asks at the pace of the old
+YOUNG_S = 61.0  # from then on it asks one subtree or another at that pace
+LEARNING_S = 601.0  # and from then on each at the pace of the old
 
 
 def settled(others: int = 3, *, size: int = 32) -> Lone:
@@ -196,12 +197,13 @@ def test_a_malformed_question_is_counted(place: int, value: object) -> None:
 # --- asking ---------------------------------------------------------------------------------------
 
 
-def test_a_subtree_is_asked_about_often_while_young_and_then_twice_a_minute() -> None:
+def test_a_subtree_is_asked_about_often_while_all_is_new_and_then_twice_a_minute() -> None:
+    """The only one there is keeps the pace of the first minute until coordinates are learnt."""
     one = Lone(OWN, size=8)
     one.hub.enter(FORK + 1, [], one.now)
     one.settle([], FAR)  # too many for one group with it
     counts = []
-    for seconds in (YOUNG_S, 60.0):
+    for seconds in (YOUNG_S, 60.0, LEARNING_S - YOUNG_S - 60.0, 60.0):
         asked = 0
         end = one.now + seconds
         while one.now < end:
@@ -211,9 +213,23 @@ def test_a_subtree_is_asked_about_often_while_young_and_then_twice_a_minute() ->
                 sender = next(r for r in FAR if r.endpoint == question.endpoint)
                 one.reply(question, told_by(sender, [entry(FORK, *FAR)]))
         counts.append(asked)
-    young, old = counts
+    young, learning, _, old = counts
     assert 8 <= young <= 16
+    assert 8 <= learning <= 13
     assert 2 <= old <= 3
+
+
+def test_where_there_are_many_subtrees_none_is_asked_about_more_often() -> None:
+    one = settled()
+    one.hub.settled_at = one.now - YOUNG_S
+    many = [(index, one.hub.buckets.get(FORK)) for index in range(6)]
+    one.hub.buckets.get(FORK).pulled = one.now - 6.0
+    for buckets, asked in ((many, 0), (many[:1], 1)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(one.hub.buckets), "inhabited", lambda _, found=buckets: found)
+            patch.setattr(type(one.hub.buckets), "choose", lambda *_: [contact_of(FAR[0])])
+            one.hub.summaries.pull(one.now)
+        assert len(one.sent("dh_summary")) == asked
 
 
 def test_what_a_member_holds_for_inhabited_is_asked_about_once_in_a_while() -> None:
