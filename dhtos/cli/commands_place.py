@@ -24,7 +24,7 @@ from dhtos.core.schema import Schema
 from dhtos.errors import UsageError
 from dhtos.node.control import ControlClient
 from dhtos.node.values import read_value
-from dhtos.sched.need import Need, check, resources_of
+from dhtos.sched.need import Need, check
 from dhtos.sched.weights import PROFILES
 
 T = TypeVar("T")
@@ -210,7 +210,7 @@ def undrain(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click p
 
 def read_need(schema: Schema, options: Plain) -> tuple[Plain, list[str]]:
     """The need that the options say, and the names of its resources; raises UsageError."""
-    known = resources_of(schema)
+    known = schema.resources
     resources: dict[str, Any] = {}
     for text in [part for given in options.pop("needs") for part in given.split(",") if part]:
         name, equals, amount = (part.strip() for part in text.partition("="))

@@ -41,6 +41,7 @@ KEY_ATTRIBUTE_BITS_MAX = 96
 """The bits of a key that attributes share (`Z` in `dhtos.core.curve`)."""
 SCHEMA_VERSION_MAX = 3
 UNITS = ("", "B", "s", "%", "Hz", "/h")
+FREE = "_free"  # ends the name of what says how much of a resource nobody holds
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _RESERVED = ("label", "rtt", "self")
@@ -274,6 +275,27 @@ class Schema:
             a.name: slot for part in (self.static, self.dynamic) for slot, a in enumerate(part)
         }
         return tuple(places[a.name] for a in self.attributes)
+
+    @cached_property
+    def resources(self) -> tuple[str, ...]:
+        """The attributes that can be shared out in amounts.
+
+        A number NAME, how much the machine has, and beside it a dynamic number NAME_free of the
+        same unit, how much of it nobody holds. What describes a single piece of another attribute
+        is none, although it may have such a partner: its name begins with the singular of the
+        other, as `gpu_mem` beside `gpus`, and `gpu_mem_free` is the most any one of them has free.
+        """
+        named = {attribute.name: attribute for attribute in self.attributes}
+        pieces = tuple(f"{name[:-1]}_" for name in named if name.endswith("s"))
+        return tuple(
+            name
+            for name, whole in named.items()
+            if (free := named.get(name + FREE)) is not None
+            and whole.kind == free.kind == "number"
+            and free.role == "dynamic"
+            and whole.unit == free.unit
+            and not name.startswith(pieces)
+        )
 
     @cached_property
     def key_slots(self) -> tuple[int, ...]:

@@ -35,7 +35,7 @@ from dhtos.protocol.engine import Engine
 from dhtos.protocol.grants import Grants
 from dhtos.protocol.ledger import Ledger
 from dhtos.protocol.rows import Row
-from dhtos.sched import Demand, resources_of
+from dhtos.sched import Demand
 from dhtos.transport.driver import Driver, clock_of
 from dhtos.transport.udp import UdpSocket
 
@@ -343,7 +343,7 @@ class Node(Nearby, Placing):
         now = driver.clock()
         if self._grants is not None:
             own = {**advert.sampled, **advert.told}
-            advert = replace(advert, offered=self._grants.offer(own, resources_of(self.schema)))
+            advert = replace(advert, offered=self._grants.offer(own, self.schema.resources))
         record = advert.record(hub.own, self._kept.first_seq, hub.locator.published.to_wire())
         self._advert = advert
         hub.advertise(record, now, eager=eager)

@@ -20,12 +20,13 @@ import msgspec
 from dhtos.core.hit import Hit
 from dhtos.core.limits import LEASE_S, LEASE_S_MAX, LEASE_S_MIN, SAMPLE_MAX
 from dhtos.core.predicate import EVERYTHING, Predicate
+from dhtos.core.schema import FREE
 from dhtos.core.value import is_number
 from dhtos.errors import ClaimsRefused, Closed, NoCandidates, UsageError
 from dhtos.node.asking import Asking
 from dhtos.node.lease import Choice, Explanation, Gang, Lease, Placement, Plan
 from dhtos.protocol.claims import Bid, Claiming, Granted, Outcome, Tenants
-from dhtos.protocol.grants import FREE, Grants
+from dhtos.protocol.grants import Grants
 from dhtos.protocol.ledger import Grant, Reason
 from dhtos.query import Expr, F, parse_text
 from dhtos.sched import Candidate, Demand, Need, Refused, assign, check, rank

@@ -14,7 +14,7 @@ is judged again, by what the machine is now. A stranger is asked to come back wi
 anything is set aside for it. The ledger decides; this reads, writes and keeps the own record true.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from dhtos.core.limits import (
     OFFER_DELAY_S,
     PREDICATE_WIRE_BYTES_MAX,
 )
-from dhtos.core.schema import NUMBER_MAX
+from dhtos.core.schema import FREE, NUMBER_MAX
 from dhtos.core.value import Value, is_number
 from dhtos.protocol.hubwire import SEQ_MAX, as_bytes, as_int, as_list, bad, unpack
 from dhtos.protocol.ledger import Ledger, Reason
@@ -40,7 +40,6 @@ TOKEN_BYTES = 16
 COOKIE_BYTES_MAX = 8
 RESOURCE_BYTES_MAX = 32
 PRIORITY_MAX = 2**31 - 1
-FREE = "_free"
 _PRICES = ("price_spot", "price")
 
 
@@ -62,9 +61,7 @@ class Grants:
             self.core.register(name, handler)
         self._arm()
 
-    def offer(
-        self, attributes: Mapping[str, Value], names: Mapping[str, object]
-    ) -> dict[str, Value]:
+    def offer(self, attributes: Mapping[str, Value], names: Iterable[str]) -> dict[str, Value]:
         """Take what the machine has of the resources in `names`, and how much of it is idle.
 
         Returns what its record shall say is free.

@@ -4,7 +4,7 @@ from dhtos.sched.candidate import Candidate
 from dhtos.sched.demand import Demand
 from dhtos.sched.fragmentation import Fragmentation
 from dhtos.sched.gang import assign
-from dhtos.sched.need import Need, check, resources_of
+from dhtos.sched.need import Need, check
 from dhtos.sched.rank import Ranking, Refused, Scored, rank, why
 from dhtos.sched.score import Context, Scorer, StandardScorer
 from dhtos.sched.weights import PROFILES, Weights
@@ -12,7 +12,6 @@ from dhtos.sched.weights import PROFILES, Weights
 __all__ = [
     "Need",
     "check",
-    "resources_of",
     "Candidate",
     "Demand",
     "Fragmentation",

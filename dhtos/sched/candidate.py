@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from dhtos.core.hit import Hit
-from dhtos.core.schema import is_number
-from dhtos.sched.need import GPUS, Need, resources_of
+from dhtos.core.schema import FREE, is_number
+from dhtos.sched.need import GPUS, Need
 
 TOLERANCE = 1e-9
 """Amounts that differ by less are the same: ten tenths of a core make one core."""
@@ -55,16 +55,17 @@ class Candidate:
         schema = hit.schema
         capacity: dict[str, float] = {}
         free: dict[str, float] = {}
-        for name in {**resources_of(schema), **need.resources}:
-            for known, attribute in ((capacity, name), (free, f"{name}_free")):
-                amount = hit.get(attribute) if attribute in schema else None
+        said = hit.record.attributes(schema)
+        for name in (*schema.resources, *need.resources):
+            for known, attribute in ((capacity, name), (free, name + FREE)):
+                amount = said.get(attribute)
                 if is_number(amount):
                     known[name] = float(amount)
-        prices = (hit.get(name) for name in _PRICES if name in schema)
+        prices = (said.get(name) for name in _PRICES)
         price = next((float(value) for value in prices if is_number(value)), None)
         domain = None
         if spread is not None:
-            domain = hit.get(spread) if spread in schema else hit.labels.get(spread)
+            domain = said.get(spread) if spread in schema else hit.labels.get(spread)
         return cls(
             hit.record.node_id,
             capacity,

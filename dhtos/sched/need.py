@@ -1,10 +1,7 @@
-"""A need: what one placement asks of a machine, and which attributes can be asked for in amounts.
+"""A need: what one placement asks of a machine.
 
-A *resource* is an attribute that many needs can share out: the schema has a number NAME, how much
-the machine has, and beside it a dynamic number NAME_free of the same unit, how much of it nobody
-holds. An attribute that describes a single piece of another one cannot be shared out, although it
-may have such a partner: its name begins with the singular of the other, as `gpu_mem` beside `gpus`
-does, and `gpu_mem_free` is the most that any one of them has free, not a sum.
+Only resources can be asked for in amounts: attributes with a partner that says how much of them
+nobody holds (`Schema.resources`).
 
 `where` is opaque here: the floor above translates it into a predicate and asks the hub.
 """
@@ -19,7 +16,6 @@ from dhtos.core.value import is_number
 from dhtos.errors import UsageError
 from dhtos.sched.weights import Weights, weights_of
 
-FREE = "_free"
 GPUS = "gpus"
 """The resource that comes in devices: a need below 1 takes a share of one of them."""
 PRIORITY_MAX = 2**31 - 1
@@ -108,25 +104,9 @@ def _check_amount(name: str, amount: object) -> None:
         raise UsageError(f"{name} must be a share below 1 or a whole number, got {amount!r}")
 
 
-def resources_of(schema: Schema) -> Mapping[str, tuple[int, int]]:
-    """By name of each resource: the index of its attribute, and of what is free of it."""
-    indexes = {attribute.name: index for index, attribute in enumerate(schema.attributes)}
-    found: dict[str, tuple[int, int]] = {}
-    for name, index in indexes.items():
-        partner = indexes.get(name + FREE)
-        if partner is None:
-            continue
-        whole, free = schema.attributes[index], schema.attributes[partner]
-        numbers = whole.kind == "number" and free.kind == "number"
-        if numbers and free.role == "dynamic" and whole.unit == free.unit:
-            found[name] = (index, partner)
-    pieces = tuple(f"{name[:-1]}_" for name in indexes if name.endswith("s"))
-    return {name: pair for name, pair in found.items() if not name.startswith(pieces)}
-
-
 def check(need: Need, schema: Schema) -> None:
     """Raise UsageError where the schema has no such resource, with the nearest that it has."""
-    known = resources_of(schema)
+    known = schema.resources
     for name, amount in need.resources.items():
         if name not in known:
             near = get_close_matches(name, known, 1)

@@ -10,7 +10,7 @@ from dhtos.core.scale import Codes, Hashed, Linear, Log2p1
 from dhtos.core.schema import Attribute, Schema, default_schema
 from dhtos.errors import UsageError
 from dhtos.query import F
-from dhtos.sched import PROFILES, Need, Weights, check, resources_of
+from dhtos.sched import PROFILES, Need, Weights, check
 
 GIB = 2**30
 
@@ -50,10 +50,7 @@ SCHEMA = Schema(
 
 
 def test_a_resource_has_a_free_partner():
-    assert dict(resources_of(SCHEMA)) == {
-        name: (SCHEMA.index(name), SCHEMA.index(f"{name}_free"))
-        for name in ("cores", "mem", "gpus", "slots")
-    }
+    assert SCHEMA.resources == ("cores", "mem", "gpus", "slots")
 
 
 @pytest.mark.parametrize(
@@ -68,11 +65,11 @@ def test_a_resource_has_a_free_partner():
     ],
 )
 def test_other_attributes_are_no_resources(name, why):
-    assert name not in resources_of(SCHEMA), why
+    assert name not in SCHEMA.resources, why
 
 
 def test_the_resources_of_machines():
-    assert set(resources_of(default_schema())) == {"cores", "mem", "disk", "gpus"}
+    assert default_schema().resources == ("cores", "mem", "disk", "gpus")
 
 
 # --- what may be asked for ------------------------------------------------------------------------
