@@ -203,11 +203,11 @@ class Claiming:
                 )
 
     def _on_cancel(self, _now: float) -> None:
-        if self._call is not None:
-            self.core.calls.cancel(self._call)
-            self._call = None
-        if self._bid is not None:
-            self.core.calls.notify(self._bid.endpoint, "dh_release", [self._token])
+        assert self._bid is not None
+        assert self._call is not None, "somebody is asked until it is done"
+        self.core.calls.cancel(self._call)
+        self._call = None
+        self.core.calls.notify(self._bid.endpoint, "dh_release", [self._token])
 
 
 class Tenancy:

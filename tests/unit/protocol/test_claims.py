@@ -266,6 +266,43 @@ def test_a_late_answer_to_a_cancelled_claim_changes_nothing():
     assert world.one.sent() == []
 
 
+def test_what_was_granted_while_its_asker_was_leaving_is_given_back():
+    world = Asking()
+    confirm = world.held()
+    world.claiming.give_back(world.one.now)  # nothing is granted yet
+    assert world.one.sent() == []
+    world.one.reply(confirm, BOUND)
+    world.operation.cancel(world.one.now)  # too late: it is done
+    assert world.one.sent() == []
+    world.claiming.give_back(world.one.now)
+    release = world.next("dh_release")
+    assert (release.endpoint, release.args) == (ONE, confirm.args[:1])
+    world.one.wait(CALL_DEADLINE_S)
+    assert len(world.one.sent("dh_release")) == 1  # once more, as nobody answered
+    assert len(world.core.calls) == 0
+
+
+@pytest.mark.parametrize("end", ["declined", "cancelled"])
+def test_where_nothing_was_granted_there_is_nothing_to_give_back(end):
+    world = Asking(bid(1))
+    if end == "declined":
+        world.one.reply(world.next("dh_claim"), [0, Reason.FULL, []])
+    else:
+        world.operation.cancel(world.one.now)
+    world.one.sent()
+    world.claiming.give_back(world.one.now)
+    assert world.one.sent() == []
+
+
+def test_a_node_with_too_many_calls_asks_nobody_and_goes_on(monkeypatch):
+    monkeypatch.setattr("dhtos.protocol.calls.CALLS_OUTSTANDING_MAX", 0)
+    world = Asking()
+    world.one.wait(0.0)
+    world.one.wait(0.0)
+    declined = world.operation.result().declined
+    assert [one.reason.split(":")[0] for one in declined] == ["silent", "silent"]
+
+
 # --- keeping --------------------------------------------------------------------------------------
 
 
@@ -296,6 +333,19 @@ def test_a_renewal_may_be_lost():
     assert len(world.one.until_sent("dh_renew", TERM / RENEWALS)) == 1
     world.one.wait(TERM * 0.6)
     assert not tenancy.operation.done
+
+
+def test_a_renewal_that_is_under_way_is_not_asked_for_twice():
+    """The path is slower than a third of the term."""
+    world = Asking(ttl_s=1.0)
+    world.core.peers.of(ONE).srtt = 0.5
+    world.one.reply(world.held(), [1, FENCE, 1.0])
+    tenancy = world.tenants.keep(world.operation.result().granted, world.one.now)
+    world.one.wait(0.7)
+    (renewal,) = world.renewals()
+    world.one.reply(renewal, [1, 1.0])
+    assert not tenancy.operation.done
+    assert len(world.one.until_sent("dh_renew", 1.0 / RENEWALS)) == 1
 
 
 def test_an_owner_counts_from_when_it_asked_not_from_when_it_was_answered():
