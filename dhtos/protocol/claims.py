@@ -189,7 +189,7 @@ class Claiming:
     def _drop(self, reason: str, now: float) -> None:
         """Give up on the node at hand: whatever it may have set aside is released."""
         assert self._bid is not None
-        self.core.calls.notify(self._bid.endpoint, "dh_release", [self._token])
+        _release(self.core, self._bid.endpoint, self._token, now)
         self._declined.append(Declined(self._bid.node_id, reason, {}))
         self._next(now)
 
@@ -198,16 +198,14 @@ class Claiming:
         if self.operation.done and self.operation.error is None:
             granted = self.operation.result().granted
             if granted is not None:
-                self.core.calls.send(
-                    granted.endpoint, "dh_release", [granted.token], _Unheard(), now
-                )
+                _release(self.core, granted.endpoint, granted.token, now)
 
-    def _on_cancel(self, _now: float) -> None:
+    def _on_cancel(self, now: float) -> None:
         assert self._bid is not None
         assert self._call is not None, "somebody is asked until it is done"
         self.core.calls.cancel(self._call)
         self._call = None
-        self.core.calls.notify(self._bid.endpoint, "dh_release", [self._token])
+        _release(self.core, self._bid.endpoint, self._token, now)
 
 
 class Tenancy:
@@ -226,9 +224,7 @@ class Tenancy:
     def release(self, now: float) -> None:
         """Give it back; what is lost, or was given back, stays so."""
         if self.granted.token in self.tenants.kept:
-            self.core.calls.send(
-                self.granted.endpoint, "dh_release", [self.granted.token], _Unheard(), now
-            )
+            _release(self.core, self.granted.endpoint, self.granted.token, now)
             self._forget()
             self.operation.finish(None)
 
@@ -339,6 +335,11 @@ class _Unheard:
 def _until(sent_at: float, ttl_s: float) -> float:
     """How long an owner believes in a term that it asked for at `sent_at`."""
     return sent_at + ttl_s * (1 - LEASE_MARGIN)
+
+
+def _release(core: "Core", endpoint: Endpoint, token: bytes, now: float) -> None:
+    """Give back; sent once more if it is lost, since a lease could stand for an hour."""
+    core.calls.send(endpoint, "dh_release", [token], _Unheard(), now)
 
 
 def as_reason(value: object) -> Reason:
