@@ -139,6 +139,15 @@ class Race:
         self.workers[index] = subprocess.Popen(command, text=True)
         self.reports.append((report, float("inf")))
 
+    def watch(self, within_s: float) -> None:
+        """Let them race; one that ends by itself is a fault."""
+        everybody = [process for process in (*self.workers, *self.daemons) if process is not None]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            everybody[0].wait(within_s)
+        ended = [process.args for process in everybody if process.poll() is not None]
+        if ended:
+            raise RuntimeError(f"ended by itself: {ended}")
+
     def kill(self) -> None:
         """Kill one process at random, and start it again."""
         if self.rng.random() < 0.5:
@@ -211,7 +220,7 @@ def race(
                 world.start_worker(index)
             over = time.monotonic() + seconds
             while time.monotonic() < over:
-                time.sleep(world.rng.uniform(0.5, 1.5) * kill_every_s)
+                world.watch(world.rng.uniform(0.5, 1.5) * kill_every_s)
                 world.kill()
         finally:
             world.close()

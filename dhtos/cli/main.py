@@ -7,101 +7,94 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from traceback import print_exception
+from types import ModuleType
 
 import click
 
 from dhtos.cli.failure import explain
 
-Loader = Callable[[], click.Command]
+Loader = Callable[[], ModuleType]
 
 
-def _run() -> click.Command:
-    from dhtos.cli.run import run
+def _run() -> ModuleType:
+    from dhtos.cli import run
 
     return run
 
 
-def _demo() -> click.Command:
-    from dhtos.cli.commands_demo import demo
+def _ask() -> ModuleType:
+    from dhtos.cli import commands_ask
 
-    return demo
-
-
-def _config() -> click.Command:
-    from dhtos.cli.commands_config import config
-
-    return config
+    return commands_ask
 
 
-def _top() -> click.Command:
-    from dhtos.cli.commands_top import top
+def _config() -> ModuleType:
+    from dhtos.cli import commands_config
 
-    return top
-
-
-def _near(name: str) -> Loader:
-    def load() -> click.Command:
-        import dhtos.cli.commands_near as commands
-
-        command: click.Command = getattr(commands, name)
-        return command
-
-    return load
+    return commands_config
 
 
-def _map() -> click.Command:
-    from dhtos.cli.commands_map import draw_map
+def _demo() -> ModuleType:
+    from dhtos.cli import commands_demo
 
-    return draw_map
-
-
-def _asking(name: str) -> Loader:
-    def load() -> click.Command:
-        import dhtos.cli.commands_ask as commands
-
-        command: click.Command = getattr(commands, name)
-        return command
-
-    return load
+    return commands_demo
 
 
-def _sum() -> click.Command:
-    from dhtos.cli.commands_figures import sum_figures
+def _figures() -> ModuleType:
+    from dhtos.cli import commands_figures
 
-    return sum_figures
-
-
-def _histogram() -> click.Command:
-    from dhtos.cli.commands_figures import histogram
-
-    return histogram
+    return commands_figures
 
 
-def _placing(name: str) -> Loader:
-    def load() -> click.Command:
-        import dhtos.cli.commands_place as commands
+def _map() -> ModuleType:
+    from dhtos.cli import commands_map
 
-        command: click.Command = getattr(commands, name)
-        return command
-
-    return load
+    return commands_map
 
 
-COMMANDS: Mapping[str, Loader] = {
-    "run": _run,
-    "demo": _demo,
-    **{name: _asking(name) for name in ("find", "count")},
-    "sum": _sum,
-    "histogram": _histogram,
-    **{name: _near(name) for name in ("rtt", "closest", "central")},
-    "map": _map,
-    **{name: _asking(name) for name in ("members", "put", "get", "status")},
-    **{name: _placing(name) for name in ("plan", "explain", "place")},
-    **{name: _placing(name) for name in ("leases", "drain", "undrain")},
-    "top": _top,
-    "config": _config,
+def _near() -> ModuleType:
+    from dhtos.cli import commands_near
+
+    return commands_near
+
+
+def _place() -> ModuleType:
+    from dhtos.cli import commands_place
+
+    return commands_place
+
+
+def _top() -> ModuleType:
+    from dhtos.cli import commands_top
+
+    return commands_top
+
+
+COMMANDS: Mapping[str, tuple[Loader, str]] = {
+    "run": (_run, "run"),
+    "demo": (_demo, "demo"),
+    "find": (_ask, "find"),
+    "count": (_ask, "count"),
+    "sum": (_figures, "sum_figures"),
+    "histogram": (_figures, "histogram"),
+    "rtt": (_near, "rtt"),
+    "closest": (_near, "closest"),
+    "central": (_near, "central"),
+    "map": (_map, "draw_map"),
+    "members": (_ask, "members"),
+    "put": (_ask, "put"),
+    "get": (_ask, "get"),
+    "status": (_ask, "status"),
+    "plan": (_place, "plan"),
+    "explain": (_place, "explain"),
+    "place": (_place, "place"),
+    "leases": (_place, "leases"),
+    "drain": (_place, "drain"),
+    "undrain": (_place, "undrain"),
+    "top": (_top, "top"),
+    "config": (_config, "config"),
 }
-"""The commands in the order of `--help`, and how each is loaded."""
+"""The commands in the order of `--help`: the module of each, and its name there."""
 
 
 class LazyGroup(click.Group):
@@ -113,8 +106,11 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name."""
-        load = COMMANDS.get(cmd_name)
-        return load() if load is not None else None
+        if cmd_name not in COMMANDS:
+            return None
+        load, name = COMMANDS[cmd_name]
+        command: click.Command = getattr(load(), name)
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -55,15 +55,53 @@ class Find:
         self.close()
 
 
-class Lease:
+class _Held:
+    """What is leased: a context manager that releases it.
+
+    Where it was lost meanwhile, LeaseLost comes out at the end.
+    """
+
+    def __init__(self, held: AsyncLease | AsyncGang, run: Run) -> None:
+        self._held = held
+        self._run = run
+
+    @property
+    def lost(self) -> bool:
+        """Whether a node took a lease back, or was not heard for a whole term."""
+        return self._held.lost
+
+    def ended(self) -> None:
+        """Wait for its end, of a gang the first; raises LeaseLost where that was not a release."""
+        self._run(self._held.ended)
+
+    def release(self) -> None:
+        """Give it back; may be called again."""
+        self._run(self._held.release)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        lost = self.lost
+        self.release()
+        if lost and kind is None:
+            self.ended()
+
+
+class Lease(_Held):
     """A part of a machine that is ours until it is released or lost; renewed in the background.
 
     A context manager that releases it; where it was lost meanwhile, LeaseLost comes out at the end.
     """
 
     def __init__(self, lease: AsyncLease, run: Run) -> None:
+        super().__init__(lease, run)
         self._lease = lease
-        self._run = run
 
     @property
     def hit(self) -> Hit:
@@ -100,65 +138,10 @@ class Lease:
         """In how many seconds it ends if no renewal is heard; 0 once it has ended."""
         return self._lease.expires_s
 
-    @property
-    def lost(self) -> bool:
-        """Whether the node took it back, or was not heard for a whole term."""
-        return self._lease.lost
 
-    def ended(self) -> None:
-        """Wait for its end; raises LeaseLost where that was not a release."""
-        self._run(self._lease.ended)
-
-    def release(self) -> None:
-        """Give it back; may be called again."""
-        self._run(self._lease.release)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        lost = self.lost
-        self.release()
-        if lost and kind is None:
-            self.ended()
-
-
-class Gang:
+class Gang(_Held):
     """Leases that are of use only together; a context manager that releases them."""
 
     def __init__(self, gang: AsyncGang, run: Run) -> None:
-        self._gang = gang
-        self._run = run
+        super().__init__(gang, run)
         self.leases = tuple(Lease(lease, run) for lease in gang.leases)
-
-    @property
-    def lost(self) -> bool:
-        """Whether any of them was lost."""
-        return self._gang.lost
-
-    def ended(self) -> None:
-        """Wait until the first of them ends; raises LeaseLost where that was not a release."""
-        self._run(self._gang.ended)
-
-    def release(self) -> None:
-        """Give all of them back; may be called again."""
-        self._run(self._gang.release)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        lost = self.lost
-        self.release()
-        if lost and kind is None:
-            self.ended()

@@ -1,6 +1,7 @@
 """The entry point: help, version, unknown words, exit codes, faults."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -71,7 +72,9 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Any:
         def fail() -> None:
             raise error
 
-        monkeypatch.setattr(entry, "COMMANDS", {"fail": lambda: fail})
+        monkeypatch.setattr(
+            entry, "COMMANDS", {"fail": (lambda: SimpleNamespace(fail=fail), "fail")}
+        )
 
     return install
 
