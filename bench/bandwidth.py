@@ -42,7 +42,9 @@ def bandwidth(rounds: int = 6, shapers: int = len(SHAPERS)) -> list[Row]:
                 estimate = json.loads(namespaces.measure())
                 found.append(estimate["bytes_per_s"] * 8 / 1e6)
                 assert found[-1] < mbit * (2 - NEAR)
-            question = f"bandwidth behind a shaper with a burst of {burst // 1000} kB"
+            question = f"bandwidth behind a shaper of {mbit} Mbit/s, bursts of {burst // 1000} kB"
             rate = (float(mbit),)
-            made.append(Row(question, "Mbit/s", tuple(found), rate, NEAR, True, True))
+            made.append(
+                Row(question, "Mbit/s", tuple(found), rate, NEAR, True, True, headline=False)
+            )
     return made

@@ -23,7 +23,8 @@ class Row:
     """One line of the report; `ours` and `theirs` have one figure a round, in `unit`.
 
     The target is a bound: on the median of the ratios ours/theirs of the rounds if `relative`, on
-    the median of `ours` if not; from below if `at_least`. A row without target gives context.
+    the median of `ours` if not; from below if `at_least`. A row without target gives context; one
+    that is no `headline` stands on the page of all benchmarks only.
     """
 
     question: str
@@ -34,6 +35,7 @@ class Row:
     relative: bool = False
     at_least: bool = False
     note: str = ""
+    headline: bool = True
 
     def __post_init__(self) -> None:
         assert self.ours, self.question
@@ -107,10 +109,10 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def short_table(rows: Sequence[Row]) -> str:
-    """The rows that have a target, medians only."""
+    """The headlines that have a target, medians only."""
     lines = ["| question | dhtos | baseline |", "|---|---|---|"]
     for row in rows:
-        if row.target is not None:
+        if row.target is not None and row.headline:
             base = f"{figure(median(row.theirs))} {row.unit}" if row.theirs else ""
             lines.append(f"| {row.question} | {figure(median(row.ours))} {row.unit} | {base} |")
     return "\n".join(lines)
