@@ -189,8 +189,13 @@ class RoutingTable:
     def has_room(self, contact: Contact) -> bool:
         """Whether the contact would have a place at once, if it answered; O(k)."""
         bucket = self._bucket(contact.id)
-        if bucket is self._buckets[-1] or len(bucket.live.contacts) < self.k:
+        contacts = bucket.live.contacts
+        if len(contacts) < self.k:
             return True
+        if bucket is self._buckets[-1]:  # splits make room, unless all go the same way
+            share = self._share(contact.id)
+            if any(self._share(other.id) != share for other in contacts):
+                return True
         return self._yielding(bucket, subnet_of(contact.endpoint[0])) >= 0
 
     def shares(self) -> set[int]:

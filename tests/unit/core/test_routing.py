@@ -437,6 +437,19 @@ class TestSubnets:
         table, _ = full_table(verified=False)
         assert table.has_room(contact(20))
 
+    def test_no_split_makes_room_where_all_go_the_same_way(self) -> None:
+        table = RoutingTable(OWN, 3)
+        for number in range(3):
+            table.add(contact(number), 0.0, verified=True)
+        assert not table.has_room(contact(3))
+        assert isinstance(table.add(contact(3), 0.0, verified=True), Pending)
+        table = RoutingTable(OWN, 3)
+        for number, share in enumerate((0, 0, 5)):
+            table.add(contact(number, share=share), 0.0, verified=True)
+        for newcomer in (contact(3), contact(4, share=5), contact(5, share=9)):
+            assert table.has_room(newcomer)
+        assert isinstance(table.add(contact(3), 0.0, verified=True), Added)
+
     def test_private_addresses_have_no_cap(self) -> None:
         table = RoutingTable(OWN)
         for number in range(20):
