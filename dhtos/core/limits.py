@@ -139,6 +139,7 @@ LEASE_S = 30.0  # default term of a lease, renewed at a third of it
 LEASE_MARGIN = 0.01  # of a term: its owner stops so much earlier; clocks differ by up to 0.1 %
 LEASE_S_MIN = 1.0
 LEASE_S_MAX = 3600.0
+PRIORITY_MAX = 2**31 - 1
 CLAIM_RESOURCES_MAX = 16  # of one claim
 OFFER_DELAY_S = 0.5  # after a grant until the record says what is left: eager, yet one for many
 

@@ -41,6 +41,7 @@ KEY_ATTRIBUTE_BITS_MAX = 96
 """The bits of a key that attributes share (`Z` in `dhtos.core.curve`)."""
 SCHEMA_VERSION_MAX = 3
 UNITS = ("", "B", "s", "%", "Hz", "/h")
+PRICES = ("price_spot", "price")  # what a machine costs now is the first of these that it says
 FREE = "_free"  # ends the name of what says how much of a resource nobody holds
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")

@@ -39,6 +39,7 @@ GANG_DEADLINE_S = 30.0
 SPARES = 2  # members asked for beyond those that are missing
 CANDIDATES_PER_MEMBER = 4
 REFUSALS_MAX = 1024  # machines remembered for having said no
+REFUSAL_S = 60.0  # so long
 _BACKOFF_S = 0.25  # twice as long after each round: records tell of a claim within half a second
 
 
@@ -59,7 +60,7 @@ class Placing(Asking):
     _tenants: Tenants | None = None
     _grants: Grants | None = None
     _demand: Demand
-    _refusals: dict[bytes, int]
+    _refusals: dict[bytes, tuple[int, float]]  # how often, and when the last time
 
     @property
     @abstractmethod
@@ -155,14 +156,12 @@ class Placing(Asking):
         _check_times(ttl_s, deadline_s)
         if type(size) is not int or not 1 <= size <= SAMPLE_MAX:
             raise UsageError(f"size must be 1..{SAMPLE_MAX}, got {size!r}")
-        domain, at_most = None, None
-        if spread:
-            ((domain, at_most),) = spread.items() if len(spread) == 1 else ((None, None),)
-            if domain is None or type(at_most) is not int or at_most < 1:
-                raise UsageError(
-                    f"spread names one attribute or label and how many may share it, as "
-                    f'{{"site": 2}}, got {spread!r}'
-                )
+        domain, at_most = next(iter(spread.items())) if spread else (None, None)
+        if spread and (len(spread) > 1 or type(at_most) is not int or at_most < 1):
+            raise UsageError(
+                f"spread names one attribute or label and how many may share it, as "
+                f'{{"site": 2}}, got {spread!r}'
+            )
         rules = _Rules(size, domain, at_most, ttl_s)
         return Placement(lambda: self._place_gang(need, rules, deadline_s))
 
@@ -229,7 +228,9 @@ class Placing(Asking):
 
     async def _bid_for(self, hits: Sequence[Hit], need: Need, ttl_s: float) -> Outcome:
         """Ask these machines, one after the other, until one has granted it."""
-        bids = [self._bid(hit, need) for hit in hits]
+        where = self._where(need)
+        asked = None if where is None else self.predicate(where)
+        bids = [self._bid(hit, need, asked) for hit in hits]
         claiming = Claiming(
             self.engine.core, bids, float(ttl_s), self.driver.clock(), draw=os.urandom
         )
@@ -239,10 +240,11 @@ class Placing(Asking):
             claiming.give_back(self.driver.clock())
             raise
         for declined in outcome.declined:
-            count = self._refusals.pop(declined.node_id, 0)
+            refused = self._refused(declined.node_id) + 1
+            self._refusals.pop(declined.node_id, None)
             if len(self._refusals) >= REFUSALS_MAX:
                 del self._refusals[next(iter(self._refusals))]
-            self._refusals[declined.node_id] = count + 1
+            self._refusals[declined.node_id] = (refused, self.driver.clock())
         return outcome
 
     def _keep(self, plan: Plan, granted: Granted) -> Lease:
@@ -275,13 +277,16 @@ class Placing(Asking):
         everything = await self.count()
         matching = everything if where is None else await self.count(where)
         able = await self.count(self._able(need))
+        counts = [everything, matching, able]
         reasons = {}
         for name, amount in need.resources.items():
             alone = _with_resources(need, {name: amount})
-            lacking = int(matching) - int(await self.count(self._able(alone)))
+            counts.append(await self.count(self._able(alone)))
+            lacking = int(matching) - int(counts[-1])
             if lacking > 0:
                 reasons[name] = lacking
-        return Explanation(need, int(everything), int(matching), int(able), reasons, able.coverage)
+        worst = min((one.coverage for one in counts), key=lambda c: (c.complete, c.fraction))
+        return Explanation(need, int(everything), int(matching), int(able), reasons, worst)
 
     # --- the side that grants ---------------------------------------------------------------------
 
@@ -304,7 +309,7 @@ class Placing(Asking):
             raw = bytes.fromhex(token)
         except ValueError:
             raw = b""
-        if not self.grants.revoke(raw, Reason.GONE, self.driver.clock()):
+        if not self.grants.revoke(raw, Reason.REVOKED, self.driver.clock()):
             raise UsageError(f"no lease has the token {token!r}: see `leases`")
         self.driver.flush()
 
@@ -333,14 +338,19 @@ class Placing(Asking):
 
     def _candidate(self, hit: Hit, need: Need, spread: str | None) -> Candidate:
         candidate = Candidate.of(hit, need, spread=spread)
-        return replace(candidate, refusals=self._refusals.get(hit.record.node_id, 0))
+        refused = self._refused(hit.record.node_id)
+        return replace(candidate, refusals=refused) if refused else candidate
 
-    def _bid(self, hit: Hit, need: Need) -> Bid:
+    def _refused(self, node_id: bytes) -> int:
+        """How often a machine said no lately."""
+        times, at = self._refusals.get(node_id, (0, 0.0))
+        return times if self.driver.clock() - at < REFUSAL_S else 0
+
+    def _bid(self, hit: Hit, need: Need, asked: Predicate | None) -> Bid:
         """What is asked of one machine, in the words of its schema."""
-        where, wire = self._where(need), b""
-        if where is not None:
-            schemas = self.engine.hub.schemas
-            translated = schemas.translated(self.predicate(where), hit.schema)
+        wire = b""
+        if asked is not None:
+            translated = self.engine.hub.schemas.translated(asked, hit.schema)
             assert translated is not None, "it matched"
             wire = msgspec.msgpack.encode(translated.to_wire())
         return Bid(

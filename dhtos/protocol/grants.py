@@ -26,8 +26,9 @@ from dhtos.core.limits import (
     LEASE_S_MIN,
     OFFER_DELAY_S,
     PREDICATE_WIRE_BYTES_MAX,
+    PRIORITY_MAX,
 )
-from dhtos.core.schema import FREE, NUMBER_MAX
+from dhtos.core.schema import FREE, NUMBER_MAX, PRICES
 from dhtos.core.value import Value, is_number
 from dhtos.protocol.hubwire import SEQ_MAX, as_bytes, as_int, as_list, bad, unpack
 from dhtos.protocol.ledger import Ledger, Reason
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 TOKEN_BYTES = 16
 COOKIE_BYTES_MAX = 8
 RESOURCE_BYTES_MAX = 32
-PRIORITY_MAX = 2**31 - 1
-_PRICES = ("price_spot", "price")
 
 
 class Grants:
@@ -136,7 +135,7 @@ class Grants:
             return Reason.WHERE
         if price is not None:
             said = own.attributes(self.hub.schema)
-            now_asked = next((said[name] for name in _PRICES if name in said), None)
+            now_asked = next((said[name] for name in PRICES if name in said), None)
             if not is_number(now_asked) or now_asked > price:
                 return Reason.PRICE
         return None
@@ -293,4 +292,5 @@ _WORDS = {
     Reason.RESOURCE: "resource: not offered there",
     Reason.CROWDED: "crowded: too many leases",
     Reason.DISK: "disk: a lease cannot be written down",
+    Reason.REVOKED: "revoked: its machine took it back",
 }

@@ -56,6 +56,7 @@ class Reason(IntEnum):
     RESOURCE = 8
     CROWDED = 9
     DISK = 10
+    REVOKED = 11
 
 
 @dataclass(slots=True)

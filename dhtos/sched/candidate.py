@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Self
 
 from dhtos.core.hit import Hit
-from dhtos.core.schema import FREE, is_number
+from dhtos.core.schema import FREE, PRICES, is_number
 from dhtos.sched.need import GPUS, Need
 
 TOLERANCE = 1e-9
 """Amounts that differ by less are the same: ten tenths of a core make one core."""
 _DIGITS = 9  # of a share: what was taken and given back is the same share again
-_PRICES = ("price_spot", "price")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ class Candidate:
                 amount = said.get(attribute)
                 if is_number(amount):
                     known[name] = float(amount)
-        prices = (said.get(name) for name in _PRICES)
+        prices = (said.get(name) for name in PRICES)
         price = next((float(value) for value in prices if is_number(value)), None)
         domain = None
         if spread is not None:

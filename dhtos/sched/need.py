@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
 
+from dhtos.core.limits import PRIORITY_MAX
 from dhtos.core.schema import Schema
 from dhtos.core.value import is_number
 from dhtos.errors import UsageError
@@ -18,7 +19,6 @@ from dhtos.sched.weights import Weights, weights_of
 
 GPUS = "gpus"
 """The resource that comes in devices: a need below 1 takes a share of one of them."""
-PRIORITY_MAX = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, init=False)

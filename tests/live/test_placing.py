@@ -174,7 +174,7 @@ def test_a_lost_lease_ends_what_it_covered(run):
     async def main():
         async with pair() as (first, second):
             need = Need(cores=1, where="cores == 4")
-            with pytest.raises(LeaseLost, match="gone"):
+            with pytest.raises(LeaseLost, match="revoked"):
                 await covered(second.place(need), lambda lease: first.revoke(lease.token))
             with pytest.raises(LeaseLost, match="draining"):
                 await covered(second.place(need), lambda _: first.drain(revoke=True))
@@ -276,7 +276,7 @@ def test_placing_over_the_control_socket(run, tmp_path):
                 assert drained == {"draining": True, "leases": 1}
                 assert (await other.call("undrain"))["draining"] is False
                 assert (await other.call("revoke", token=lease["token"])) == {"leases": 0}
-                with pytest.raises(LeaseLost, match="gone"):
+                with pytest.raises(LeaseLost, match="revoked"):
                     await anext(placing_)
                 for bad, match in (
                     ({"resources": {"cores": "x"}}, "cores must be a number"),
@@ -308,6 +308,9 @@ def test_refusals_are_remembered_for_so_many_machines(run, monkeypatch):
                 with pytest.raises(ClaimsRefused):
                     await first.place(Need(cores=5), deadline_s=2)
             assert list(first._refusals) == [bytes(second.id)]
+            assert first._refused(bytes(second.id)) > 1
+            monkeypatch.setattr(placing, "REFUSAL_S", 0.0)
+            assert first._refused(bytes(second.id)) == 0
 
     monkeypatch.setattr(placing, "REFUSALS_MAX", 1)
     run(main)
@@ -350,7 +353,7 @@ def test_a_gang_is_spread_and_ends_with_its_first_member(run):
     async def main():
         async with sites(6, 3) as nodes:
             spread = nodes[0].place_gang(Need(cores=1), 6, spread={"site": 2})
-            with pytest.raises(LeaseLost, match="gone"):
+            with pytest.raises(LeaseLost, match="revoked"):
                 await ends_early(spread, nodes)
             for node in nodes:
                 await released(node)

@@ -199,15 +199,15 @@ def test_a_lost_lease_comes_out_at_the_end_of_its_block(pair):
     need = Need(cores=1, where="cores == 4")
     lease = first.place(need)
     second.revoke(lease.token)
-    with pytest.raises(LeaseLost, match="gone"):
+    with pytest.raises(LeaseLost, match="revoked"):
         lease.ended()
     assert lease.lost
-    with pytest.raises(LeaseLost, match="gone"), lease:
+    with pytest.raises(LeaseLost, match="revoked"), lease:
         pass
     gang = first.place_gang(need, 2)
     second.revoke(gang.leases[1].token)
-    with pytest.raises(LeaseLost, match="gone"):
+    with pytest.raises(LeaseLost, match="revoked"):
         gang.ended()
-    with pytest.raises(LeaseLost, match="gone"), gang:
+    with pytest.raises(LeaseLost, match="revoked"), gang:
         pass
     assert gang.lost

@@ -13,12 +13,13 @@ from dhtos.core.limits import (
     LEASE_S_MIN,
     OFFER_DELAY_S,
     PREDICATE_WIRE_BYTES_MAX,
+    PRIORITY_MAX,
     TOKENS_GONE_MAX,
 )
 from dhtos.core.value import NUMBER_MAX
 from dhtos.errors import MalformedMessage
 from dhtos.protocol import grants as module
-from dhtos.protocol.grants import PRIORITY_MAX, Grants, as_amount, as_hold, as_term, refusal_of
+from dhtos.protocol.grants import Grants, as_amount, as_hold, as_term, refusal_of
 from dhtos.protocol.hubwire import SEQ_MAX
 from dhtos.protocol.ledger import Ledger, NotWritten, Reason, State
 
