@@ -14,7 +14,7 @@ is judged again, by what the machine is now. A stranger is asked to come back wi
 anything is set aside for it. The ledger decides; this reads, writes and keeps the own record true.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ from dhtos.core.limits import (
 from dhtos.core.schema import FREE, NUMBER_MAX, PRICES
 from dhtos.core.value import Value, is_number
 from dhtos.protocol.hubwire import SEQ_MAX, as_bytes, as_int, as_list, bad, unpack
-from dhtos.protocol.ledger import Ledger, Reason
+from dhtos.protocol.ledger import Grant, Ledger, Reason
 from dhtos.protocol.timers import Timer
 
 if TYPE_CHECKING:
@@ -43,12 +43,17 @@ RESOURCE_BYTES_MAX = 32
 
 
 class Grants:
-    """Answers claims on this node out of its ledger, and says in its record what is left."""
+    """Answers claims on this node out of its ledger, and says in its record what is left.
+
+    `on_end` is told of each lease that is released, over or taken back, and by when whatever runs
+    under it must be gone; twice of one that is taken back and then given up. It may only note it.
+    """
 
     def __init__(self, hub: "Hub", ledger: Ledger) -> None:
         self.hub = hub
         self.core = hub.core
         self.ledger = ledger
+        self.on_end: Callable[[Grant, float], None] = lambda _grant, _gone_by: None
         self._expiry: Timer | None = None
         self._offering: Timer | None = None
         for name, handler in (
@@ -81,6 +86,11 @@ class Grants:
         """Grant again."""
         self.ledger.draining = False
 
+    def runs(self, token: bytes, fence: int, now: float) -> Grant | None:
+        """The lease of that token and fence if it stands now, and was granted by this start."""
+        self._expire(now)
+        return self.ledger.runs(token, fence)
+
     def revoke(self, token: bytes, reason: Reason, now: float) -> bool:
         """Take a grant back and tell its owner; False where there is none.
 
@@ -91,6 +101,7 @@ class Grants:
             return False
         self.core.counters["grants_revoked"] += 1
         self.core.calls.notify(grant.owner, "dh_revoke", [token, int(reason)])
+        self._ended(grant, now)
         self._changed(now)
         return True
 
@@ -164,7 +175,9 @@ class Grants:
         self, args: list[Any], _source: Endpoint, _trailer: list[Any] | None, now: float
     ) -> Any:
         (token,) = unpack(args, as_token)
-        if self.ledger.release(token) is not None:
+        grant = self.ledger.release(token)
+        if grant is not None:
+            self._ended(grant, now)
             self._changed(now)
         return [1]
 
@@ -177,8 +190,16 @@ class Grants:
             self._offering = self.core.timers.at(now + OFFER_DELAY_S, self._publish)
 
     def _expire(self, now: float) -> None:
-        if self.ledger.expire(now):
+        over = self.ledger.expire(now)
+        for grant in over:
+            self._ended(grant, now)
+        if over:
             self._changed(now)
+
+    def _ended(self, grant: Grant, gone_by: float) -> None:
+        """Nothing runs under a hold, so nobody hears of its end."""
+        if grant.fence:
+            self.on_end(grant, gone_by)
 
     def _arm(self) -> None:
         when = self.ledger.next_deadline()

@@ -134,6 +134,16 @@ class Ledger:
             return Reason.GONE
         return grant
 
+    def runs(self, token: bytes, fence: int) -> Grant | None:
+        """The lease of that token and fence; None where it does not stand, or is not of this start.
+
+        Whatever an earlier start has begun under its leases may be about to end.
+        """
+        grant = self.known(token)
+        if not isinstance(grant, Grant) or grant.state is not State.BOUND or grant.fence != fence:
+            return None
+        return grant if fence > self.epoch * _FENCES else None
+
     def hold(
         self,
         token: bytes,

@@ -356,6 +356,27 @@ def test_what_is_taken_back_is_free_when_its_owner_says_so_or_its_term_is_over()
 # --- the record -----------------------------------------------------------------------------------
 
 
+def test_who_wants_to_know_is_told_of_every_lease_that_ends_and_by_when_it_must_be_gone():
+    world = Granting()
+    told = []
+    world.grants.on_end = lambda grant, gone_by: told.append((grant.token, grant.fence, gone_by))
+    fences = {number: world.lease(number) for number in (1, 2, 3)}
+    world.claim(4)  # only held
+    world.release(4)
+    assert told == []
+    now = world.one.now
+    world.release(1)
+    world.release(1)
+    world.grants.revoke(token(2), Reason.REVOKED, now)
+    world.grants.revoke(token(2), Reason.REVOKED, now)
+    assert told == [(token(1), fences[1], now), (token(2), fences[2], now)]
+    world.release(2)
+    assert told[2:] == [(token(2), fences[2], now)]
+    assert world.grants.runs(token(3), fences[3], now).token == token(3)
+    assert world.grants.runs(token(3), fences[3], now + 30.0) is None  # also before a timer comes
+    assert told[3:] == [(token(3), fences[3], now + 30.0)]
+
+
 def test_the_record_says_what_is_left_half_a_second_later_and_once_for_many():
     world = Granting({**MACHINE, "cores_free": 8})
     seq = world.one.own.seq

@@ -399,6 +399,25 @@ def test_fences_grow_across_starts_that_left_no_lease():
             ledger.release(token(10 * epoch + number))
 
 
+def test_nothing_runs_but_under_a_lease_of_this_start_with_its_fence():
+    paper = Paper()
+    ledger = open_ledger(journal=paper)
+    assert ledger.runs(token(1), 0) is None
+    ledger.hold(token(1), {"cores": 1}, OWNER, T0)
+    assert ledger.runs(token(1), 0) is None  # a hold has no fence
+    lease = ledger.confirm(token(1), ledger.epoch, 30.0, T0)
+    assert ledger.runs(token(1), lease.fence) is lease
+    assert ledger.runs(token(1), lease.fence + 1) is None
+    assert ledger.runs(token(2), lease.fence) is None
+    again = restart(paper, T0, epoch=2)
+    assert again.known(token(1)).fence == lease.fence  # it is still owed
+    assert again.runs(token(1), lease.fence) is None
+    later = bind(again, 2)
+    assert again.runs(token(2), later.fence) is later
+    again.revoke(token(2))
+    assert again.runs(token(2), later.fence) is None
+
+
 def test_a_lease_that_was_taken_back_stays_so_across_a_restart():
     paper = Paper()
     ledger = open_ledger(journal=paper)
