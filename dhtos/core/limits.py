@@ -102,6 +102,7 @@ COORDINATE_TELL_S = 60.0  # and no record changes more often only to tell a bett
 MEMORY_PEERS_MAX = 96  # measured peers a place is fitted to; 64 leave the far ones too few
 MEMORY_NEAR = 16  # the nearest of them are never displaced by others
 MEMORY_SAMPLES_MAX = 5  # of which the median counts
+NEAR_PROBES = 8  # hits of a question about the own distance that are pinged
 MEMORY_S = 1800.0  # a peer that nobody measured for so long is forgotten
 
 # --- queries ------------------------------------------------------------------------------------
@@ -166,3 +167,20 @@ TIMER_GRANULARITY_S = 0.001  # nothing in the engine is due with more precision
 STORED_CONTACTS_MAX = 256  # contacts remembered between two runs
 CONTROL_LINE_BYTES_MAX = 2**20  # one line of the control socket
 CONTROL_CLIENTS_MAX = 64  # connections to the control socket at a time
+
+# --- http ---------------------------------------------------------------------------------------
+HTTP_CONNECTIONS_MAX = 256  # at a time; one more is told to come again
+HTTP_HEAD_S = 10.0  # until a request line and its headers have come
+HTTP_BODY_S = 30.0  # until all of a body has come
+HTTP_BODY_BYTES_MAX = 2**20
+HTTP_ANSWER_S = 60.0  # of one answer, but for a stream that is read
+HTTP_STALL_S = 30.0  # a client that does not read for so long is cut off
+HTTP_LEASES_MAX = 1024  # leases held for clients at a time
+HTTP_LEASES_GONE_MAX = 1024  # lost ones of which the reason is remembered
+
+# --- kubernetes ---------------------------------------------------------------------------------
+EXTENDER_BODY_BYTES_MAX = 32 * 2**20  # 1000 whole nodes are 0.75 MB
+EXTENDER_PODS_MAX = 4096  # pods between filter and bind that are remembered
+EXTENDER_BINDINGS_MAX = 4096  # pods whose lease is held
+EXTENDER_MACHINES_MAX = 100_000  # of one view
+QUANTITY_BYTES_MAX = 64  # of one amount, as 100m

@@ -35,7 +35,8 @@ class Config:
     `port=0` lets the system choose, `client=True` asks without serving, `state_dir=None` forgets
     everything at the end. `other_schemas` are those of machines that have not moved to `schema`,
     each of another version. `advertise` and `labels` are told to the fleet beside what is sampled,
-    `gateway` names a CSV file of machines that run no node, to be advertised by this one.
+    `gateway` names a CSV file of machines that run no node, to be advertised by this one. `http`,
+    `http_names`, `http_public` and `kubernetes` are for `dhtos.http`, which the daemon starts.
     """
 
     host: str = "0.0.0.0"
@@ -50,6 +51,10 @@ class Config:
     control: bool = False
     control_path: Path | None = None
     gateway: Path | None = None
+    http: str | None = None
+    http_names: tuple[str, ...] = ()
+    http_public: bool = False
+    kubernetes: Mapping[str, str] = field(default_factory=dict)
     sample: bool = True
     sample_interval_s: float = SAMPLE_INTERVAL_S
     advertise: Mapping[str, Value] = field(default_factory=dict)
@@ -64,8 +69,10 @@ class Config:
             self._normalise(key, _path(key, getattr(self, key)))
         self._normalise("advertise", dict(_mapping("advertise", self.advertise)))
         self._normalise("labels", dict(_mapping("labels", self.labels)))
+        self._normalise("kubernetes", dict(_mapping("kubernetes", self.kubernetes)))
+        self._normalise("http_names", _texts("http_names", self.http_names))
         self._check_addresses()
-        for key in ("client", "control", "sample"):
+        for key in ("client", "control", "sample", "http_public"):
             if type(getattr(self, key)) is not bool:
                 raise _bad(key, "true or false", getattr(self, key))
         interval = self.sample_interval_s
@@ -100,6 +107,17 @@ class Config:
             address = parse_host(_text("advertise_host", self.advertise_host))
             if address.is_unspecified or address.is_multicast:
                 raise _bad("advertise_host", "an address others can send to", self.advertise_host)
+
+        for key, value in self.kubernetes.items():
+            _text(f"kubernetes: {key}", value)
+        if self.http is not None:
+            address = parse_host(parse_listen(_text("http", self.http))[0])
+            inside = address.is_private or address.is_loopback or address.is_link_local
+            if not self.http_public and (address.is_unspecified or not inside):
+                raise ConfigError(
+                    f"http serves whoever reaches {self.http}, and asks nobody who they are: "
+                    f"use a loopback or private address, or set http_public"
+                )
 
     def _check_advertised(self) -> None:
         schema = self.schema_or_default
@@ -165,6 +183,11 @@ class Config:
             value = mapping.get(key)
             if isinstance(value, str) and value:
                 mapping[key] = str(path.parent / Path(value).expanduser())
+        kubernetes = mapping.get("kubernetes")
+        if isinstance(kubernetes, dict):
+            for key in ("token", "ca"):
+                if isinstance(kubernetes.get(key), str):
+                    kubernetes[key] = str(path.parent / Path(kubernetes[key]).expanduser())
         others = mapping.get("other_schemas")
         if isinstance(others, list):
             mapping["other_schemas"] = [
@@ -214,6 +237,24 @@ def parse_endpoint(text: str) -> Endpoint:
         raise ConfigError(f'a seed must be "host:port" or "[v6]:port", got {text!r}')
     if not (port.isascii() and port.isdecimal()) or not 0 < int(port) < 65536:
         raise ConfigError(f"the port of a seed must be 1..65535, got {port!r} in {text!r}")
+    return plain, int(port)
+
+
+def parse_listen(text: str) -> Endpoint:
+    """`address:port` to listen on, port 0 for any free one; raises ConfigError.
+
+    >>> parse_listen("[::1]:0")
+    ('::1', 0)
+    """
+    host, colon, port = text.rpartition(":")
+    plain = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    numbered = port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) < 65536
+    if not colon or (":" in plain) != (plain != host) or not numbered:
+        raise ConfigError(f'http must be "ADDRESS:PORT", as "127.0.0.1:7480", got {text!r}')
+    try:
+        parse_host(plain)
+    except ConfigError as error:
+        raise ConfigError(f"http: {error}") from error
     return plain, int(port)
 
 
@@ -312,9 +353,9 @@ def _schema_file(path: Path) -> Schema:
 def _from_text(key: str, text: str, variable: str) -> object:
     """The value of an environment variable, in the type its setting has."""
     match key:
-        case "seeds" | "other_schemas":
+        case "seeds" | "other_schemas" | "http_names":
             return tuple(part.strip() for part in text.split(",") if part.strip())
-        case "client" | "control" | "sample":
+        case "client" | "control" | "sample" | "http_public":
             word = text.strip().lower()
             if word in ("1", "true", "yes", "on"):
                 return True
@@ -328,7 +369,7 @@ def _from_text(key: str, text: str, variable: str) -> object:
             return value
         case "advertise":
             return {name: parse_value(part) for name, part in _pairs(text, variable)}
-        case "labels":
+        case "labels" | "kubernetes":
             return dict(_pairs(text, variable))
     return text or None
 
