@@ -5,7 +5,6 @@ knows exit codes. A traceback is for programmers: only an error that nobody fore
 and only when `DHTOS_TRACEBACK=1` asks for it.
 """
 
-import re
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -13,17 +12,14 @@ import click
 
 from dhtos.errors import (
     ClaimsRefused,
-    ConfigError,
     Conflict,
     DhtosError,
     KeyNotFound,
     LeaseLost,
     NoCandidates,
-    NoPeers,
-    PredicateError,
     Refused,
-    Unreachable,
 )
+from dhtos.node.advice import advise, one_line, split
 
 
 class Exit(IntEnum):
@@ -54,7 +50,7 @@ class Failure:
         error: no such thing
         hint: try another
         """
-        return f"error: {_one_line(self.message)}\nhint: {_one_line(self.hint)}"
+        return f"error: {one_line(self.message)}\nhint: {one_line(self.hint)}"
 
 
 class NothingFound(DhtosError):
@@ -69,15 +65,14 @@ class WrongAnswer(DhtosError):
     """An answer of the demo is not what brute force says."""
 
 
-_ADVICE = re.compile(r"(?:; |: | \()(?=(?:did you mean|choose|use|give|try|known|start) )")
 _HELP = "dhtos-node --help lists the commands, dhtos-node COMMAND --help their options"
 
 
 def explain(error: BaseException) -> Failure:
     """The failure that stands for an error.
 
-    >>> explain(ConfigError("port 7400 is in use: choose another with --port"))
-    Failure(message='port 7400 is in use', hint='choose another with --port', code=<Exit.USAGE: 2>)
+    >>> explain(Refused("the machine is draining: try another"))
+    Failure(message='the machine is draining', hint='try another', code=<Exit.REFUSED: 4>)
     """
     match error:
         case click.ClickException():
@@ -101,38 +96,20 @@ def explain(error: BaseException) -> Failure:
 
 
 def _explain_own(error: DhtosError) -> Failure:
-    message, advice = _split(str(error))
+    message, advice = advise(error)
     match error:
-        case PredicateError():
-            hint = f"did you mean {error.hint}?" if error.hint else advice
-            return Failure(message, hint or 'write it like "cores >= 8 and mem >= 32GiB"', 2)
-        case KeyNotFound():
-            return Failure(message, advice or "put it first, or check the spelling", Exit.NOTHING)
         case NothingFound():
             return Failure(message, advice or "ask for less", Exit.NOTHING)
         case Incomplete():
             return Failure(message, advice or "ask again, or add --strict", Exit.INCOMPLETE)
         case WrongAnswer():
             return Failure(message, advice or "report it with its seed", Exit.FAULT)
-        case NoCandidates():
-            return Failure(
-                message,
-                advice or "ask for less; dhtos-node explain says what is short",
-                Exit.NOTHING,
-            )
-        case ClaimsRefused():
-            return Failure(message, advice or "try again in a moment", Exit.REFUSED)
+        case KeyNotFound() | NoCandidates():
+            return Failure(message, advice, Exit.NOTHING)
+        case ClaimsRefused() | Refused() | Conflict():
+            return Failure(message, advice, Exit.REFUSED)
         case LeaseLost():
-            return Failure(message, advice or "stop what it covered", Exit.LEASE_LOST)
-        case Refused() | Conflict():
-            return Failure(message, advice or "ask another node", Exit.REFUSED)
-        case NoPeers():
-            hint = advice or "check the address and that UDP reaches it"
-            return Failure(message, hint, Exit.USAGE)
-        case Unreachable():
-            return Failure(message, advice or "try again in a moment", Exit.USAGE)
-        case ConfigError():
-            return Failure(message, advice or "dhtos-node config shows every setting", Exit.USAGE)
+            return Failure(message, advice, Exit.LEASE_LOST)
     return Failure(message, advice or _HELP, Exit.USAGE)
 
 
@@ -145,20 +122,6 @@ def _explain_click(error: click.ClickException) -> Failure:
         if error.possibilities:
             hint = f"did you mean {' or '.join(error.possibilities)}?"
     else:
-        message, advice = _split(message)
+        message, advice = split(message)
         hint = advice or hint
     return Failure(message[:1].lower() + message[1:], hint, Exit.USAGE)
-
-
-def _split(text: str) -> tuple[str, str]:
-    """The fact and the advice of a message that carries both."""
-    found = _ADVICE.search(text)
-    if found is None:
-        return text, ""
-    advice = text[found.end() :]
-    return text[: found.start()], advice.removesuffix(")") if "(" in found.group() else advice
-
-
-def _one_line(text: str) -> str:
-    """No message may break the line, nor hide what follows it."""
-    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
