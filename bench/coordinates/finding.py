@@ -130,8 +130,10 @@ class Town:
         return found
 
     def _begin(self, node: Node, limit: int) -> Operation[FindResult]:
-        question = self.question(node)
-        return self.cluster.begin(node, lambda e, now: e.hub.find(question, now, limit=limit))
+        question, here = self.question(node), node.engine.hub.coordinate
+        return self.cluster.begin(
+            node, lambda e, now: e.hub.find(question, now, limit=limit, here=here)
+        )
 
     def hits(self, asker: int, result: FindResult) -> list[int]:
         """The machines of an answer, without who asked."""

@@ -74,6 +74,9 @@ class Asking(ABC):
     ) -> Find:
         """The machines that match, as they are found: `async for hit in node.find(...)`.
 
+        Where the query is about `rtt(self)` alone, measured round trips decide, and up to eight of
+        the least sure hits are pinged first: those that are too far, or do not answer, are left
+        out, so there may be fewer than `limit` though the cursor leads to more.
         `order_by` is an attribute, or `rtt(self)` for the nearest first, as coordinates predict
         it; `limit=0` is no limit, `cursor` continues an earlier result, `strict` distrusts young
         summaries, `verify` asks so many members about every subtree, `explain` keeps the steps of
@@ -83,7 +86,7 @@ class Asking(ABC):
         if type(limit) is not int or limit < 0:
             raise UsageError(f"limit must be 0 (none) or more, got {limit!r}")
         check_verify(verify)
-        predicate = self.predicate(query)
+        predicate, here = self.predicate(query), self._coordinate_of("self")
         order = None if order_by is None else self.order(order_by, descending=descending)
         hub, driver = self.engine.hub, self.driver
 
@@ -97,6 +100,7 @@ class Asking(ABC):
                 verify=verify,
                 explain=explain,
                 cursor=cursor,
+                here=here,
             )
 
         return Find(driver, self.joined, ask)
@@ -111,10 +115,12 @@ class Asking(ABC):
         self, query: Query = EVERYTHING, *, strict: bool = False, verify: int = 1
     ) -> Count:
         """How many machines match: a number that carries its `coverage`."""
-        predicate = self.predicate(query)
+        predicate, here = self.predicate(query), self._coordinate_of("self")
         check_verify(verify)
         result = await self._answer(
-            lambda hub, now: hub.find(predicate, now, count_only=True, strict=strict, verify=verify)
+            lambda hub, now: hub.find(
+                predicate, now, count_only=True, strict=strict, verify=verify, here=here
+            )
         )
         return Count(result.matches, result.coverage)
 
@@ -223,7 +229,7 @@ class Asking(ABC):
     def members(self) -> tuple[Hit, ...]:
         """The records of the own group, as this node believes them now; asks nobody."""
         now, hub = self.driver.clock(), self.engine.hub
-        return tuple(hub.hit(m.record, max(now - m.born, 0.0)) for m in hub.members())
+        return tuple(hub.hit(m.record, m.born, now) for m in hub.members())
 
     def stats(self) -> Mapping[str, float]:
         """Counters and sizes of this node; asks nobody."""

@@ -33,6 +33,7 @@ from dhtos.core.value import is_number
 from dhtos.errors import Unreachable, UsageError
 from dhtos.node.asking import Asking, Query
 from dhtos.node.distance import Central, Rtt, Where, id_of, predicted
+from dhtos.protocol.near import peer_rtt
 from dhtos.protocol.probing import Probing
 
 # docs/explanation/coordinates.md has the figures of both.
@@ -238,7 +239,7 @@ class Nearby(Asking):
         return replace(hit, rtt_s=rtt_s, rtt_measured=False)
 
     def _remembered(self, endpoint: Endpoint) -> float | None:
-        return self.engine.hub.locator.memory.rtt_s(endpoint)
+        return peer_rtt(self.engine.hub, endpoint, self.driver.clock())
 
     def _others(self, hits: Iterable[Hit]) -> list[Hit]:
         return [hit for hit in hits if hit.record.node_id != self.engine.id]
@@ -280,7 +281,9 @@ class Nearby(Asking):
             return predicted(here, other.place)
         endpoint = other.endpoint or await self._look_up(other)
         now = self.driver.clock()
-        pings = await self.driver.wait(Probing(self.engine.base, [endpoint], now).operation)
+        pings = await self.driver.wait(
+            Probing(self.engine.core, self.engine.id, [endpoint], now).operation
+        )
         if endpoint not in pings:
             raise Unreachable(f"{other.name} does not answer: try again in a moment")
         return Rtt(pings[endpoint])
@@ -318,7 +321,7 @@ class Nearby(Asking):
             for hit in hits
             if not hit.gateway and hit.record.node_id != own
         }
-        probing = Probing(self.engine.base, asked, self.driver.clock())
+        probing = Probing(self.engine.core, self.engine.id, asked, self.driver.clock())
         pings = await self.driver.wait(probing.operation)
         now = self.driver.clock()
         for endpoint, rtt_s in pings.items():

@@ -15,6 +15,7 @@ the cookie, or by having answered us before) gets at most three times the bytes 
 that do not fit left for the next page. So who wants a long answer at once pads its request.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from math import inf
@@ -63,6 +64,9 @@ _encode = msgspec.msgpack.Encoder().encode
 Order = tuple[int, bool] | Nearest
 """An attribute's index in the schema, and whether the largest come first; or a place."""
 
+RttOf = Callable[[Record], float | None]
+"""The measured round trip to a machine, in seconds; None where it was not measured."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -76,6 +80,7 @@ class Question:
     count_only: bool = False
     voices: int = 1  # how many members are still to answer for the same subtree
     select: Select | None = None  # what is wanted of the matches instead of the first of them
+    rtt_of: RttOf | None = None  # of an asker who wants to know about its own distance
 
     @property
     def measure(self) -> Measure | None:
@@ -86,6 +91,11 @@ class Question:
     def exhausts(self) -> bool:
         """Whether every subtree that may hold a match is to be asked, whatever is found."""
         return not self.limit or isinstance(self.order, Nearest)
+
+    def matches(self, record: Record) -> bool:
+        """Whether a record matches, as far as whoever holds the question can tell."""
+        rtt_s = None if self.rtt_of is None else self.rtt_of(record)
+        return self.bound.matches(record, rtt=rtt_s)
 
     def place(self, key: bytes, record: Record, schema: Schema) -> list[Any]:
         """The place of a hit in an answer, which is also the cursor to continue behind it."""
@@ -172,7 +182,7 @@ def answer(hub: "Hub", prefix: Prefix, question: Question, after: list[Any] | No
         indexes = []
     else:
         return Answer([], [_elsewhere(hub, prefix, question)], [], 0, 0, more=False)
-    matching = [m for m in group.under(covers) if question.bound.matches(m.record)]
+    matching = [m for m in group.under(covers) if question.matches(m.record)]
     hits, more = _select(hub.schema, matching, question, after)
     items, pruned = _frontier(hub, indexes, question)
     others = _others(hub) if question.voices > 1 else []

@@ -74,7 +74,9 @@ class Engine:
         )
         size, others = self.config.group_size, self.config.other_schemas
         self._hub = (
-            None if schema is None else Hub(self.core, schema, group_size=size, others=others)
+            None
+            if schema is None
+            else Hub(self.core, node_id, schema, group_size=size, others=others)
         )
 
     @property

@@ -72,7 +72,7 @@ class Harvest:
     def keep(self, found: "Found", now: float) -> Hit:
         """Take a hit, or a newer version of one."""
         key, record, born = found
-        hit = self._hub.hit(record, now - born)
+        hit = self._hub.hit(record, born, now)
         self.found[key] = (record, born, hit)
         self._max_age = max(self._max_age, now - born)
         return hit

@@ -25,7 +25,7 @@ class Heard:
 
     `covers` is None where it answers for nothing and names nearer contacts. `after` is the place
     behind which it has more hits, `others` are who else can answer for the same, `refused` counts
-    hits that do not belong to the answer.
+    hits that do not belong to the answer. Hits that were measured to be too far are left out.
     """
 
     key: bytes
@@ -83,7 +83,7 @@ def read_heard(told: Told, asked: Prefix, question: Question, hub: "Hub", now: f
         as_key(fields[0]),
         covers[0] if covers else None,
         matches,
-        kept,
+        [hit for hit in kept if question.matches(hit[1])],
         as_after(fields[5], question.order),
         [one for one in items if not covers or _is_inside(asked, one.prefix)],
         as_int(fields[6], 0, WALK_FRONTIER_MAX),

@@ -51,6 +51,7 @@ from dhtos.protocol.hubwire import (
     state_rumour,
 )
 from dhtos.protocol.join import Join
+from dhtos.protocol.near import NearQuestion, ask_near, is_about, measured_rtt
 from dhtos.protocol.operation import MemberGone, Operation
 from dhtos.protocol.rows import Rows
 from dhtos.protocol.rpc import Core
@@ -72,6 +73,7 @@ class Hub:
     def __init__(
         self,
         core: Core,
+        node_id: bytes,
         schema: Schema,
         *,
         number: int = 0,
@@ -79,6 +81,7 @@ class Hub:
         others: Iterable[Schema] = (),
     ) -> None:
         self.core = core
+        self.node_id = node_id
         self.schema = schema
         self.schemas = Schemas(schema, others)
         self.number = number
@@ -97,7 +100,7 @@ class Hub:
         self._running = False
         self._merge: Walk | None = None
         self._join: Operation[int] | None = None
-        self.unions: list[Union] = []  # questions to several schema versions that run
+        self.running: list[Union | NearQuestion] = []  # questions that are more than a walk
         self._pending: list[tuple[Operation[Any], Callable[[float], None]]] = []
         self._expired = self._reseeded = -inf
         self.versions = Versions(self)
@@ -194,35 +197,37 @@ class Hub:
         explain: bool = False,
         measure: Measure | None = None,
         cursor: bytes | None = None,
+        here: Coordinate | None = None,
     ) -> Operation[FindResult]:
         """Ask the whole hub; hits stream into the operation as they come.
 
         Attributes are those of `schemas.vocabulary`: where machines of other versions are known to
         live, and their schema is known, they are asked as well. A `measure` asks for an aggregate
         instead of hits: `partial` of the result, exact where the coverage is complete; with
-        `verify` each subtree counts as the member tells that knows of most matches there.
+        `verify` each subtree counts as the member tells that knows of most matches there. Where
+        the predicate is about round trips from `here`, what was measured from here decides.
         Raises UsageError for a predicate that other nodes would refuse to read.
         """
         check_verify(verify)
         count_only = count_only or measure is not None
         wish = Wish(predicate, limit, order, strict, count_only, verify, explain, measure)
+        if here is not None and is_about(predicate, here):
+            return ask_near(self, wish, now, cursor)
         return ask(self, wish, now, cursor)
 
     def match_all(self) -> Question:
         """The question that everything answers."""
         return Question(self.everything, self._match_all, 0, None)
 
-    def hit(self, record: Record, age_s: float) -> Hit:
-        """A record as users see it."""
-        rtt_s, measured, locator = None, False, self.locator
-        if self.own is not None and record.node_id == self.own.node_id:
-            rtt_s, measured = 0.0, True
-        elif self.settled or locator.is_placed:
+    def hit(self, record: Record, born: float, now: float) -> Hit:
+        """A record as users see it; `born` is when that version was made, on our clock."""
+        measured = rtt_s = measured_rtt(self, record, now)
+        if measured is None and (self.settled or self.locator.is_placed):
             there = None if record.packed is None else Coordinate.from_bytes(record.packed)
-            rtt_s = locator.rtt_s(record.endpoint, there)
-            measured = not record.is_foreign and record.endpoint in locator.memory
+            rtt_s = self.locator.rtt_s(record.endpoint, there)
         schema = self.schemas.of_tag(record.schema_tag) or self.schema
-        return Hit(record, schema, age_s, rtt_s, self.schemas.vocabulary, measured)
+        age_s, words = max(now - born, 0.0), self.schemas.vocabulary
+        return Hit(record, schema, age_s, rtt_s, words, measured is not None)
 
     def gateway_contacts(self) -> list[Contact]:
         """Whom a node without a place may ask, in random order."""
@@ -304,9 +309,9 @@ class Hub:
         """Run what waited for operations that have ended; called once per datagram or tick."""
         for seat in list(self.rows.seats.hubs.values()):
             seat.proceed(now)
-        for union in self.unions:
-            union.proceed(now)
-        self.unions = [union for union in self.unions if not union.operation.done]
+        for question in self.running:
+            question.proceed(now)
+        self.running = [question for question in self.running if not question.operation.done]
         while self._pending:
             ended = [entry for entry in self._pending if entry[0].done]
             if not ended:

@@ -12,32 +12,33 @@ from dhtos.protocol.calls import Call
 from dhtos.protocol.operation import Operation
 
 if TYPE_CHECKING:
-    from dhtos.protocol.base import BaseOverlay
+    from dhtos.protocol.rpc import Core
 
 
 class Probing:
     """Pings in flight; `operation` ends with the round trips, in seconds, of those that answered.
 
     Nobody knows whether a late reply is to the ping or to its retransmission (Karn's rule, RFC
-    6298); it counts from the first, so that nobody seems closer than it is. `late` are those that
-    were pinged twice.
+    6298); it counts from the first, so that nobody seems closer than it is. `found` is
+    what has come so far, `late` are those that were pinged twice.
     """
 
-    def __init__(self, overlay: "BaseOverlay", endpoints: Iterable[Endpoint], now: float) -> None:
-        core = overlay.core
+    def __init__(
+        self, core: "Core", sender: bytes, endpoints: Iterable[Endpoint], now: float
+    ) -> None:
         self.operation: Operation[dict[Endpoint, float]] = core.operation(self._on_cancel)
         self._calls = core.calls
-        self._found: dict[Endpoint, float] = {}
+        self.found: dict[Endpoint, float] = {}
         self.late: set[Endpoint] = set()
         self._open = {
-            core.calls.send(endpoint, "ping", [overlay.id], self, now)
+            core.calls.send(endpoint, "ping", [sender], self, now)
             for endpoint in dict.fromkeys(endpoints)
         }
         self._end()
 
     def on_reply(self, call: Call, _value: object, _trailer: list[Any] | None, now: float) -> None:
         """Somebody is there."""
-        self._found[call.endpoint] = now - call.sent_at
+        self.found[call.endpoint] = now - call.sent_at
         self._ended(call)
 
     def on_late(self, call: Call, now: float) -> None:
@@ -54,7 +55,7 @@ class Probing:
 
     def _end(self) -> None:
         if not self._open:
-            self.operation.finish(self._found)
+            self.operation.finish(self.found)
 
     def _on_cancel(self, _now: float) -> None:
         for call in self._open:

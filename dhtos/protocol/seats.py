@@ -73,7 +73,9 @@ class Seats:
         if not self._own:
             self._divert()
         hub = self.hub
-        seat = type(hub)(self.core.twin(), hub.schema, number=hub.number, group_size=hub.group_size)
+        seat = type(hub)(
+            self.core.twin(), hub.node_id, hub.schema, number=hub.number, group_size=hub.group_size
+        )
         seat.gateways = hub.known_endpoints()
         seat.advertise(_seated(record, record.seq + 1, serves=True), now)
         self.hubs[seat.key] = seat

@@ -28,7 +28,7 @@ from dhtos.core.predicate import Box, Exists, Predicate
 from dhtos.core.schema import SCHEMA_VERSION_MAX, Schema
 from dhtos.errors import MalformedMessage, UsageError
 from dhtos.protocol.aggregate import Measure
-from dhtos.protocol.answer import Item, Order, Question, order_value
+from dhtos.protocol.answer import Item, Order, Question, RttOf, order_value
 from dhtos.protocol.explain import Trace
 from dhtos.protocol.frontier import FindResult, read_cursor
 from dhtos.protocol.hubwire import as_bytes, as_int, as_list, as_prefix
@@ -53,6 +53,7 @@ class Wish:
     verify: int = 1
     explain: bool = False
     measure: Measure | None = None
+    rtt_of: RttOf | None = None  # round trips measured from here, where the question is about them
 
     @property
     def by_turns(self) -> bool:
@@ -87,7 +88,15 @@ class Wish:
         limit = 0 if late else self.limit
         select = None if self.measure is None else self._measured(hub, schema)
         return Question(
-            wire, bound, limit, order, self.strict, self.count_only, self.verify, select
+            wire,
+            bound,
+            limit,
+            order,
+            self.strict,
+            self.count_only,
+            self.verify,
+            select,
+            self.rtt_of,
         )
 
     def _measured(self, hub: "Hub", schema: Schema) -> Measure | None:
@@ -385,7 +394,7 @@ def ask(hub: "Hub", wish: Wish, now: float, cursor: bytes | None = None) -> Oper
     """
     if len(hub.schemas) > 1 or not hub.settled:
         union = Union(hub, wish, now, cursor=cursor)
-        hub.unions.append(union)
+        hub.running.append(union)
         return union.operation
     question = wish.question(hub, hub.schema)
     assert question is not None, "the words are those of the only schema"

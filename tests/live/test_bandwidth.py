@@ -107,7 +107,7 @@ def test_measuring_ourselves_by_id_and_strangers_not(run):
             engine, driver, meter = fleet.add()
             own = NodeId(engine.id)
             assert meter.endpoint_of(own) == driver.socket.endpoint
-            hit = engine.hub.hit(fleet.records[0], 0.0)
+            hit = engine.hub.hit(fleet.records[0], 0.0, 0.0)
             assert meter.endpoint_of(hit) == driver.socket.endpoint
             with pytest.raises(UsageError, match="no member of this node's group"):
                 meter.endpoint_of(NodeId(bytes(20)))
@@ -137,7 +137,7 @@ def test_a_machine_behind_a_gateway_is_not_measured(run):
                 row="r1",
             )
             with pytest.raises(UsageError, match="gateway"):
-                meter.endpoint_of(engine.hub.hit(record, 0.0))
+                meter.endpoint_of(engine.hub.hit(record, 0.0, 0.0))
 
     run(main)
 

@@ -37,7 +37,7 @@ class Questions:
     def begin(self, node):
         here = node.engine.hub.coordinate
         question = parse(QUERY, SCHEMA, coordinate_of=lambda _: here)
-        return self.fleet.begin_find(node, question, limit=LIMIT)
+        return self.fleet.begin_find(node, question, limit=LIMIT, here=here)
 
     def ask(self) -> dict[str, int]:
         """Everybody at the same moment; sums over all."""
@@ -79,6 +79,7 @@ def test_what_is_found_is_near() -> None:
     print(f"seed {SEED}: {figures} in {len(groups)} groups")
     assert figures["near"] >= 0.95 * figures["hits"]
     assert figures["calls"] <= 6 * len(questions.fleet.nodes)
+    assert figures["found"] >= 0.8 * figures["wanted"]
     if COMPILED:  # the other kernels add in another order
-        assert figures == {"hits": 319, "near": 313, "wanted": 362, "found": 273, "calls": 101}
+        assert figures == {"hits": 315, "near": 315, "wanted": 362, "found": 315, "calls": 166}
     questions.fleet.check()

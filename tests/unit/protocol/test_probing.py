@@ -46,9 +46,13 @@ class Line:
             self.prober.tick(self.now)
 
 
+def probing_of(engine, endpoints, now):
+    return Probing(engine.core, engine.id, endpoints, now)
+
+
 def test_who_answers_is_timed_and_who_does_not_is_left_out():
     line = Line()
-    probing = Probing(line.prober.base, [NEAR, FAR, DEAD, NEAR], 0.0)
+    probing = probing_of(line.prober, [NEAR, FAR, DEAD, NEAR], 0.0)
     line.run(60.0, probing.operation)
     found = probing.operation.result()
     assert found == {NEAR: pytest.approx(0.02), FAR: pytest.approx(0.1)}
@@ -58,21 +62,21 @@ def test_who_answers_is_timed_and_who_does_not_is_left_out():
 
 def test_a_reply_that_may_be_to_the_second_ping_counts_from_the_first():
     line = Line(far=0.3)
-    probing = Probing(line.prober.base, [NEAR, FAR], 0.0)
+    probing = probing_of(line.prober, [NEAR, FAR], 0.0)
     line.run(60.0, probing.operation)
     assert probing.operation.result()[FAR] == pytest.approx(0.6)
     assert probing.late == {FAR}
 
 
 def test_nobody_to_ask_is_an_answer():
-    probing = Probing(Line.engine(1).base, [], 0.0)
+    probing = probing_of(Line.engine(1), [], 0.0)
     assert probing.operation.result() == {}
     assert probing.late == set()
 
 
 def test_cancelling_forgets_the_calls():
     line = Line()
-    probing = Probing(line.prober.base, [NEAR, FAR], 0.0)
+    probing = probing_of(line.prober, [NEAR, FAR], 0.0)
     probing.operation.cancel(0.0)
     with pytest.raises(Closed):
         probing.operation.result()

@@ -363,7 +363,7 @@ def test_cancelling_leaves_nothing() -> None:
     answers(one, asked, THERE, *OTHERS)
     assert one.core.counters["replies_unasked"] == 1
     assert len(one.core.calls) == 0
-    assert one.hub.unions == []
+    assert one.hub.running == []
 
 
 @pytest.mark.parametrize(
