@@ -98,6 +98,18 @@ class LeaseLost(DhtosError):
     """The node took a lease back, or was not heard for a whole term: stop what it covered."""
 
 
+class EngineError(DhtosError):
+    """What runs the work (Ray, Dask, Slurm) is missing, silent or unwilling: says what to do."""
+
+
+class CannotStart(DhtosError):
+    """A machine cannot start a command; `code` is what a shell would exit with, 127 or 126."""
+
+    def __init__(self, message: str, *, code: int = 126) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class Conflict(DhtosError):
     """A newer version of the record exists."""
 
