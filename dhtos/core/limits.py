@@ -127,6 +127,7 @@ CURSOR_BYTES_MAX = 65536
 HISTOGRAM_EDGES_MAX = 64  # between its counts: more than a screen shows
 SELECT_WIRE_BYTES_MAX = 1024  # of what is wanted of the matches: room for all edges
 CENTRAL_OTHERS_MAX = 64  # machines that a central one is to be near to
+DRAWS_MAX = 64  # needs whose last sample is kept
 SAMPLE_MAX = 256  # machines drawn at a time: any of them may lie in one group
 
 # --- placement ----------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from dhtos.node.advert import Advert
 from dhtos.node.background import Background
 from dhtos.node.bandwidth import Meter
 from dhtos.node.config import Config, format_endpoint
+from dhtos.node.draws import Draws
 from dhtos.node.gateway import GatewayFile
 from dhtos.node.journal import LeaseJournal
 from dhtos.node.keeper import Keeper
@@ -87,6 +88,7 @@ class Node(Nearby, Placing):
         self._journal: LeaseJournal | None = None
         self._demand = Demand()
         self._refusals = {}
+        self._draws = Draws(self._draw)
         self._closed = False
 
     # --- life -----------------------------------------------------------------------------------

@@ -4,13 +4,14 @@
 
 A sample and not "the first sixteen": schedulers that ask alike must not be told alike, or they all
 claim the same machine. What a machine says is some seconds old; it decides when it is claimed, and
-the next one is asked without a new question.
+the next one is asked without a new question. Placements of the same need share a sample for a
+second, kept true by what every claim is answered (`dhtos.node.draws`).
 """
 
 import asyncio
 import os
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from random import Random
@@ -24,16 +25,20 @@ from dhtos.core.schema import FREE
 from dhtos.core.value import is_number
 from dhtos.errors import ClaimsRefused, Closed, NoCandidates, UsageError
 from dhtos.node.asking import Asking
+from dhtos.node.draws import Draw, Draws
 from dhtos.node.lease import Choice, Explanation, Gang, Lease, Placement, Plan
 from dhtos.protocol.claims import Bid, Claiming, Granted, Outcome, Tenants
+from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.grants import Grants
 from dhtos.protocol.ledger import Grant, Reason
 from dhtos.query import Expr, F, parse_text
-from dhtos.sched import Candidate, Demand, Need, Refused, assign, check, rank
+from dhtos.sched import Candidate, Demand, Need, Offers, Refused, assign, check, rank
 
 CANDIDATES = 16  # as good as all of them: docs/explanation/placement.md
 BIDS_MAX = 8  # machines asked before the question is asked anew
 ROUNDS_MAX = 3
+COMPARED_MIN = 2  # machines that a placement chooses from, however many others place as well
+_COMPARED_STEP = 0.25  # more of them after each placement at which nobody was faster
 DEADLINE_S = 10.0
 GANG_DEADLINE_S = 30.0
 SPARES = 2  # members asked for beyond those that are missing
@@ -61,6 +66,8 @@ class Placing(Asking):
     _grants: Grants | None = None
     _demand: Demand
     _refusals: dict[bytes, tuple[int, float]]  # how often, and when the last time
+    _draws: Draws
+    _compared = float(CANDIDATES)  # how many machines a placement chooses from
 
     @property
     @abstractmethod
@@ -77,26 +84,40 @@ class Placing(Asking):
         the calls of `sample`. Raises UsageError for a resource that the schema does not have,
         PredicateError for `where`.
         """
-        if type(candidates) is not int or not 1 <= candidates <= SAMPLE_MAX:
-            raise UsageError(f"candidates must be 1..{SAMPLE_MAX}, got {candidates!r}")
-        check(need, self.schema)
-        found = await self.sample(candidates, self._able(need))
-        machines = {hit.record.node_id: hit for hit in found.hits if not hit.gateway}
+        _check_candidates(candidates)
+        found, machines, gateways = await self._drawn(need, candidates)
         ranking = rank(
             need,
             [self._candidate(hit, need, spread) for hit in machines.values()],
             rng=self._rng,
             demand=self._demand,
         )
+        choices = [
+            Choice(machines[one.candidate.node_id], one.score, one.terms) for one in ranking.ranked
+        ]
+        return Plan(need, tuple(choices), (*ranking.refused, *gateways), found.coverage)
+
+    async def _drawn(
+        self, need: Need, count: int
+    ) -> tuple[FindResult, dict[bytes, Hit], list[Refused]]:
+        """A random sample for a need: by node, and those that no node grants on."""
+        check(need, self.schema)
+        found = await self.sample(count, self._able(need))
+        machines = {hit.record.node_id: hit for hit in found.hits if not hit.gateway}
         gateways = [
             Refused(Candidate.of(hit, need), "gateway: no node there that grants")
             for hit in found.hits
             if hit.gateway
         ]
-        choices = [
-            Choice(machines[one.candidate.node_id], one.score, one.terms) for one in ranking.ranked
-        ]
-        return Plan(need, tuple(choices), (*ranking.refused, *gateways), found.coverage)
+        return found, machines, gateways
+
+    async def _draw(self, need: Need, count: int) -> Draw:
+        """A sample to place from."""
+        found, machines, gateways = await self._drawn(need, count)
+        candidates = [self._candidate(hit, need, None) for hit in machines.values()]
+        offers = Offers(need, candidates, demand=self._demand)
+        plan = Plan(need, (), (*offers.refused, *gateways), found.coverage)
+        return Draw(plan, machines, offers, self.driver.clock(), self._bidding(need))
 
     def place(
         self,
@@ -109,26 +130,30 @@ class Placing(Asking):
         """Claim what is needed on the best machine that grants it: `async with node.place(need)`.
 
         The lease is renewed until it is released; one that is not heard of for `ttl_s` ends. A
-        machine that says no is followed by the next, and three questions are asked at most.
+        machine that says no is followed by the next, and three questions are asked at most; other
+        placements of the same need within a second share them.
         Raises UsageError and PredicateError as `plan`, NoCandidates where no machine can take it,
         ClaimsRefused where none that can has granted it in time.
         """
         _check_times(ttl_s, deadline_s)
+        _check_candidates(candidates)
         return Placement(lambda: self._place(need, ttl_s, deadline_s, candidates))
 
     async def _place(self, need: Need, ttl_s: float, deadline_s: float, candidates: int) -> Lease:
         reasons: dict[str, int] = {}
+        draw: Draw | None = None
         self._demand.add(need)
         try:
             async with asyncio.timeout(deadline_s):
                 for turn in range(ROUNDS_MAX):
-                    plan = await self.plan(need, candidates=candidates)
-                    if not plan.choices and not reasons:
-                        raise await self._nobody(plan)
-                    outcome = await self._claim(plan, ttl_s)
-                    if outcome.granted is not None:
-                        return self._keep(plan, outcome.granted)
-                    _count(outcome, reasons)
+                    draw = await self._draws.of(need, candidates, self.driver.clock, after=draw)
+                    outcome = await self._claim(draw, candidates, ttl_s)
+                    if outcome is None and not reasons:
+                        raise await self._nobody(draw.plan)
+                    if outcome is not None and outcome.granted is not None:
+                        return self._lease(outcome.granted, draw.hits[outcome.granted.node_id])
+                    if outcome is not None:
+                        _count(outcome, reasons)
                     if turn + 1 < ROUNDS_MAX:
                         await asyncio.sleep(_BACKOFF_S * 2**turn * self._rng.uniform(0.5, 1.5))
         except TimeoutError:
@@ -222,15 +247,29 @@ class Placing(Asking):
 
         await asyncio.gather(*(enlist(hits[member.node_id]) for member in members))
 
-    async def _claim(self, plan: Plan, ttl_s: float) -> Outcome:
-        hits = [choice.hit for choice in plan.choices[:BIDS_MAX]]
-        return await self._bid_for(hits, plan.need, ttl_s)
+    async def _claim(self, draw: Draw, candidates: int, ttl_s: float) -> Outcome | None:
+        """Claim from the best machines of a sample; None where none of them can take it.
+
+        How many are compared falls while others are faster: who looks at few finds another best.
+        """
+        few = max(min(round(self._compared), candidates), 1)
+        chosen = draw.offers.choose(BIDS_MAX, few, rng=self._rng)
+        if not chosen:
+            return None
+        draw.offers.expect(chosen[0].node_id)
+        outcome = await self._ask_for([draw.bid_of(one.node_id) for one in chosen], ttl_s)
+        draw.learn(outcome)
+        if any(declined.kind == "full" for declined in outcome.declined):
+            self._compared = max(self._compared / 2, COMPARED_MIN)
+        else:
+            self._compared = min(self._compared + _COMPARED_STEP, CANDIDATES)
+        return outcome
 
     async def _bid_for(self, hits: Sequence[Hit], need: Need, ttl_s: float) -> Outcome:
-        """Ask these machines, one after the other, until one has granted it."""
-        where = self._where(need)
-        asked = None if where is None else self.predicate(where)
-        bids = [self._bid(hit, need, asked) for hit in hits]
+        """Ask these machines for a need, one after the other, until one has granted it."""
+        return await self._ask_for([*map(self._bidding(need), hits)], ttl_s)
+
+    async def _ask_for(self, bids: Sequence[Bid], ttl_s: float) -> Outcome:
         claiming = Claiming(
             self.engine.core, bids, float(ttl_s), self.driver.clock(), draw=os.urandom
         )
@@ -246,10 +285,6 @@ class Placing(Asking):
                 del self._refusals[next(iter(self._refusals))]
             self._refusals[declined.node_id] = (refused, self.driver.clock())
         return outcome
-
-    def _keep(self, plan: Plan, granted: Granted) -> Lease:
-        hit = next(c.hit for c in plan.choices if c.hit.record.node_id == granted.node_id)
-        return self._lease(granted, hit)
 
     def _lease(self, granted: Granted, hit: Hit) -> Lease:
         if self._tenants is None:
@@ -346,22 +381,33 @@ class Placing(Asking):
         times, at = self._refusals.get(node_id, (0, 0.0))
         return times if self.driver.clock() - at < REFUSAL_S else 0
 
-    def _bid(self, hit: Hit, need: Need, asked: Predicate | None) -> Bid:
-        """What is asked of one machine, in the words of its schema."""
-        wire = b""
-        if asked is not None:
-            translated = self.engine.hub.schemas.translated(asked, hit.schema)
-            assert translated is not None, "it matched"
-            wire = msgspec.msgpack.encode(translated.to_wire())
-        return Bid(
-            hit.record.node_id,
-            hit.record.endpoint,
-            need.resources,
-            hit.schema.tag,
-            wire,
-            need.priority,
-            need.max_price,
-        )
+    def _bidding(self, need: Need) -> Callable[[Hit], Bid]:
+        """How to ask a machine for a need, in the words of its schema."""
+        where = self._where(need)
+        asked = None if where is None else self.predicate(where)
+
+        def bid(hit: Hit) -> Bid:
+            wire = b""
+            if asked is not None:
+                translated = self.engine.hub.schemas.translated(asked, hit.schema)
+                assert translated is not None, "it matched"
+                wire = msgspec.msgpack.encode(translated.to_wire())
+            return Bid(
+                hit.record.node_id,
+                hit.record.endpoint,
+                need.resources,
+                hit.schema.tag,
+                wire,
+                need.priority,
+                need.max_price,
+            )
+
+        return bid
+
+
+def _check_candidates(candidates: int) -> None:
+    if type(candidates) is not int or not 1 <= candidates <= SAMPLE_MAX:
+        raise UsageError(f"candidates must be 1..{SAMPLE_MAX}, got {candidates!r}")
 
 
 def _check_times(ttl_s: float, deadline_s: float) -> None:
@@ -374,8 +420,7 @@ def _check_times(ttl_s: float, deadline_s: float) -> None:
 def _count(outcome: Outcome, reasons: dict[str, int]) -> None:
     """Add up who declined, by the first word of why."""
     for declined in outcome.declined:
-        said = declined.reason.partition(":")[0]
-        reasons[said] = reasons.get(said, 0) + 1
+        reasons[declined.kind] = reasons.get(declined.kind, 0) + 1
 
 
 def _counted(reasons: Mapping[str, int]) -> str:

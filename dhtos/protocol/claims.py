@@ -67,6 +67,8 @@ class Granted:
     fence: int
     ttl_s: float
     expires: float
+    free: Mapping[str, float]
+    """What the node has left of these resources, by its own word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,11 @@ class Declined:
     node_id: bytes
     reason: str
     free: Mapping[str, float]
+
+    @property
+    def kind(self) -> str:
+        """The reason in one word."""
+        return self.reason.partition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,7 @@ class Claiming:
         self._declined: list[Declined] = []
         self._bid: Bid | None = None
         self._token = b""
+        self._free: Mapping[str, float] = {}
         self._proved = False
         self._call: Call | None = None
         self._next(now)
@@ -164,7 +172,9 @@ class Claiming:
         self._claim(bid, now)
 
     def _held(self, bid: Bid, fields: list[Any], now: float) -> None:
-        epoch, _, _ = unpack(fields[1:], lambda v: as_int(v, 0, SEQ_MAX), as_hold, as_amounts)
+        epoch, _, self._free = unpack(
+            fields[1:], lambda v: as_int(v, 0, SEQ_MAX), as_hold, as_amounts
+        )
         args = [self._token, epoch, self._ttl_s]
         self._call = self.core.calls.send(bid.endpoint, "dh_confirm", args, self, now)
 
@@ -182,7 +192,7 @@ class Claiming:
         fence, ttl_s = unpack(fields[1:], lambda v: as_int(v, 1, SEQ_MAX), as_term)
         granted = Granted(
             bid.node_id, bid.endpoint, bid.resources, self._token, fence, ttl_s,
-            _until(call.sent_at, ttl_s),
+            _until(call.sent_at, ttl_s), self._free,
         )  # fmt: skip
         self.operation.finish(Outcome(granted, tuple(self._declined)))
 

@@ -5,6 +5,7 @@ from dhtos.sched.demand import Demand
 from dhtos.sched.fragmentation import Fragmentation
 from dhtos.sched.gang import assign
 from dhtos.sched.need import Need, check
+from dhtos.sched.offers import Offers
 from dhtos.sched.rank import Ranking, Refused, Scored, rank, why
 from dhtos.sched.score import Context, Scorer, StandardScorer
 from dhtos.sched.weights import PROFILES, Weights
@@ -20,6 +21,7 @@ __all__ = [
     "Context",
     "Scorer",
     "StandardScorer",
+    "Offers",
     "assign",
     "rank",
     "why",

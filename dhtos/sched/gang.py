@@ -45,12 +45,12 @@ def assign(
         best = ranking.ranked[0].candidate
         members.append(best)
         taken[best.domain] += 1
-        left[best.node_id] = _after(best, need)
+        left[best.node_id] = after(best, need)
     return members
 
 
-def _after(candidate: Candidate, need: Need) -> Candidate:
-    """The machine once it holds the need too."""
+def after(candidate: Candidate, need: Need) -> Candidate:
+    """The machine once it holds the need too, which it can."""
     asked = need.resources
     free = {name: has - asked.get(name, 0.0) for name, has in candidate.free.items()}
     devices = candidate.devices

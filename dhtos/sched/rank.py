@@ -73,7 +73,7 @@ def rank(
     context = context_of(able, demand=demand, placed=placed)
     factors = (need.weights if weights is None else weights).factors
     scored = [
-        _scored(candidate, factors, scorer.terms(need, candidate, context)) for candidate in able
+        score_of(candidate, factors, scorer.terms(need, candidate, context)) for candidate in able
     ]
     order = sorted((one.score, rng.random(), n) for n, one in enumerate(scored))
     return Ranking(tuple([scored[n] for *_, n in order]), tuple(refused))
@@ -100,7 +100,7 @@ def context_of(
     )
 
 
-def _scored(
+def score_of(
     candidate: Candidate, factors: Mapping[str, float], terms: Mapping[str, float]
 ) -> Scored:
     weighted = {

@@ -85,6 +85,7 @@ def test_a_claim_says_what_is_needed_and_is_confirmed():
     assert outcome.declined == ()
     assert (granted.node_id, granted.endpoint, granted.token) == (bid(1).node_id, ONE, token)
     assert (granted.fence, granted.ttl_s, granted.resources) == (FENCE, 20.0, {"cores": 2.0})
+    assert granted.free == {"cores": 6.0}
     assert granted.expires == pytest.approx(sent_at + 0.05 + 20.0 * (1 - LEASE_MARGIN))
     assert len(world.core.calls) == 0
 
