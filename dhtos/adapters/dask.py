@@ -79,9 +79,11 @@ async def _watched(client: "Client", future: "Future", name: str) -> tuple[bool,
     try:
         while True:
             await asyncio.wait([waiting], timeout=WATCH_S)
-            if waiting.cancelled():
-                raise EngineError(f"Dask cancelled the task {future.key}: see its scheduler's log")
             if waiting.done():
+                if future.cancelled():
+                    raise EngineError(
+                        f"Dask cancelled the task, or its scheduler is gone: {_START}"
+                    )
                 return True, waiting.result()
             if name not in await _workers(client):
                 return False, None

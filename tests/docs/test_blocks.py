@@ -20,6 +20,7 @@ import tomllib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,9 @@ PAGES = sorted(
 )
 LANGUAGES = {"python", "console", "bash", "toml", "text"}
 RUN_DEADLINE_S = 120.0
+
+# Their programs need an engine that runs: tests of tests/interop follow these pages.
+OF_ENGINES = {"dask.md"}
 
 _FENCE = re.compile(r"^(```+)([^\n]*)\n(.*?)^\1[ ]*$", re.MULTILINE | re.DOTALL)
 _CHECKER = doctest.OutputChecker()
@@ -78,7 +82,7 @@ def steps(session: list[Block]) -> list[Step]:
     return found
 
 
-def pages_with(language: str) -> list[object]:
+def pages_with(language: str) -> list[Any]:
     """The pages that have a block of that language, as parameters with readable names."""
     return [
         pytest.param(path, id=str(path.relative_to(ROOT)))
@@ -121,7 +125,9 @@ def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("path", pages_with("python"))
+@pytest.mark.parametrize(
+    "path", [page for page in pages_with("python") if page.values[0].name not in OF_ENGINES]
+)
 def test_python_blocks_run(path: Path, shell: dict[str, str], tmp_path: Path) -> None:
     """Line numbers of a failure are those of the page."""
     lines: list[str] = []
@@ -165,6 +171,12 @@ def test_console_sessions_run(path: Path, shell: dict[str, str], tmp_path: Path)
             assert _CHECKER.check_output(step.output, shown, _LOOSE), (
                 f"$ {step.command}\nexpected:\n{step.output}\ngot:\n{shown}"
             )
+
+
+def test_pages_of_engines_are_followed_elsewhere() -> None:
+    for name in OF_ENGINES:
+        test = ROOT / "tests" / "interop" / f"test_{name.removesuffix('.md')}.py"
+        assert f'"{name}"' in test.read_text(encoding="utf-8"), test
 
 
 @pytest.mark.parametrize("path", pages_with("bash"))
