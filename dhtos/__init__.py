@@ -7,12 +7,15 @@ from dhtos.core.ids import NodeId
 from dhtos.core.schema import Attribute, Schema, default_schema
 from dhtos.errors import DhtosError
 from dhtos.node.bandwidth import Bandwidth
+from dhtos.node.command import RUNS_COMMANDS, Command, Executor, Exit, Running, Sink, Usage
+from dhtos.node.command_client import Completed, Process
 from dhtos.node.config import Config
 from dhtos.node.distance import Central, Rtt
 from dhtos.node.figures import Aggregate, Histogram
 from dhtos.node.find import Count, Find
 from dhtos.node.lease import Choice, Explanation, Gang, Lease, Placement, Plan
 from dhtos.node.node import Node
+from dhtos.node.usage import UsageRow
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.put import PutResult
 from dhtos.protocol.store import StoredValue
@@ -37,6 +40,16 @@ __all__ = [
     "Histogram",
     "Hit",
     "Lease",
+    "Command",
+    "Completed",
+    "Executor",
+    "Exit",
+    "Process",
+    "RUNS_COMMANDS",
+    "Running",
+    "Sink",
+    "Usage",
+    "UsageRow",
     "NodeId",
     "Placement",
     "Plan",

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
@@ -15,6 +16,7 @@ from dhtos.cli.commands_ask import (
     show_machines,
     with_asker,
 )
+from dhtos.cli.commands_run import CommandAfterDashes, Run, read_variables, words_after_dashes
 from dhtos.cli.loop import run_loop
 from dhtos.cli.screen import Column, Screen
 from dhtos.cli.settings import ask_config, ask_options
@@ -112,7 +114,7 @@ def explain(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click p
         screen.warn(f"warning: not of all machines: {coverage_text(end['coverage'])}")
 
 
-@click.command()
+@click.command(cls=CommandAfterDashes)
 @need_options
 @click.option(
     "--ttl",
@@ -122,16 +124,33 @@ def explain(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click p
     type=click.FloatRange(LEASE_S_MIN, LEASE_S_MAX),
     help="Seconds after which the node ends it when it does not hear from us.",
 )
+@click.option(
+    "--env",
+    "env",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a variable of the command; may be given again.",
+)
 @ask_options
 @json_option
-def place(*, ttl_s: float, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click passes them
+def place(*, ttl_s: float, env: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click passes them
     """Claim a part of a machine and keep it: dhtos-node place "gpus >= 1" --need cores=4
 
     The lease is shown once it is granted and renewed until Ctrl-C or SIGTERM, which release it.
-    Exits with 3 where no machine can take it, 4 where none has granted it, 5 when it is lost.
+    A command behind -- is run there instead, on a machine that runs commands: its input, output
+    and signals are ours, and so is its exit code.
+    Exits with 3 where no machine can take it, 4 where none has granted it, 5 when it is lost, 127
+    or 126 where the command cannot be started.
     """
     screen, schema = Screen(as_json=as_json), _schema(options)
     need, _ = read_need(schema, options)
+    words, variables = words_after_dashes(), read_variables(env)
+    if words:
+        run = Run(screen, words, variables)
+        code = with_asker(options, lambda who: run.run(who, need, ttl_s))
+        click.get_current_context().exit(code)
+    if variables:
+        raise UsageError("--env is for a command: give one behind --")
 
     def show(lease: Plain) -> None:
         if as_json:
@@ -187,6 +206,22 @@ def leases(*, revoke: str | None, as_json: bool, **options: Any) -> None:  # noq
         screen.say("nothing is granted")
     if end["draining"]:
         screen.warn("draining: this machine grants nothing more")
+
+
+@click.command()
+@click.option("-n", "limit", default=20, show_default=True, type=click.IntRange(1), help="Rows.")
+@ask_options
+@json_option
+def usage(*, limit: int, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click passes them
+    """Show what the last commands on this machine have used: dhtos-node usage"""
+    screen = Screen(as_json=as_json)
+    found, _ = _of_daemon(options, "usage", limit=limit)
+    if as_json:
+        screen.document({"usage": found})
+    elif found:
+        show_usage(screen, found)
+    else:
+        screen.say("no command has ended here")
 
 
 @click.command()
@@ -274,3 +309,25 @@ def _show_drain(screen: Screen, end: Plain) -> None:
         return
     state = "takes no more work" if end["draining"] else "takes work"
     screen.say(f"this machine {state}; {plural(end['leases'], 'lease')} left")
+
+
+def show_usage(screen: Screen, rows: list[Plain]) -> None:
+    """A line for each command that has ended."""
+    columns = [Column(name) for name in ("ended", "command", "exit")]
+    columns += [Column(name, right=True) for name in ("cpu s", "memory", "wall s")]
+    screen.table(
+        [*columns, Column("owner"), Column("lease")],
+        [
+            [
+                datetime.fromtimestamp(row["ended_at"], UTC).astimezone().strftime("%F %T"),
+                row["command"],
+                str(row["returncode"]),
+                f"{row['user_s'] + row['system_s']:.2f}",
+                f"{row['memory_bytes'] / 2**20:.1f} MiB",
+                f"{row['wall_s']:.2f}",
+                row["owner"],
+                row["lease"],
+            ]
+            for row in rows
+        ],
+    )

@@ -11,6 +11,7 @@ from enum import IntEnum
 import click
 
 from dhtos.errors import (
+    CannotStart,
     ClaimsRefused,
     Conflict,
     DhtosError,
@@ -108,6 +109,9 @@ def _explain_own(error: DhtosError) -> Failure:
             return Failure(message, advice, Exit.NOTHING)
         case ClaimsRefused() | Refused() | Conflict():
             return Failure(message, advice, Exit.REFUSED)
+        case CannotStart():
+            hint = advice or "check its name, and what is installed on that machine"
+            return Failure(message, hint, error.code)
         case LeaseLost():
             return Failure(message, advice, Exit.LEASE_LOST)
     return Failure(message, advice or _HELP, Exit.USAGE)

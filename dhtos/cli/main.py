@@ -91,6 +91,7 @@ COMMANDS: Mapping[str, tuple[Loader, str]] = {
     "leases": (_place, "leases"),
     "drain": (_place, "drain"),
     "undrain": (_place, "undrain"),
+    "usage": (_place, "usage"),
     "top": (_top, "top"),
     "config": (_config, "config"),
 }

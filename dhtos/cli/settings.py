@@ -52,6 +52,11 @@ _OPTIONS = (
     ),
     click.option("--no-sample", is_flag=True, help="Advertise only what --set says."),
     click.option(
+        "--commands",
+        is_flag=True,
+        help="Run commands for who holds a lease; only on a loopback or private address.",
+    ),
+    click.option(
         "--control",
         "control_path",
         type=click.Path(dir_okay=False, path_type=Path),
@@ -127,6 +132,8 @@ def effective_config(
     }
     if options.get("seeds"):
         changes["seeds"] = tuple(options["seeds"])
+    if options.get("commands"):
+        changes["commands"] = True
     if options.get("no_sample"):
         changes["sample"] = False
     schema = config.schema_or_default

@@ -185,3 +185,18 @@ EXTENDER_PODS_MAX = 4096  # pods between filter and bind that are remembered
 EXTENDER_BINDINGS_MAX = 4096  # pods whose lease is held
 EXTENDER_MACHINES_MAX = 100_000  # of one view
 QUANTITY_BYTES_MAX = 64  # of one amount, as 100m
+
+# --- commands -----------------------------------------------------------------------------------
+COMMAND_BYTES_MAX = 2**18  # arguments and environment of one: Linux takes 128 KiB in one of them
+COMMAND_ARGUMENTS_MAX = 4096
+COMMAND_VARIABLES_MAX = 1024
+COMMAND_CHUNK_BYTES = 2**16  # of a stream in one frame: what a pipe holds
+COMMAND_WINDOW_BYTES = 2**19  # of a stream under way and not yet taken: 5 MB/s over 100 ms
+COMMAND_HELLO_S = 5.0  # a connection that has not said what it wants is closed
+COMMAND_START_S = 30.0  # until a node has started one: what it ends for it has its grace
+COMMAND_STRANGERS_MAX = 64  # of those at a time; the oldest gives way
+COMMANDS_MAX = 128  # of one node at a time: eight file descriptors each
+COMMAND_GRACE_S = 5.0  # from SIGTERM to SIGKILL when a lease has ended
+COMMAND_ORPHAN_GRACE_S = 1.0  # and when the daemon has died: its next start may grant again
+COMMAND_OUTPUT_BYTES_MAX = 2**26  # what `run` collects for a caller
+USAGE_ROWS_MAX = 1024  # ended commands a node remembers

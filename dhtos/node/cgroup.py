@@ -74,6 +74,17 @@ class Cgroups:
                     found.append(MemoryLimit(limit, min(max(limit - used, 0), limit)))
         return found
 
+    def parents(self, controller: str) -> list[tuple[int, Path]]:
+        """Groups below which one of our own could limit that, the nearest first, by version.
+
+        In version 2 processes are in leaves: it may have to stand beside ours.
+        """
+        found = [(1, folder) for folder in self._folders(controller, 1)][:1]
+        for folder in [*self._folders("", 2)][:2]:
+            if controller in (_text(folder / "cgroup.subtree_control") or "").split():
+                found.append((2, folder))
+        return found
+
     def _used_version_1(self, folder: Path) -> float | None:
         """CPU seconds of a group: told by the accounting hierarchy, if that has the same groups."""
         limited = [*self._folders("cpu", 1)]

@@ -18,6 +18,7 @@ from dhtos.core.record import checked_labels
 from dhtos.core.schema import Schema, Value, default_schema, is_printable
 from dhtos.core.schemas import Schemas
 from dhtos.errors import ConfigError, UsageError
+from dhtos.node.command import LABEL
 from dhtos.protocol.engine import EngineConfig
 from dhtos.transport.udp import parse_host
 
@@ -25,7 +26,12 @@ PORT = 7400
 SAMPLE_INTERVAL_S = 10.0
 NAME_BYTES_MAX = 64
 ENVIRONMENT_PREFIX = "DHTOS_"
-_FOREIGN = frozenset({"DHTOS_KERNELS", "DHTOS_PURE", "DHTOS_TRACEBACK"})
+_FOREIGN = frozenset(
+    {
+        *("DHTOS_KERNELS", "DHTOS_PURE", "DHTOS_TRACEBACK"),
+        *("DHTOS_LEASE", "DHTOS_TOKEN", "DHTOS_FENCE"),  # of who runs under a lease
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +41,8 @@ class Config:
     `port=0` lets the system choose, `client=True` asks without serving, `state_dir=None` forgets
     everything at the end. `other_schemas` are those of machines that have not moved to `schema`,
     each of another version. `advertise` and `labels` are told to the fleet beside what is sampled,
-    `gateway` names a CSV file of machines that run no node, to be advertised by this one. `http`,
+    `gateway` names a CSV file of machines that run no node, to be advertised by this one. With
+    `commands` whoever holds a lease may run commands under it; a client ignores it. `http`,
     `http_names`, `http_public` and `kubernetes` are for `dhtos.http`, which the daemon starts.
     """
 
@@ -51,6 +58,7 @@ class Config:
     control: bool = False
     control_path: Path | None = None
     gateway: Path | None = None
+    commands: bool = False
     http: str | None = None
     http_names: tuple[str, ...] = ()
     http_public: bool = False
@@ -72,7 +80,7 @@ class Config:
         self._normalise("kubernetes", dict(_mapping("kubernetes", self.kubernetes)))
         self._normalise("http_names", _texts("http_names", self.http_names))
         self._check_addresses()
-        for key in ("client", "control", "sample", "http_public"):
+        for key in ("client", "control", "sample", "commands", "http_public"):
             if type(getattr(self, key)) is not bool:
                 raise _bad(key, "true or false", getattr(self, key))
         interval = self.sample_interval_s
@@ -91,6 +99,8 @@ class Config:
         self._check_advertised()
         if self.client and self.gateway is not None:
             raise ConfigError("a client advertises nothing: use gateway without client")
+        if self.commands and not self.client:
+            self._check_commands()
 
     def _normalise(self, key: str, value: object) -> None:
         object.__setattr__(self, key, value)
@@ -119,6 +129,16 @@ class Config:
                     f"use a loopback or private address, or set http_public"
                 )
 
+    def _check_commands(self) -> None:
+        """Whoever reaches the port can claim, and then run: it must not be anybody."""
+        for key, text in (("host", self.host), ("advertise_host", self.advertise_host)):
+            address = None if text is None else parse_host(text)
+            if address is not None and (address.is_unspecified or not address.is_private):
+                raise ConfigError(
+                    f"commands are run for whoever reaches the port, and {key} {text} is open to "
+                    "more than a private network: give --host a loopback or private address"
+                )
+
     def _check_advertised(self) -> None:
         schema = self.schema_or_default
         try:
@@ -128,6 +148,8 @@ class Config:
             raise ConfigError(f"advertise: {error}") from error
         for label, text in self.labels.items():
             _text(f"labels: {label}", text)
+        if LABEL in self.labels:
+            raise ConfigError(f"labels: {LABEL!r} is told by the node itself: use commands")
         try:
             checked_labels(self.labels)
         except UsageError as error:
@@ -355,7 +377,7 @@ def _from_text(key: str, text: str, variable: str) -> object:
     match key:
         case "seeds" | "other_schemas" | "http_names":
             return tuple(part.strip() for part in text.split(",") if part.strip())
-        case "client" | "control" | "sample" | "http_public":
+        case "client" | "control" | "sample" | "commands" | "http_public":
             word = text.strip().lower()
             if word in ("1", "true", "yes", "on"):
                 return True

@@ -41,6 +41,7 @@ OPS = (
     "rtt", "within", "central",
     "find", "count", "sum", "histogram", "sample", "closest", "members", "put", "get", "status",
     "advertise", "config", "plan", "explain", "place", "leases", "drain", "undrain", "revoke",
+    "usage",
 )  # fmt: skip
 
 _encode = msgspec.json.Encoder().encode

@@ -9,7 +9,9 @@ away.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dhtos.core.limits import LEASE_S
+import msgspec
+
+from dhtos.core.limits import LEASE_S, USAGE_ROWS_MAX
 from dhtos.core.value import is_number
 from dhtos.errors import UsageError
 from dhtos.node.arguments import Args, Lines, no_more, take
@@ -98,7 +100,16 @@ def _ops_of_grants(node: "Node") -> dict[str, Op]:
         await node.revoke(token)
         yield {"end": {"leases": len(node.leases())}}
 
-    return {"leases": leases, "drain": drain, "undrain": undrain, "revoke": revoke}
+    async def usage(args: Args) -> Lines:
+        limit = take(args, "limit", int, USAGE_ROWS_MAX)
+        no_more(args)
+        rows = node.usage()[-limit:] if limit > 0 else ()
+        for row in rows:
+            yield {"item": msgspec.structs.asdict(row)}
+        yield {"end": {"commands": len(rows)}}
+
+    ops = {"leases": leases, "drain": drain, "undrain": undrain, "revoke": revoke}
+    return {**ops, "usage": usage}
 
 
 def need_of(told: Args) -> Need:

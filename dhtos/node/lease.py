@@ -10,6 +10,9 @@ from dhtos.core.coverage import Coverage
 from dhtos.core.hit import Hit
 from dhtos.core.ids import NodeId
 from dhtos.errors import LeaseLost
+from dhtos.node import command_client
+from dhtos.node.command import Word
+from dhtos.node.command_client import DEVNULL, PIPE, Completed, Process
 from dhtos.node.config import format_endpoint
 from dhtos.protocol.claims import Tenancy
 from dhtos.sched import Need, Refused, why
@@ -108,6 +111,48 @@ class Lease:
     async def ended(self) -> None:
         """Wait for its end; raises LeaseLost where that was not a release."""
         await self._driver.ended(self._tenancy.operation)
+
+    async def start(
+        self,
+        *argv: Word,
+        env: Mapping[str, str] | None = None,
+        stdin: int = DEVNULL,
+        stdout: int = PIPE,
+        stderr: int = PIPE,
+    ) -> Process:
+        """Run a command on the machine of this lease, with `PIPE` and `DEVNULL` of `subprocess`.
+
+        One at a time. Raises UsageError for what cannot be a command, CannotStart where the machine
+        cannot start it, Refused, LeaseLost, and Unreachable where it runs no commands: ask for one
+        that does by `where=dhtos.RUNS_COMMANDS`.
+        """
+        process = await command_client.start(
+            self.endpoint,
+            self.token,
+            self.fence,
+            argv,
+            env=env,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+        )
+        process.lost_with(self.ended)
+        return process
+
+    async def run(
+        self,
+        *argv: Word,
+        env: Mapping[str, str] | None = None,
+        input: bytes | None = None,  # noqa: A002 - as `subprocess` calls it
+    ) -> Completed:
+        """Run a command to its end: `returncode`, `stdout`, `stderr` and `usage`.
+
+        `input` goes to its standard input. Raises as `start`, LeaseLost when it is lost meanwhile,
+        UsageError for more output than COMMAND_OUTPUT_BYTES_MAX.
+        """
+        stdin = DEVNULL if input is None else PIPE
+        async with await self.start(*argv, env=env, stdin=stdin) as process:
+            return await process.complete(input)
 
     async def release(self) -> None:
         """Give it back; may be called again."""

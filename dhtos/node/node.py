@@ -8,6 +8,7 @@ socket, bootstrap, address, record, join) - run (samples and state in the backgr
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +23,8 @@ from dhtos.node.address import learn, resolve
 from dhtos.node.advert import Advert
 from dhtos.node.background import Background
 from dhtos.node.bandwidth import Meter
+from dhtos.node.command import COMMANDS, LABEL, Executor
+from dhtos.node.command_server import CommandServer, open_commands, open_sockets
 from dhtos.node.config import Config, format_endpoint
 from dhtos.node.draws import Draws
 from dhtos.node.gateway import GatewayFile
@@ -31,6 +34,7 @@ from dhtos.node.known import gateways
 from dhtos.node.nearby import Nearby
 from dhtos.node.placing import Placing
 from dhtos.node.sampler import Sampler, is_news
+from dhtos.node.usage import UsageRow
 from dhtos.protocol.claims import Tenants
 from dhtos.protocol.engine import Engine
 from dhtos.protocol.grants import Grants
@@ -66,6 +70,7 @@ class Node(Nearby, Placing):
         wall_clock: Callable[[], float] = time.time,
         open_socket: Callable[[str, int], UdpSocket] = UdpSocket,
         sampler: Sampler | None = None,
+        executor: Executor | None = None,
     ) -> None:
         self.config = config or Config()
         self.schema: Schema = self.config.schema_or_default
@@ -83,6 +88,8 @@ class Node(Nearby, Placing):
         self._engine: Engine | None = None
         self._driver: Driver | None = None
         self._control: ControlServer | None = None
+        self._executor = executor
+        self._commands: CommandServer | None = None
         self._seeds: list[Endpoint] = []
         self._background = Background()
         self._journal: LeaseJournal | None = None
@@ -113,7 +120,7 @@ class Node(Nearby, Placing):
         self._keeper = await Keeper.open(config.state_dir, self._wall_clock)
         stored = self._keeper.contacts
         loop = asyncio.get_running_loop()
-        sock = self._open_socket(config.host, config.port)
+        sock, listener = open_sockets(config, self._open_socket)
         clock = self._clock or clock_of(loop)
         self._engine = Engine(
             self._keeper.identity.node_id,
@@ -126,7 +133,7 @@ class Node(Nearby, Placing):
         self._meter = Meter(self._engine, self._driver)
         self._tenants = Tenants(self._engine.core)
         if not config.client:
-            await self._open_ledger()
+            await self._open_ledger(listener)
         self._seeds = await resolve(config.seeds, sock)
         if config.client and not self._seeds and not stored:
             raise ConfigError("a client must know somebody to ask: give it a seed")
@@ -147,8 +154,8 @@ class Node(Nearby, Placing):
 
             self._control = await open_control(self)
 
-    async def _open_ledger(self) -> None:
-        """Take over what an earlier run of this node has promised."""
+    async def _open_ledger(self, listener: socket.socket | None) -> None:
+        """Take over what an earlier run has promised; let leases be used where commands are run."""
         directory = self.config.state_dir
         if directory is not None:
             now = self.driver.clock()
@@ -160,6 +167,10 @@ class Node(Nearby, Placing):
             else Ledger(epoch=journal.epoch, bound=journal.leases, journal=journal)
         )
         self._grants = Grants(self.engine.hub, ledger)
+        if listener is not None:
+            self._commands = await open_commands(
+                self, listener, self._executor, wall_clock=self._wall_clock
+            )
 
     async def _find_fleet(self, stored: list[Endpoint]) -> None:
         """Join the base overlay; a node that was told no seed may be the first of all."""
@@ -180,6 +191,8 @@ class Node(Nearby, Placing):
         """Measure this machine, unless it only asks."""
         config = self.config
         labels = {**({"name": config.name} if config.name is not None else {}), **config.labels}
+        if config.commands:
+            labels[LABEL] = COMMANDS
         sampled: dict[str, Value] = {}
         if config.sample and not config.client:
             sampled = await asyncio.to_thread(self._sampler.sample, self.schema)
@@ -216,6 +229,8 @@ class Node(Nearby, Placing):
         try:
             if self._control is not None:
                 await self._control.aclose()
+            if self._commands is not None:
+                await self._commands.aclose()
             await self._background.aclose()
             await asyncio.to_thread(self._sampler.close)
             if self._engine is not None:
@@ -331,6 +346,10 @@ class Node(Nearby, Placing):
             raise UsageError("a client advertises nothing: start a node without client=True")
         self._publish(advert, eager=True)
         await self.joined()
+
+    def usage(self) -> tuple[UsageRow, ...]:
+        """What the last commands that ended on this machine have used, the oldest first."""
+        return () if self._commands is None else self._commands.usage.rows()
 
     def stats(self) -> Mapping[str, float]:
         """Counters and sizes of this node; asks nobody."""

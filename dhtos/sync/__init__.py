@@ -5,7 +5,7 @@ are those of `dhtos.node.node.Node`, written out so that editors and type checke
 thread may call them; Ctrl-C in the waiting one cancels the work in the loop.
 """
 
-from dhtos.sync.handles import Find, Gang, Lease
+from dhtos.sync.handles import Find, Gang, Lease, Process
 from dhtos.sync.node import Node
 
-__all__ = ["Find", "Gang", "Lease", "Node"]
+__all__ = ["Find", "Gang", "Lease", "Node", "Process"]

@@ -1,11 +1,16 @@
 """What the methods of a blocking node return while something still runs."""
 
+import asyncio
+import signal
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from dhtos.core.hit import Hit
 from dhtos.core.ids import NodeId
+from dhtos.node.command import Usage, Word
+from dhtos.node.command_client import DEVNULL, PIPE, Completed, Stdin
+from dhtos.node.command_client import Process as AsyncProcess
 from dhtos.node.find import Find as AsyncFind
 from dhtos.node.lease import Gang as AsyncGang
 from dhtos.node.lease import Lease as AsyncLease
@@ -137,6 +142,140 @@ class Lease(_Held):
     def expires_s(self) -> float:
         """In how many seconds it ends if no renewal is heard; 0 once it has ended."""
         return self._lease.expires_s
+
+    def start(
+        self,
+        *argv: Word,
+        env: Mapping[str, str] | None = None,
+        stdin: int = DEVNULL,
+        stdout: int = PIPE,
+        stderr: int = PIPE,
+    ) -> "Process":
+        """Run a command on the machine of this lease, one at a time."""
+        return Process(
+            self._run(
+                lambda: self._lease.start(*argv, env=env, stdin=stdin, stdout=stdout, stderr=stderr)
+            ),
+            self._run,
+        )
+
+    def run(
+        self,
+        *argv: Word,
+        env: Mapping[str, str] | None = None,
+        input: bytes | None = None,  # noqa: A002 - as `subprocess` calls it
+    ) -> Completed:
+        """Run a command to its end: `returncode`, `stdout`, `stderr` and `usage`."""
+        done: Completed = self._run(lambda: self._lease.run(*argv, env=env, input=input))
+        return done
+
+
+class Reader:
+    """What a command writes; an iterator over its lines."""
+
+    def __init__(self, reader: asyncio.StreamReader, run: Run) -> None:
+        self._reader = reader
+        self._run = run
+
+    def read(self, size: int = -1) -> bytes:
+        """So many bytes at most, or all until its end; nothing at the end."""
+        data: bytes = self._run(lambda: self._reader.read(size))
+        return data
+
+    def readline(self) -> bytes:
+        """The next line, with its end; nothing at the end."""
+        line: bytes = self._run(self._reader.readline)
+        return line
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+
+class Writer:
+    """The standard input of a command."""
+
+    def __init__(self, stdin: Stdin, run: Run) -> None:
+        self._stdin = stdin
+        self._run = run
+
+    def write(self, data: bytes) -> None:
+        """Send this, and wait while it is not read."""
+
+        async def send() -> None:
+            self._stdin.write(data)
+            await self._stdin.drain()
+
+        self._run(send)
+
+    def close(self) -> None:
+        """No more will come; may be called again."""
+
+        async def end() -> None:
+            self._stdin.close()
+
+        self._run(end)
+
+
+class Process:
+    """A command on another machine: a context manager that ends it."""
+
+    def __init__(self, process: AsyncProcess, run: Run) -> None:
+        self._process = process
+        self._run = run
+        self.stdin = process.stdin and Writer(process.stdin, run)
+        self.stdout = process.stdout and Reader(process.stdout, run)
+        self.stderr = process.stderr and Reader(process.stderr, run)
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, or the negative number of its signal; None while it runs."""
+        return self._process.returncode
+
+    @property
+    def usage(self) -> Usage | None:
+        """What it has used; None while it runs."""
+        return self._process.usage
+
+    def wait(self) -> int:
+        """Its exit code; raises LeaseLost where it was lost with its lease or its machine."""
+        code: int = self._run(self._process.wait)
+        return code
+
+    def communicate(self, input: bytes | None = None) -> tuple[bytes, bytes]:  # noqa: A002 - as `subprocess` calls it
+        """Send all input, and collect all output until it has ended."""
+        outputs: tuple[bytes, bytes] = self._run(lambda: self._process.communicate(input))
+        return outputs
+
+    def send_signal(self, number: int) -> None:
+        """Send it and what it started a signal; nothing where it has ended."""
+
+        async def send() -> None:
+            self._process.send_signal(number)
+
+        self._run(send)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        """End it if it still runs, and let go of it; may be called again."""
+        self._run(self._process.aclose)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 class Gang(_Held):

@@ -17,6 +17,7 @@ from dhtos.errors import Closed
 from dhtos.node import node as asynchronous
 from dhtos.node.asking import Query
 from dhtos.node.bandwidth import AGE_S_MAX, Bandwidth, Peer
+from dhtos.node.command import Executor
 from dhtos.node.config import Config
 from dhtos.node.distance import Central, Rtt, Where
 from dhtos.node.figures import Aggregate, Histogram
@@ -27,6 +28,7 @@ from dhtos.node.lease import Gang as AsyncGang
 from dhtos.node.lease import Lease as AsyncLease
 from dhtos.node.placing import CANDIDATES, DEADLINE_S, GANG_DEADLINE_S
 from dhtos.node.sampler import Sampler
+from dhtos.node.usage import UsageRow
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.ledger import Grant
 from dhtos.protocol.put import PutResult
@@ -55,6 +57,7 @@ class Node:
         wall_clock: Callable[[], float] = time.time,
         open_socket: Callable[[str, int], UdpSocket] = UdpSocket,
         sampler: Sampler | None = None,
+        executor: Executor | None = None,
     ) -> None:
         self._node = asynchronous.Node(
             config,
@@ -63,6 +66,7 @@ class Node:
             wall_clock=wall_clock,
             open_socket=open_socket,
             sampler=sampler,
+            executor=executor,
         )
         self._loop: Loop | None = None
 
@@ -292,6 +296,14 @@ class Node:
 
         async def look() -> tuple[Grant, ...]:
             return self._node.leases()
+
+        return self._run(look)
+
+    def usage(self) -> tuple[UsageRow, ...]:
+        """What the last commands that ended on this machine have used, the oldest first."""
+
+        async def look() -> tuple[UsageRow, ...]:
+            return self._node.usage()
 
         return self._run(look)
 

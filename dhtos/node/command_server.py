@@ -1,0 +1,401 @@
+"""The node's side of commands: who may run one, its streams, and its end with its lease.
+
+Listens for TCP where the node listens for UDP. A connection is for one command: it shows a token
+and a fence that stand in the ledger, and no other command may run under them at the time. From then
+on nothing waits for anything else: frames are read as they come, streams have windows, a signal
+passes what is not read. See `dhtos.node.command_wire`.
+
+The ledger frees a lease at its end, and its command may take `COMMAND_GRACE_S` longer to die. Who
+is granted what it had begins after that, so that no more ever runs than was granted.
+
+Strangers are bounded: so many connections that have not yet said what they want, each for so long.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from dhtos.core.limits import (
+    COMMAND_CHUNK_BYTES,
+    COMMAND_GRACE_S,
+    COMMAND_HELLO_S,
+    COMMAND_STRANGERS_MAX,
+    COMMANDS_MAX,
+)
+from dhtos.errors import CannotStart, ConfigError, MalformedMessage, UsageError
+from dhtos.node import command_wire as wire
+from dhtos.node.command import Command, Executor, Exit, Running, check_size, variables, words
+from dhtos.node.command_wire import STDERR, STDIN, STDOUT, Reason, frame
+from dhtos.node.config import Config, format_endpoint
+from dhtos.node.usage import UsageLog
+from dhtos.protocol.ledger import Grant
+from dhtos.transport.udp import UdpSocket
+
+if TYPE_CHECKING:
+    from dhtos.node.node import Node
+
+_BACKLOG = 128
+_PORTS = 16  # tried where any port will do
+
+
+def open_sockets(
+    config: Config, open_socket: Callable[[str, int], UdpSocket]
+) -> tuple[UdpSocket, socket.socket | None]:
+    """The UDP socket of a node, and the TCP one of that port where it runs commands.
+
+    Raises ConfigError for a busy port. Where any will do, one is looked for that is free in both.
+    """
+    if not config.commands or config.client:
+        return open_socket(config.host, config.port), None
+    for attempt in range(_PORTS):
+        listener = bind(config.host, config.port)
+        try:
+            return open_socket(config.host, listener.getsockname()[1]), listener
+        except ConfigError:
+            listener.close()
+            if config.port or attempt == _PORTS - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def open_commands(
+    node: "Node",
+    listener: socket.socket,
+    executor: Executor | None,
+    *,
+    wall_clock: Callable[[], float],
+) -> "CommandServer":
+    """Run commands for who comes to this socket; as processes of this machine where none is given.
+
+    The socket is the server's from here on.
+    """
+    try:
+        usage = UsageLog(node.config.state_dir, wall_clock)
+        await asyncio.to_thread(usage.read)
+        if executor is None:
+            from dhtos.node.executor import SubprocessExecutor
+
+            executor = SubprocessExecutor()
+        server = CommandServer(node, executor, usage)
+        await server.start(listener)
+    except BaseException:
+        listener.close()
+        raise
+    return server
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """The TCP socket of a node that runs commands; raises ConfigError for a busy port."""
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(
+            f"cannot listen for commands on TCP {host} port {port} ({error.strerror}): "
+            "choose another with --port"
+        ) from error
+    sock.setblocking(False)
+    return sock
+
+
+class CommandServer:
+    """Runs what owners of leases ask for."""
+
+    def __init__(self, node: "Node", executor: Executor, usage: UsageLog) -> None:
+        self._node = node
+        self._grants = node.grants
+        self._executor = executor
+        self.usage = usage
+        self._count = node.engine.core.counters
+        self._server: asyncio.Server | None = None
+        self._strangers: dict[asyncio.StreamWriter, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sessions: dict[bytes, _Session] = {}  # the last of each lease
+        self._alive: set[_Session] = set()
+        self._closing = False
+
+    async def start(self, sock: socket.socket) -> None:
+        """Serve who comes."""
+        self._grants.on_end = self._on_end
+        self._server = await asyncio.start_server(self._serve, sock=sock)
+
+    async def aclose(self) -> None:
+        """End every command and wait until none is left; may be called again."""
+        if self._server is None:
+            return
+        self._closing = True
+        server, self._server = self._server, None
+        server.close()
+        for writer in tuple(self._strangers):
+            writer.transport.abort()
+        for session in tuple(self._alive):
+            session.lease_over(COMMAND_GRACE_S, free=True)
+        while self._tasks:
+            await asyncio.wait(tuple(self._tasks))
+        await server.wait_closed()
+
+    def _on_end(self, grant: Grant, gone_by: float) -> None:
+        """A lease was released, taken back, or is over: so is what runs under it."""
+        session = self._sessions.get(grant.token)
+        if session is not None:
+            left = gone_by - self._node.driver.clock()
+            session.lease_over(max(left, COMMAND_GRACE_S), free=left <= 0)
+
+    # --- one connection ---------------------------------------------------------------------------
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            start = await self._hear(reader, writer)
+            if start is not None:
+                await self._answer(start, reader, writer)
+        except MalformedMessage:
+            self._count["commands_malformed"] += 1
+            writer.transport.abort()
+        finally:
+            await _leave(writer)
+            self._tasks.discard(task)
+
+    async def _hear(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> wire.Start | None:
+        """What a stranger wants; None for one that does not say so in time."""
+        if len(self._strangers) >= COMMAND_STRANGERS_MAX:
+            next(iter(self._strangers)).transport.abort()
+            self._count["commands_strangers_dropped"] += 1
+        self._strangers[writer] = None
+        try:
+            async with asyncio.timeout(COMMAND_HELLO_S):
+                message = await wire.from_client(reader, wire.FIRST_BYTES_MAX)
+        except TimeoutError:
+            self._count["commands_strangers_dropped"] += 1
+            writer.transport.abort()
+            return None
+        finally:
+            self._strangers.pop(writer, None)
+        if message is None or isinstance(message, wire.Start):
+            return message
+        raise MalformedMessage("a connection begins with what to run")
+
+    async def _answer(
+        self, start: wire.Start, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        refusal = self._refused(start)
+        if refusal is not None:
+            self._refuse(writer, refusal)
+            return
+        command = self._command(start)
+        session = _Session(reader, writer, stdin=start.stdin)
+        before = self._sessions.get(start.token)
+        self._sessions[start.token] = session
+        self._alive.add(session)
+        try:
+            if before is not None:
+                await before.exited.wait()  # its owner has given it up
+            running = await self._begin(command, session)
+            if isinstance(running, wire.Refusal):
+                self._refuse(writer, running)
+                return
+            writer.write(frame(wire.Started(command.lease)))
+            self._count["commands_started"] += 1
+            ended = await session.converse(running)
+        finally:
+            session.exited.set()
+            self._alive.discard(session)
+            if self._sessions.get(start.token) is session:
+                del self._sessions[start.token]
+            self._count["commands_malformed"] += session.malformed
+        await self.usage.add(command, ended)
+        session.say_end(ended)
+
+    def _refused(self, start: wire.Start) -> wire.Refusal | None:
+        """Why this may not run; None where it may."""
+        if start.version != wire.VERSION:
+            return wire.Refusal(Reason.VERSION, f"this node speaks version {wire.VERSION}", 126)
+        if self._closing:
+            return wire.Refusal(Reason.CLOSING, "this node is about to end", 126)
+        grant = self._grants.runs(start.token, start.fence, self._node.driver.clock())
+        self._node.driver.flush()
+        if grant is None:
+            text = "no lease of this start of the node has that token and fence"
+            return wire.Refusal(Reason.LEASE, text, 126)
+        session = self._sessions.get(start.token)
+        if session is not None and not session.over.is_set():
+            return wire.Refusal(Reason.BUSY, "a command runs under this lease already", 126)
+        if len(self._alive) >= COMMANDS_MAX:
+            return wire.Refusal(Reason.CROWDED, f"{COMMANDS_MAX} commands run here already", 126)
+        return None
+
+    def _command(self, start: wire.Start) -> Command:
+        grant = self._grants.ledger.known(start.token)
+        assert isinstance(grant, Grant), "it was looked up in the same step"
+        try:
+            argv, env = words(start.argv), variables(start.env)
+            check_size(argv, env)
+        except UsageError as error:
+            raise MalformedMessage(str(error)) from error
+        return Command(
+            argv=argv,
+            env=env,
+            stdin=start.stdin,
+            resources=dict(grant.resources),
+            lease=f"{self._node.id}-{grant.fence}",
+            token=grant.token.hex(),
+            fence=grant.fence,
+            owner=format_endpoint(grant.owner),
+        )
+
+    async def _begin(self, command: Command, session: "_Session") -> Running | wire.Refusal:
+        """Start it as soon as nothing runs any more that was granted before."""
+        for other in tuple(self._alive):
+            if other.free and other is not session:
+                await other.exited.wait()
+        if session.over.is_set():
+            return wire.Refusal(Reason.LEASE, "the lease has ended", 126)
+        try:
+            return await self._executor.start(command)
+        except CannotStart as error:
+            text = str(error)[: wire.TEXT_BYTES_MAX]
+            return wire.Refusal(Reason.CANNOT_START, text, error.code)
+
+    def _refuse(self, writer: asyncio.StreamWriter, refusal: wire.Refusal) -> None:
+        self._count["commands_refused"] += 1
+        writer.write(frame(refusal))
+
+
+class _Session:
+    """One command and the connection of its owner."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, stdin: bool
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._running: Running | None = None
+        self._grace_s = COMMAND_GRACE_S
+        self._out = {fd: wire.Outflow(fd, writer) for fd in (STDOUT, STDERR)}
+        self._in = wire.Inflow(STDIN, writer)
+        self._input = bytearray()  # a window of it at most
+        self._input_ended = not stdin
+        self._more = asyncio.Event()
+        self.malformed = False
+        self.over = asyncio.Event()  # its lease, or its connection
+        self.exited = asyncio.Event()
+        self.free = False  # what it had may be granted to others
+
+    def lease_over(self, grace_s: float, *, free: bool) -> None:
+        """The lease has ended; what it had may be granted to others if `free`."""
+        self.free = self.free or free
+        self._end(grace_s)
+
+    def _end(self, grace_s: float) -> None:
+        self._grace_s = min(grace_s, self._grace_s) if self.over.is_set() else grace_s
+        self.over.set()
+        if self._running is not None:
+            self._running.end(self._grace_s)
+
+    async def converse(self, running: Running) -> Exit:
+        """Carry what goes in and comes out until nobody of the command is left."""
+        self._running = running
+        if self.over.is_set():
+            running.end(self._grace_s)
+        tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._feed(running))]
+        pumps = [
+            asyncio.create_task(self._pump(running.stdout, self._out[STDOUT])),
+            asyncio.create_task(self._pump(running.stderr, self._out[STDERR])),
+        ]
+        try:
+            ended = await running.wait()
+            self.exited.set()
+            await self._flush(pumps)
+            return ended
+        finally:
+            if not self.exited.is_set():
+                running.end(0.0)
+            for task in (*tasks, *pumps):
+                task.cancel()
+            await asyncio.gather(*tasks, *pumps, return_exceptions=True)
+            running.close()
+
+    async def _flush(self, pumps: "list[asyncio.Task[None]]") -> None:
+        """Wait for a reader that is slow; not much longer than its lease."""
+        over = asyncio.create_task(self.over.wait())
+        flushed = asyncio.gather(*pumps)
+        try:
+            await asyncio.wait((over, flushed), return_when=asyncio.FIRST_COMPLETED)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(COMMAND_GRACE_S):
+                    await flushed
+        finally:
+            over.cancel()
+
+    async def _listen(self) -> None:
+        """What the owner says; that it has gone is a word too."""
+        try:
+            while (message := await wire.from_client(self._reader)) is not None:
+                self._hear(message)
+        except MalformedMessage:
+            self.malformed = True
+        self._writer.transport.abort()
+        for flow in self._out.values():
+            flow.stop()
+        self._end(COMMAND_GRACE_S)
+
+    def _hear(self, message: wire.FromClient) -> None:
+        match message:
+            case wire.Data(stream=0, data=data) if not self._input_ended:
+                self._in.come(len(data))
+                self._input += data
+                self._input_ended = not data
+                self._more.set()
+            case wire.Taken(stream=stream, count=count) if stream in self._out:
+                self._out[stream].taken(count)
+            case wire.Signal(number=number) if self._running is not None:
+                self._running.send_signal(number)
+            case _:
+                raise MalformedMessage("not what is said of a command that runs")
+
+    async def _feed(self, running: Running) -> None:
+        while self._input or not self._input_ended:
+            await self._more.wait()
+            self._more.clear()
+            while self._input:
+                data = bytes(self._input[:COMMAND_CHUNK_BYTES])
+                del self._input[:COMMAND_CHUNK_BYTES]
+                await running.stdin.write(data)
+                self._in.handed_on(len(data))
+                await wire.drain(self._writer)
+        running.stdin.close()
+
+    async def _pump(self, source: asyncio.StreamReader, flow: wire.Outflow) -> None:
+        while data := await source.read(COMMAND_CHUNK_BYTES):
+            await flow.send(data)
+        flow.end()
+
+    def say_end(self, ended: Exit) -> None:
+        """The last word."""
+        used = ended.usage
+        if not self._writer.is_closing():
+            message = wire.Ended(
+                ended.returncode, used.user_s, used.system_s, used.memory_bytes, used.wall_s
+            )
+            self._writer.write(frame(message))
+
+
+async def _leave(writer: asyncio.StreamWriter) -> None:
+    """Close a connection when all was sent; one that is not read is cut off."""
+    writer.close()
+    try:
+        async with asyncio.timeout(COMMAND_GRACE_S):
+            await writer.wait_closed()
+    except TimeoutError:
+        writer.transport.abort()
+    except OSError:
+        return  # the other side has left already
