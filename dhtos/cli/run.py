@@ -4,7 +4,8 @@ import asyncio
 import json
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,11 +13,12 @@ import click
 from dhtos.cli.about import kernels_in_use, own_version
 from dhtos.cli.loop import run_loop
 from dhtos.cli.settings import effective_config, node_options
-from dhtos.errors import NoPeers
+from dhtos.errors import ConfigError, NoPeers
 from dhtos.node.config import Config
 from dhtos.node.control import default_control_path
 
 if TYPE_CHECKING:
+    from dhtos.http import HttpServer
     from dhtos.node.node import Node
 
 READY_S = 10.0  # a node that still joins after this time is announced anyway
@@ -48,27 +50,53 @@ async def serve(config: Config, *, wait: bool = False, as_json: bool = False) ->
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, leaving.set)
     delay_s = RETRY_S
-    while not leaving.is_set():
-        node = Node(config)
-        node.on_warning = lambda text: _say(f"warning: {text}")
-        try:
-            started = await _start(node, leaving)
-        except NoPeers as error:
-            if not wait:
-                raise
-            _say(f"warning: {error}; asking again in {delay_s:.0f} s")
-            with suppress(TimeoutError):
-                async with asyncio.timeout(delay_s):
+    async with _http(config) as http:
+        while not leaving.is_set():
+            node = Node(config)
+            node.on_warning = lambda text: _say(f"warning: {text}")
+            try:
+                started = await _start(node, leaving)
+            except NoPeers as error:
+                if not wait:
+                    raise
+                _say(f"warning: {error}; asking again in {delay_s:.0f} s")
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(delay_s):
+                        await leaving.wait()
+                delay_s = min(2 * delay_s, RETRY_S_MAX)
+                continue
+            try:
+                if started:
+                    if http is not None:
+                        await http.start(node)
+                    _announce(node, http, as_json=as_json)
                     await leaving.wait()
-            delay_s = min(2 * delay_s, RETRY_S_MAX)
-            continue
-        try:
-            if started:
-                _announce(node, as_json=as_json)
-                await leaving.wait()
-        finally:
-            await node.aclose()
+            finally:
+                if http is not None:
+                    await http.aclose()
+                await node.aclose()
+            return
+
+
+@asynccontextmanager
+async def _http(config: Config) -> AsyncIterator["HttpServer | None"]:
+    """Take the port before anybody is told of this node; raises ConfigError."""
+    if config.http is None:
+        yield None
         return
+    try:
+        from dhtos.http import HttpServer
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "dhtos":
+            raise
+        raise ConfigError(
+            f"http needs {error.name}, which is not installed: use pip install 'dhtos[http]'"
+        ) from error
+    http = await asyncio.to_thread(HttpServer, config)
+    try:
+        yield http
+    finally:
+        await http.aclose()
 
 
 async def _start(node: "Node", leaving: asyncio.Event) -> bool:
@@ -94,7 +122,7 @@ async def _settle(node: "Node") -> None:
             await node.joined()
 
 
-def _announce(node: "Node", *, as_json: bool) -> None:
+def _announce(node: "Node", http: "HttpServer | None", *, as_json: bool) -> None:
     for warning in node.warnings:
         _say(f"warning: {warning}")
     config = node.config
@@ -105,6 +133,8 @@ def _announce(node: "Node", *, as_json: bool) -> None:
         "control": str(path),
         "kernels": kernels_in_use(),
     }
+    if http is not None:
+        facts["http"] = http.url
     if as_json:
         line = json.dumps({"ready": True, **facts, "version": own_version()})
     else:

@@ -50,6 +50,11 @@ _OPTIONS = (
         metavar="CSV",
         help="Advertise the machines of this file, which cannot run a node: a row each.",
     ),
+    click.option(
+        "--http",
+        metavar="ADDRESS:PORT",
+        help="Serve HTTP there, as 127.0.0.1:7480; port 0 for any free one.",
+    ),
     click.option("--no-sample", is_flag=True, help="Advertise only what --set says."),
     click.option(
         "--commands",
@@ -127,7 +132,7 @@ def effective_config(
     config = Config.from_env(os.environ if environ is None else environ, config)
     changes: dict[str, Any] = {
         key: options[key]
-        for key in ("host", "port", "state_dir", "group_size", "control_path", "gateway")
+        for key in ("host", "port", "state_dir", "group_size", "control_path", "gateway", "http")
         if options.get(key) is not None
     }
     if options.get("seeds"):
