@@ -15,6 +15,7 @@ from dhtos.node.figures import Aggregate, Histogram
 from dhtos.node.find import Count, Find
 from dhtos.node.lease import Choice, Explanation, Gang, Lease, Placement, Plan
 from dhtos.node.node import Node
+from dhtos.node.replicas import Change, Replicas
 from dhtos.node.usage import UsageRow
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.put import PutResult
@@ -30,6 +31,7 @@ __all__ = [
     "Aggregate",
     "Bandwidth",
     "Central",
+    "Change",
     "Choice",
     "Count",
     "Coverage",
@@ -54,6 +56,7 @@ __all__ = [
     "Placement",
     "Plan",
     "PutResult",
+    "Replicas",
     "Rtt",
     "StoredValue",
     "Attribute",

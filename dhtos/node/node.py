@@ -32,7 +32,7 @@ from dhtos.node.journal import LeaseJournal
 from dhtos.node.keeper import Keeper
 from dhtos.node.known import gateways
 from dhtos.node.nearby import Nearby
-from dhtos.node.placing import Placing
+from dhtos.node.replicating import Replicating
 from dhtos.node.sampler import Sampler, is_news
 from dhtos.node.usage import UsageRow
 from dhtos.protocol.claims import Tenants
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 UPKEEP_INTERVAL_S = 60.0
 
 
-class Node(Nearby, Placing):
+class Node(Nearby, Replicating):
     """One member of the fleet, or with `client=True` one that only asks.
 
     >>> import asyncio, dhtos

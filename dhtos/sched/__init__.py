@@ -7,6 +7,7 @@ from dhtos.sched.gang import assign
 from dhtos.sched.need import Need, check
 from dhtos.sched.offers import Offers
 from dhtos.sched.rank import Ranking, Refused, Scored, rank, why
+from dhtos.sched.replicas import elect
 from dhtos.sched.score import Context, Scorer, StandardScorer
 from dhtos.sched.weights import PROFILES, Weights
 
@@ -23,6 +24,7 @@ __all__ = [
     "StandardScorer",
     "Offers",
     "assign",
+    "elect",
     "rank",
     "why",
     "Ranking",

@@ -3,17 +3,22 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from dhtos.core.hit import Hit
 from dhtos.core.ids import NodeId
+from dhtos.errors import DhtosError
 from dhtos.node.command import Usage, Word
 from dhtos.node.command_client import DEVNULL, PIPE, Completed, Stdin
 from dhtos.node.command_client import Process as AsyncProcess
 from dhtos.node.find import Find as AsyncFind
 from dhtos.node.lease import Gang as AsyncGang
 from dhtos.node.lease import Lease as AsyncLease
+from dhtos.node.replicas import SETTLE_S, What
+from dhtos.node.replicas import Change as AsyncChange
+from dhtos.node.replicas import Replicas as AsyncReplicas
 from dhtos.protocol.frontier import FindResult
 
 Run = Callable[[Callable[[], Awaitable[Any]]], Any]
@@ -284,3 +289,80 @@ class Gang(_Held):
     def __init__(self, gang: AsyncGang, run: Run) -> None:
         super().__init__(gang, run)
         self.leases = tuple(Lease(lease, run) for lease in gang.leases)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of replicas, as `dhtos.Change`, with a lease that blocks."""
+
+    what: What
+    lease: Lease | None
+    reason: str
+    alive: int
+    count: int
+
+
+class Replicas:
+    """So many leases of one need, kept alive in the background until they are closed."""
+
+    def __init__(self, replicas: AsyncReplicas, run: Run) -> None:
+        self._replicas = replicas
+        self._run = run
+
+    @property
+    def leases(self) -> tuple[Lease, ...]:
+        """Those that are alive now, the oldest first."""
+
+        async def look() -> tuple[AsyncLease, ...]:
+            return self._replicas.leases
+
+        return tuple(Lease(lease, self._run) for lease in self._run(look))
+
+    @property
+    def count(self) -> int:
+        """How many are wanted."""
+        return self._replicas.count
+
+    @property
+    def waiting(self) -> DhtosError | None:
+        """Why the last attempt left some missing; None if all are alive."""
+        return self._replicas.waiting
+
+    @property
+    def closed(self) -> bool:
+        """Whether they are kept no more."""
+        return self._replicas.closed
+
+    def settled(self, *, deadline_s: float = SETTLE_S) -> None:
+        """Wait until as many are alive as are wanted; raises where that does not come about."""
+        self._run(lambda: self._replicas.settled(deadline_s=deadline_s))
+
+    def changes(self) -> Iterator[Change]:
+        """What becomes of them, as it happens, beginning with those that are alive."""
+        changes = self._replicas.changes()
+
+        async def step() -> AsyncChange | None:
+            return await anext(changes, None)
+
+        while (change := self._run(step)) is not None:
+            lease = None if change.lease is None else Lease(change.lease, self._run)
+            yield Change(change.what, lease, change.reason, change.alive, change.count)
+
+    def resize(self, count: int) -> None:
+        """Want another number of them; the youngest are released where it is smaller."""
+        self._run(lambda: self._replicas.resize(count))
+
+    def close(self) -> None:
+        """Release all of them and ask for no more; may be called again."""
+        self._run(self._replicas.aclose)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -27,6 +27,9 @@ from dhtos.node.lease import Explanation, Plan
 from dhtos.node.lease import Gang as AsyncGang
 from dhtos.node.lease import Lease as AsyncLease
 from dhtos.node.placing import CANDIDATES, DEADLINE_S, GANG_DEADLINE_S
+from dhtos.node.replicas import COOL_DOWN_S
+from dhtos.node.replicas import Replicas as AsyncReplicas
+from dhtos.node.replicating import Spread
 from dhtos.node.sampler import Sampler
 from dhtos.node.usage import UsageRow
 from dhtos.protocol.frontier import FindResult
@@ -34,7 +37,7 @@ from dhtos.protocol.ledger import Grant
 from dhtos.protocol.put import PutResult
 from dhtos.protocol.store import StoredValue
 from dhtos.sched import Need
-from dhtos.sync.handles import Find, Gang, Lease
+from dhtos.sync.handles import Find, Gang, Lease, Replicas
 from dhtos.sync.loop import Loop
 from dhtos.transport.udp import UdpSocket
 
@@ -286,6 +289,25 @@ class Node:
             )
 
         return Gang(self._run(claim), self._run)
+
+    def replicas(
+        self,
+        need: Need,
+        count: int,
+        *,
+        spread: Spread = None,
+        ttl_s: float = LEASE_S,
+        cool_down_s: float = COOL_DOWN_S,
+    ) -> Replicas:
+        """Keep `count` leases of a need alive: `with node.replicas(need, 3) as replicas`."""
+
+        async def begin() -> AsyncReplicas:
+            replicas = self._node.replicas(
+                need, count, spread=spread, ttl_s=ttl_s, cool_down_s=cool_down_s
+            )
+            return await replicas.__aenter__()
+
+        return Replicas(self._run(begin), self._run)
 
     def explain(self, need: Need) -> Explanation:
         """Why a need can be met or not: how many machines each resource rules out."""

@@ -10,10 +10,12 @@ import dhtos.sync
 import dhtos.sync.loop
 from dhtos import Need
 from dhtos.errors import (
+    ClaimsRefused,
     Closed,
     ConfigError,
     KeyNotFound,
     LeaseLost,
+    NoCandidates,
     PredicateError,
     UsageError,
 )
@@ -211,3 +213,35 @@ def test_a_lost_lease_comes_out_at_the_end_of_its_block(pair):
     with pytest.raises(LeaseLost, match="revoked"), gang:
         pass
     assert gang.lost
+
+
+def test_replicas_are_kept_without_asyncio(pair):
+    first, second = pair
+    with first.replicas(Need(cores=1), 3, ttl_s=2.0) as replicas:
+        changes = replicas.changes()
+        granted = [next(changes) for _ in range(3)]
+        assert [(one.what, one.alive, one.count) for one in granted] == [
+            ("granted", 1, 3), ("granted", 2, 3), ("granted", 3, 3),
+        ]  # fmt: skip
+        replicas.settled()
+        assert {lease.node for lease in replicas.leases} == {first.id, second.id}
+        lost = next(one.lease for one in granted if one.lease.node == second.id)
+        second.revoke(lost.token)
+        change = next(changes)
+        assert (change.what, change.lease.token) == ("lost", lost.token)
+        assert "revoked" in change.reason
+        assert next(changes).what == "granted"
+        replicas.resize(1)
+        assert [next(changes).what for _ in range(2)] == ["released"] * 2
+        assert (len(replicas.leases), replicas.count, replicas.waiting) == (1, 1, None)
+        replicas.resize(7)
+        with pytest.raises((NoCandidates, ClaimsRefused), match="6 of 7 replicas are alive"):
+            replicas.settled(deadline_s=1.0)
+        assert isinstance(replicas.waiting, NoCandidates | ClaimsRefused)
+    assert replicas.closed
+    assert list(changes) == []
+    for node in pair:
+        while node.leases():
+            continue
+    with pytest.raises(UsageError, match="spread is an attribute or label"):
+        first.replicas(Need(cores=1), 3, spread={"site": 0})
