@@ -98,6 +98,18 @@ class LeaseLost(DhtosError):
     """The node took a lease back, or was not heard for a whole term: stop what it covered."""
 
 
+class Preempted(LeaseLost):
+    """Something of a higher priority needs what was leased; `grace_s` seconds are left to stop."""
+
+    def __init__(self, message: str, grace_s: float) -> None:
+        super().__init__(message)
+        self.grace_s = grace_s
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle what made it."""
+        return Preempted, (str(self), self.grace_s)
+
+
 class EngineError(DhtosError):
     """What runs the work (Ray, Dask, Slurm) is missing, silent or unwilling: says what to do."""
 

@@ -6,11 +6,14 @@
                    dh_release, and the next bid, without a new query
 
 A bid has a token of its own, drawn before anything is sent. Whoever fell silent is sent a release
-in its name: it may have heard the claim and not been heard. A lease is renewed at a third of its
-term and counts from when the renewal was sent, less a margin for clocks of different speed and for
-loops that read the time before they read the socket. So its owner never believes in it for longer
-than the node does (Gray and Cheriton, "Leases", SOSP 1989, section 5). Who loses a lease gives it
-back too: the node may think that it still stands. `dhtos.protocol.grants` is the other side.
+in its name: it may have heard the claim and not been heard. A bid that may preempt can be told to
+wait for what others give back: it is sent again, with its token, until they have.
+
+A lease is renewed at a third of its term and counts from when the renewal was sent, less a margin
+for clocks of different speed and for loops that read the time before they read the socket. So its
+owner never believes in it for longer than the node does (Gray and Cheriton, "Leases", SOSP 1989,
+section 5). Who loses a lease gives it back too: the node may think that it still stands. Who is
+preempted has some time for that. `dhtos.protocol.grants` is the other side.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +21,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dhtos.core.ids import Endpoint
-from dhtos.core.limits import LEASE_MARGIN
-from dhtos.errors import LeaseLost, MalformedMessage
+from dhtos.core.limits import AWAIT_S, LEASE_MARGIN
+from dhtos.errors import LeaseLost, MalformedMessage, Preempted
 from dhtos.protocol.calls import Call
 from dhtos.protocol.grants import (
     COOKIE_BYTES_MAX,
     TOKEN_BYTES,
     as_amounts,
+    as_grace,
     as_hold,
     as_term,
     refusal_of,
@@ -54,6 +58,7 @@ class Bid:
     where: bytes = b""
     priority: int = 0
     price: float | None = None
+    preempt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +121,7 @@ class Claiming:
         self._free: Mapping[str, float] = {}
         self._proved = False
         self._call: Call | None = None
+        self._timer: Timer | None = None  # until it is claimed again
         self._next(now)
 
     def _next(self, now: float) -> None:
@@ -129,9 +135,13 @@ class Claiming:
         self._claim(self._bid, now)
 
     def _claim(self, bid: Bid, now: float) -> None:
+        self._timer = None
         cookie = self.core.cookies.get(bid.endpoint, b"")
         resources = [[name, amount] for name, amount in bid.resources.items()]
-        args = [cookie, self._token, resources, bid.priority, bid.price, bid.schema_tag, bid.where]
+        args = [
+            cookie, self._token, resources, bid.priority, bid.price, bid.schema_tag, bid.where,
+            bid.preempt,
+        ]  # fmt: skip
         self._call = self.core.calls.send(bid.endpoint, "dh_claim", args, self, now)
 
     # --- answers ----------------------------------------------------------------------------------
@@ -142,13 +152,15 @@ class Claiming:
         self._call = None
         try:
             fields = as_list(value, _REPLY_FIELDS)
-            kind = as_int(fields[0] if fields else None, 0, 2)
+            kind = as_int(fields[0] if fields else None, 0, 3)
             if call.name == "dh_confirm":
                 self._confirmed(self._bid, call, kind, fields, now)
             elif kind == 2:
                 self._prove(self._bid, fields, now)
             elif kind == 1:
                 self._held(self._bid, fields, now)
+            elif kind == 3:
+                self._await(self._bid, fields, now)
             else:
                 self._refused(fields, now)
         except MalformedMessage:
@@ -170,6 +182,14 @@ class Claiming:
         self._proved = True
         self.core.remember_cookie(bid.endpoint, cookie)
         self._claim(bid, now)
+
+    def _await(self, bid: Bid, fields: list[Any], now: float) -> None:
+        """Others have been told to give it back: it is claimed again until they have."""
+        (wait_s,) = unpack(fields[1:], as_hold)
+        if not bid.preempt:
+            raise bad("nothing is awaited for who does not preempt")
+        when = now + max(wait_s, AWAIT_S)
+        self._timer = self.core.timers.at(when, lambda at: self._claim(bid, at))
 
     def _held(self, bid: Bid, fields: list[Any], now: float) -> None:
         epoch, _, self._free = unpack(
@@ -212,9 +232,13 @@ class Claiming:
 
     def _on_cancel(self, now: float) -> None:
         assert self._bid is not None
-        assert self._call is not None, "somebody is asked until it is done"
-        self.core.calls.cancel(self._call)
-        self._call = None
+        assert (self._call is None) != (self._timer is None), "somebody is asked, or waited for"
+        if self._call is not None:
+            self.core.calls.cancel(self._call)
+            self._call = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         _release(self.core, self._bid.endpoint, self._token, now)
 
 
@@ -243,6 +267,15 @@ class Tenancy:
         self.core.calls.notify(self.granted.endpoint, "dh_release", [self.granted.token])
         self._forget()
         self.operation.fail(LeaseLost(f"the lease was lost: {why}"))
+
+    def wind_up(self, why: str, grace_s: float, now: float) -> None:
+        """The node wants it back, and gives us some time until it must be given back."""
+        if self.operation.done:
+            return  # it is being given back
+        self._quiet()
+        grace_s = max(min(grace_s, self.expires - now), 0.0)
+        self._timer = self.core.timers.at(now + grace_s, self.release)
+        self.operation.fail(Preempted(f"the lease was lost: {why}", grace_s))
 
     def _await(self, now: float, parts: int = RENEWALS) -> None:
         if self._timer is not None:
@@ -284,8 +317,16 @@ class Tenancy:
         self._call = None
         self._await(now, _RETRIES)
 
+    def check(self) -> None:
+        """Assert that it is renewed, or given back in time."""
+        assert self._timer is not None
+
     def _forget(self) -> None:
         self.tenants.kept.pop(self.granted.token, None)
+        self._quiet()
+
+    def _quiet(self) -> None:
+        """Ask for no other term."""
         if self._call is not None:
             self.core.calls.cancel(self._call)
             self._call = None
@@ -314,19 +355,24 @@ class Tenants:
             tenancy.release(now)
 
     def _on_revoke(
-        self, args: list[Any], source: Endpoint, _trailer: list[Any] | None, _now: float
+        self, args: list[Any], source: Endpoint, _trailer: list[Any] | None, now: float
     ) -> Any:
-        token, reason = unpack(args, lambda v: as_bytes(v, TOKEN_BYTES), as_reason)
+        token, reason, grace_s = unpack(
+            args, lambda v: as_bytes(v, TOKEN_BYTES), as_reason, as_grace
+        )
         tenancy = self.kept.get(token)
         if tenancy is not None and tenancy.granted.endpoint == source:
-            tenancy.lose(refusal_of(reason))
+            if grace_s > 0:
+                tenancy.wind_up(refusal_of(reason), grace_s, now)
+            else:
+                tenancy.lose(refusal_of(reason))
         return NO_REPLY
 
     def check(self) -> None:
         """Assert every invariant."""
         for token, tenancy in self.kept.items():
             assert tenancy.granted.token == token
-            assert not tenancy.operation.done
+            tenancy.check()
 
 
 class _Unheard:

@@ -1,13 +1,14 @@
 """The side of a claim that decides: a node asked for a part of itself.
 
-    dh_claim    args   [cookie, token, resources, priority, price | nil, schema, where]
-                reply  [1, epoch, hold_s, free] | [0, reason, free] | [2, cookie]
+    dh_claim    args   [cookie, token, resources, priority, price | nil, schema, where, preempt]
+                reply  [1, epoch, hold_s, free] | [0, reason, free] | [2, cookie] | [3, wait_s]
     dh_confirm  args   [token, epoch, ttl_s]    reply  [1, fence, ttl_s] | [0, reason]
     dh_renew    args   [token, fence]           reply  [1, ttl_s] | [0, reason]
     dh_release  args   [token]                  reply  [1]
-    dh_revoke   args   [token, reason]          a notice to the owner, who answers with a release;
-                                                a lost one shows at renewal
+    dh_revoke   args   [token, reason, grace_s] a notice to the owner, who answers with a release,
+                                                within the grace; a lost one shows at renewal
 
+A claim that may preempt and waits for what others give back is sent again after `wait_s`.
 `resources` and `free` are [[name, amount], ...], the latter what is left of the former. `where` is
 the predicate of the need as `dh_range` carries it, or empty, and `schema` its tag: all of the need
 is judged again, by what the machine is now. A stranger is asked to come back with the cookie before
@@ -20,18 +21,20 @@ from typing import TYPE_CHECKING, Any
 
 from dhtos.core.ids import Endpoint
 from dhtos.core.limits import (
+    AWAIT_S,
     CLAIM_RESOURCES_MAX,
     HOLD_S,
     LEASE_S_MAX,
     LEASE_S_MIN,
     OFFER_DELAY_S,
     PREDICATE_WIRE_BYTES_MAX,
+    PREEMPT_GRACE_S,
     PRIORITY_MAX,
 )
 from dhtos.core.schema import FREE, NUMBER_MAX, PRICES
 from dhtos.core.value import Value, is_number
 from dhtos.protocol.hubwire import SEQ_MAX, as_bytes, as_int, as_list, bad, unpack
-from dhtos.protocol.ledger import Grant, Ledger, Reason
+from dhtos.protocol.ledger import Grant, Ledger, Reason, State
 from dhtos.protocol.timers import Timer
 
 if TYPE_CHECKING:
@@ -91,8 +94,8 @@ class Grants:
         self._expire(now)
         return self.ledger.runs(token, fence)
 
-    def revoke(self, token: bytes, reason: Reason, now: float) -> bool:
-        """Take a grant back and tell its owner; False where there is none.
+    def revoke(self, token: bytes, reason: Reason, now: float, *, grace_s: float = 0.0) -> bool:
+        """Take a grant back and tell its owner, who may take `grace_s`; False where there is none.
 
         What a lease had is free when its owner has given it up, or when its term is over.
         """
@@ -100,8 +103,8 @@ class Grants:
         if grant is None:
             return False
         self.core.counters["grants_revoked"] += 1
-        self.core.calls.notify(grant.owner, "dh_revoke", [token, int(reason)])
-        self._ended(grant, now)
+        self.core.calls.notify(grant.owner, "dh_revoke", [token, int(reason), grace_s])
+        self._ended(grant, now + grace_s)
         self._changed(now)
         return True
 
@@ -110,7 +113,7 @@ class Grants:
     def _on_claim(
         self, args: list[Any], source: Endpoint, _trailer: list[Any] | None, now: float
     ) -> Any:
-        cookie, token, resources, priority, price, tag, where = unpack(
+        cookie, token, resources, priority, price, tag, where, preempt = unpack(
             args,
             lambda v: as_bytes(v, COOKIE_BYTES_MAX),
             as_token,
@@ -119,6 +122,7 @@ class Grants:
             as_price,
             lambda v: as_int(v, 0, SEQ_MAX),
             lambda v: as_bytes(v, PREDICATE_WIRE_BYTES_MAX),
+            as_flag,
         )
         if not self.core.proven(source, cookie):
             return [2, self.core.cookie(source)]
@@ -128,7 +132,14 @@ class Grants:
             granted = self._judge(where, tag, price)
         if granted is None:
             granted = self.ledger.hold(token, resources, source, now, priority=priority)
+            if granted is Reason.FULL and preempt:
+                granted = self._preempt(token, resources, source, now, priority=priority)
             self._changed(now)
+        if isinstance(granted, Grant) and granted.state is State.AWAITED:
+            self.ledger.arrived(granted, now)
+            self._arm()
+            if granted.state is State.AWAITED:
+                return [3, AWAIT_S]
         left = self.ledger.free()
         free = [[name, left[name]] for name in resources if name in left]
         if isinstance(granted, Reason):
@@ -136,6 +147,24 @@ class Grants:
             return [0, int(granted), free]
         self.core.counters["claims_held"] += 1
         return [1, self.ledger.epoch, max(granted.expires - now, 0.0), free]
+
+    def _preempt(
+        self,
+        token: bytes,
+        resources: Mapping[str, float],
+        owner: Endpoint,
+        now: float,
+        *,
+        priority: int,
+    ) -> Grant | Reason:
+        """Take back what is of less priority, as much as is needed, and await it."""
+        victims = self.ledger.victims(resources, priority)
+        if victims is None:
+            return Reason.FULL
+        for victim in victims:
+            self.revoke(victim.token, Reason.PREEMPTED, now, grace_s=PREEMPT_GRACE_S)
+        self.core.counters["claims_awaited"] += 1
+        return self.ledger.wait(token, resources, owner, now, priority=priority)
 
     def _judge(self, where: bytes, tag: int, price: float | None) -> Reason | None:
         """Why this machine, as it is now, is not what was asked for; None where it is."""
@@ -268,6 +297,18 @@ def as_price(value: object) -> float | None:
     return None if value is None else as_amount(value)
 
 
+def as_flag(value: object) -> bool:
+    """Yes or no."""
+    if type(value) is bool:
+        return value
+    raise bad("a flag is true or false")
+
+
+def as_grace(value: object) -> float:
+    """How long the owner of a lease may take to give it back, in seconds."""
+    return min(as_amount(value), LEASE_S_MAX)
+
+
 def as_term(value: object) -> float:
     """The term of a lease, in seconds."""
     term = as_amount(value)
@@ -314,4 +355,5 @@ _WORDS = {
     Reason.CROWDED: "crowded: too many leases",
     Reason.DISK: "disk: a lease cannot be written down",
     Reason.REVOKED: "revoked: its machine took it back",
+    Reason.PREEMPTED: "preempted: something of a higher priority needs it",
 }

@@ -5,13 +5,17 @@ without overselling: what a query found is advice, a claim is asked of the node 
 and Solomon, "Matchmaking", HPDC 1998).
 
     claim --> HELD --confirm--> BOUND --renew--> BOUND --revoke--> REVOKED
-                |                 |                                   |
-                '---------- release, or its time is over -------------'--> gone
+      |        ^ |                |                                   |
+      v        | |                |                                   |
+    AWAITED ---' '-------- release, or its time is over --------------'--> gone
 
 * The client draws the token before it sends anything: a claim that comes twice is granted once.
 * What is gone stays gone, also where a release overtakes its claim: its token is remembered.
 * Who is told that a lease was taken back may not hear it. What was his is granted to others when he
   has given it up, or when his term is over.
+* A claim that may *preempt* takes leases of a lower priority back where nothing else helps: the
+  lowest first, then the youngest, and none that it does not need. It awaits their end: what it asks
+  for is promised to nobody else meanwhile.
 * The epoch counts the starts of a node. A hold dies with its epoch; a lease was written down before
   it was told, and outlives a restart by one more term.
 * A fence is larger than all before it, across restarts too: whatever a lease guards can refuse
@@ -38,6 +42,7 @@ _FENCES = 1 << 32  # of one epoch
 class State(Enum):
     """How far a grant has come."""
 
+    AWAITED = "awaited"  # set aside from what others still have
     HELD = "held"
     BOUND = "bound"
     REVOKED = "revoked"  # its owner may not know yet
@@ -57,6 +62,7 @@ class Reason(IntEnum):
     CROWDED = 9
     DISK = 10
     REVOKED = 11
+    PREEMPTED = 12
 
 
 @dataclass(slots=True)
@@ -121,9 +127,11 @@ class Ledger:
         return {name: self._free(name) / _UNITS for name in self._capacity}
 
     def _free(self, name: str) -> int:
-        whole = self._capacity[name]
-        left = whole - self._granted.get(name, 0)
-        return max(min(left, self._measured.get(name, whole)), 0)
+        return max(min(self._room(name), self._measured.get(name, self._capacity[name])), 0)
+
+    def _room(self, name: str) -> int:
+        """What is not granted; below nothing where more is than there is."""
+        return self._capacity.get(name, 0) - self._granted.get(name, 0)
 
     # --- verbs ------------------------------------------------------------------------------------
 
@@ -169,6 +177,68 @@ class Ledger:
         self._enter(grant)
         return grant
 
+    # --- preemption -------------------------------------------------------------------------------
+
+    def victims(self, resources: Mapping[str, float], priority: int) -> list[Grant] | None:
+        """What must be taken back before so much is free; None where that does not help.
+
+        Only what is of a lower priority: the lowest first, of equals the youngest, which has least
+        to lose. What was taken back before is on its way out already.
+        """
+        short = {name: _units(amount) - self._room(name) for name, amount in resources.items()}
+        if all(lack <= 0 for lack in short.values()):
+            return None  # it is not granted, and yet in use
+        below = []
+        for grant in self._grants.values():
+            if grant.state is State.REVOKED:
+                _add(short, grant, -1)
+            elif grant.priority < priority:
+                below.append(grant)
+        below.sort(key=lambda grant: (-grant.priority, grant.fence or inf))
+        chosen: list[Grant] = []
+        while below and any(lack > 0 for lack in short.values()):
+            grant = below.pop()
+            if any(short.get(name, 0) > 0 for name in grant.resources):
+                chosen.append(grant)
+                _add(short, grant, -1)
+        if any(lack > 0 for lack in short.values()):
+            return None
+        for grant in tuple(chosen):  # those after it may have made it needless
+            _add(short, grant, 1)
+            if any(lack > 0 for lack in short.values()):
+                _add(short, grant, -1)
+            else:
+                chosen.remove(grant)
+        return chosen
+
+    def wait(
+        self,
+        token: bytes,
+        resources: Mapping[str, float],
+        owner: Endpoint,
+        now: float,
+        *,
+        priority: int,
+    ) -> Grant:
+        """Set aside what others have been told to give back, for HOLD_S after each claim of it."""
+        grant = Grant(token, dict(resources), owner, priority, now + HOLD_S, State.AWAITED)
+        self._enter(grant)
+        self.arrived(grant, now)
+        return grant
+
+    def arrived(self, grant: Grant, now: float) -> None:
+        """Hold what is awaited if it is there now; who awaits longest comes first."""
+        assert grant.state is State.AWAITED
+        grant.expires = now + HOLD_S
+        later: dict[str, int] = {}
+        for other in reversed(self._grants.values()):
+            if other is grant:
+                break
+            if other.state is State.AWAITED:
+                _add(later, other, 1)
+        if all(self._room(name) + later.get(name, 0) >= 0 for name in grant.resources):
+            grant.state = State.HELD
+
     def confirm(self, token: bytes, epoch: int, ttl_s: float, now: float) -> Grant | Reason:
         """Make a hold a lease of `ttl_s`; the same lease again where it is one already."""
         grant = self.known(token)
@@ -176,7 +246,7 @@ class Ledger:
             return grant
         if epoch != self.epoch:
             return Reason.EPOCH
-        if not isinstance(grant, Grant):
+        if not isinstance(grant, Grant) or grant.state is State.AWAITED:
             return Reason.GONE
         self._fence += 1  # also where it cannot be written: nobody knows what reached the disk
         bound = replace(
@@ -201,7 +271,7 @@ class Ledger:
         if grant is not None:
             for name, amount in grant.resources.items():
                 self._granted[name] -= _units(amount)
-            if grant.state is not State.HELD:
+            if grant.fence:
                 self._strike(token)
         self._gone[token] = None
         if len(self._gone) > TOKENS_GONE_MAX:
@@ -217,7 +287,7 @@ class Ledger:
         grant = self._grants.get(token)
         if grant is None or grant.state is State.REVOKED:
             return None
-        if grant.state is State.HELD:
+        if not grant.fence:
             return self.release(token)
         revoked = replace(grant, state=State.REVOKED)
         self._write(revoked)
@@ -273,7 +343,7 @@ class Ledger:
         sums: dict[str, int] = {}
         for token, grant in self._grants.items():
             assert token == grant.token
-            assert (grant.state is State.HELD) == (grant.fence == 0)
+            assert (grant.state in (State.HELD, State.AWAITED)) == (grant.fence == 0)
             for name, amount in grant.resources.items():
                 sums[name] = sums.get(name, 0) + _units(amount)
         for name in sums.keys() | self._granted.keys():
@@ -281,6 +351,11 @@ class Ledger:
         fences = [grant.fence for grant in self._grants.values() if grant.fence]
         assert len(set(fences)) == len(fences)
         assert max(fences, default=0) <= self._fence
+
+
+def _add(sums: dict[str, int], grant: Grant, sign: int) -> None:
+    for name, amount in grant.resources.items():
+        sums[name] = sums.get(name, 0) + sign * _units(amount)
 
 
 def _units(amount: float) -> int:

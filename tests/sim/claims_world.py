@@ -12,6 +12,7 @@ from functools import partial
 from dhtos.core.limits import HOLD_S
 from dhtos.core.machine_schema import MACHINE_SCHEMA
 from dhtos.core.record import make_record
+from dhtos.errors import Preempted
 from dhtos.node.journal import LeaseJournal
 from dhtos.protocol.claims import Bid, Claiming, Tenants
 from dhtos.protocol.engine import Engine
@@ -160,9 +161,9 @@ class Held:
         self.token = tenancy.granted.token
 
     def over(self):
-        """Its owner has given it up, or has died."""
+        """Its owner has given it up, or has died; who is preempted may use it to the end."""
         dead = self.owner.state is NodeState.DOWN or self.owner.incarnation != self.incarnation
-        return dead or self.tenancy.operation.done
+        return dead or self.token not in self.owner.engine.tenants.kept
 
     def stands(self, now):
         local = (now + self.owner.offset_s) * self.owner.engine.rate
@@ -179,7 +180,7 @@ class World:
             for number in range(machines)
         ]
         self.believed = [set() for _ in range(machines)]
-        self.claims = self.granted = self.lost = 0
+        self.claims = self.granted = self.lost = self.preempted = 0
         self.open = {}  # claims by their operation: who asked
         self.kept = {}  # leases by their operation
         self.believing = Believing(self)
@@ -204,9 +205,15 @@ class World:
 
     # --- what schedulers do -----------------------------------------------------------------------
 
-    def claim(self, node, hosts, cores, ttl_s):
+    def claim(self, node, hosts, cores, ttl_s, *, priority=0, preempt=False):
         """Ask some machines for so many cores, one after the other."""
-        bids = [Bid(host.id, host.endpoint, {"cores": cores}, SCHEMA.tag) for host in hosts]
+        bids = [
+            Bid(
+                host.id, host.endpoint, {"cores": cores}, SCHEMA.tag,
+                priority=priority, preempt=preempt,
+            )
+            for host in hosts
+        ]  # fmt: skip
         operation = self.begin(
             node, lambda e, now: Claiming(e.engine.core, bids, ttl_s, now).operation
         )
@@ -223,7 +230,9 @@ class World:
                 self._keep(node, event.operation.result().granted, cores)
         elif event.operation in self.kept:
             del self.kept[event.operation]
-            self.lost += event.operation.error is not None
+            preempted = isinstance(event.operation.error, Preempted)
+            self.preempted += preempted
+            self.lost += event.operation.error is not None and not preempted
 
     def _keep(self, node, granted, cores):
         self.granted += 1
@@ -261,9 +270,10 @@ class World:
         hosts = rng.sample(self.hosts, rng.randint(1, len(self.hosts)))
         cores, ttl_s = rng.choice((1, 1, 2, 3, CORES)), rng.choice(TERMS)
         hurried, delay_s = rng.random() < 0.05, rng.uniform(0, 0.3)
+        priority, preempt = rng.choice((0, 0, 0, 1, 2)), rng.random() < 0.3
         if not node.up:
             return
-        operation = self.claim(node, hosts, cores, ttl_s)
+        operation = self.claim(node, hosts, cores, ttl_s, priority=priority, preempt=preempt)
         if hurried:
             cancel = partial(self._cancel, node, operation, node.incarnation)
             self.cluster.call_at(self.cluster.now + delay_s, cancel)

@@ -4,13 +4,14 @@ In the first half the test is the node that is asked; in the second a real one a
 of the test's making that can lose, hold back and repeat.
 """
 
+import pickle
 import random
 
 import pytest
 from hub_world import SCHEMA, Lone, machine
 
-from dhtos.core.limits import CALL_DEADLINE_S, HOLD_S, LEASE_MARGIN
-from dhtos.errors import Closed, LeaseLost
+from dhtos.core.limits import AWAIT_S, CALL_DEADLINE_S, HOLD_S, LEASE_MARGIN
+from dhtos.errors import Closed, LeaseLost, Preempted
 from dhtos.protocol.claims import RENEWALS, Bid, Claiming, Tenants, as_reason
 from dhtos.protocol.grants import Grants
 from dhtos.protocol.ledger import Ledger, Reason, State
@@ -71,7 +72,7 @@ def test_a_claim_says_what_is_needed_and_is_confirmed():
     claim = world.next("dh_claim")
     token = claim.args[1]
     assert claim.endpoint == ONE
-    assert claim.args == [b"", token, [["cores", 2.0]], 4, 0.5, SCHEMA.tag, b"\x90"]
+    assert claim.args == [b"", token, [["cores", 2.0]], 4, 0.5, SCHEMA.tag, b"\x90", False]
     assert len(token) == 16
     sent_at = world.one.now
     world.one.now += 0.05
@@ -475,10 +476,10 @@ def test_all_is_given_back_at_the_end():
 def test_a_lease_that_is_taken_back_is_lost_and_given_up():
     world = Asking()
     tenancy = world.bound()
-    args = [tenancy.granted.token, Reason.DRAINING]
+    args = [tenancy.granted.token, Reason.DRAINING, 0.0]
     assert world.one.request("dh_revoke", args, TWO) == []
     assert not tenancy.operation.done
-    assert world.one.request("dh_revoke", [bytes(16), Reason.DRAINING], ONE) == []
+    assert world.one.request("dh_revoke", [bytes(16), Reason.DRAINING, 0.0], ONE) == []
     assert not tenancy.operation.done
     world.one.engine.receive(encode_request(b"r" * 20, "dh_revoke", args), ONE, world.one.now)
     assert world.next("dh_release").args == [tenancy.granted.token]
@@ -488,7 +489,17 @@ def test_a_lease_that_is_taken_back_is_lost_and_given_up():
 
 
 @pytest.mark.parametrize(
-    "args", [[], [bytes(16)], ["x", 1], [bytes(17), 1], [bytes(16), 0], [1, 1]]
+    "args",
+    [
+        [],
+        [bytes(16), 1],
+        ["x", 1, 0.0],
+        [bytes(17), 1, 0.0],
+        [bytes(16), 0, 0.0],
+        [1, 1, 0.0],
+        [bytes(16), 1, -1.0],
+        [bytes(16), 1, None],
+    ],
 )
 def test_a_malformed_notice_is_counted(args):
     world = Asking()
@@ -653,3 +664,93 @@ def test_a_cancelled_claim_that_was_confirmed_meanwhile_is_released():
     operation.cancel(pair.owner.now)
     pair.carry()
     assert pair.cores == 8.0
+
+
+# --- preemption -----------------------------------------------------------------------------------
+
+
+def preempted(world, tenancy, grace_s):
+    """The machine wants the lease back, and gives so much time."""
+    args = [tenancy.granted.token, Reason.PREEMPTED, grace_s]
+    assert world.one.request("dh_revoke", args, ONE) == []
+
+
+def test_who_preempts_asks_again_until_the_others_have_given_back():
+    world = Asking(bid(1, priority=4, preempt=True))
+    first = world.next("dh_claim")
+    assert first.args[-1] is True
+    world.one.reply(first, [3, AWAIT_S])
+    assert world.one.sent() == []
+    (second,) = world.one.until_sent("dh_claim")
+    assert second.args == first.args
+    assert world.one.now == pytest.approx(100.0 + AWAIT_S)
+    world.one.reply(second, HELD)
+    world.one.reply(world.next("dh_confirm"), BOUND)
+    assert world.operation.result().granted.endpoint == ONE
+
+
+def test_who_waits_and_goes_gives_back_what_is_awaited():
+    world = Asking(bid(1, preempt=True))
+    claim = world.next("dh_claim")
+    world.one.reply(claim, [3, AWAIT_S])
+    world.operation.cancel(world.one.now)
+    assert world.next("dh_release").args == [claim.args[1]]
+    world.one.wait(5.0)
+    assert world.one.sent("dh_claim") == []
+
+
+def test_who_does_not_preempt_waits_for_nobody():
+    world = Asking(bid(1), bid(2))
+    world.one.reply(world.next("dh_claim"), [3, AWAIT_S])
+    sent = world.one.sent()
+    assert [(one.name, one.endpoint) for one in sent] == [("dh_release", ONE), ("dh_claim", TWO)]
+    assert world.core.counters["malformed"] == 1
+
+
+def test_a_machine_that_says_wait_is_not_asked_more_often_than_is_good():
+    world = Asking(bid(1, preempt=True))
+    world.one.reply(world.next("dh_claim"), [3, 0.0])
+    world.one.wait(0.9 * AWAIT_S)
+    assert world.one.sent("dh_claim") == []
+    world.one.wait(0.2 * AWAIT_S)
+    assert len(world.one.sent("dh_claim")) == 1
+
+
+def test_who_is_preempted_has_time_and_gives_back_at_the_end_of_it():
+    world = Asking()
+    tenancy = world.bound()
+    preempted(world, tenancy, 10.0)
+    with pytest.raises(Preempted, match="higher priority") as caught:
+        tenancy.operation.result()
+    assert caught.value.grace_s == 10.0
+    assert pickle.loads(pickle.dumps(caught.value)).grace_s == 10.0
+    preempted(world, tenancy, 3.0)  # once more, and it changes nothing
+    assert world.one.sent() == []
+    world.one.wait(9.9)
+    assert world.one.sent() == []  # no renewal either
+    world.tenants.check()
+    (given_back,) = world.one.until_sent("dh_release", 0.2)
+    assert given_back.args == [tenancy.granted.token]
+    assert world.tenants.kept == {}
+
+
+def test_who_is_preempted_may_give_back_sooner():
+    world = Asking()
+    tenancy = world.bound()
+    preempted(world, tenancy, 10.0)
+    tenancy.release(world.one.now)
+    world.one.reply(world.next("dh_release"), [1])
+    world.one.wait(20.0)
+    assert world.one.sent() == []
+
+
+def test_nobody_may_use_what_is_preempted_beyond_its_term():
+    world = Asking()
+    tenancy = world.bound()
+    world.one.now += 28.0
+    preempted(world, tenancy, 10.0)
+    with pytest.raises(Preempted) as caught:
+        tenancy.operation.result()
+    assert caught.value.grace_s == pytest.approx(tenancy.expires - world.one.now)
+    (given_back,) = world.one.until_sent("dh_release", 2.0)
+    assert given_back.args == [tenancy.granted.token]

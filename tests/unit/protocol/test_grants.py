@@ -7,12 +7,14 @@ import pytest
 from hub_world import ALL, GIB, SCHEMA, Lone, at_least, machine
 
 from dhtos.core.limits import (
+    AWAIT_S,
     CLAIM_RESOURCES_MAX,
     HOLD_S,
     LEASE_S_MAX,
     LEASE_S_MIN,
     OFFER_DELAY_S,
     PREDICATE_WIRE_BYTES_MAX,
+    PREEMPT_GRACE_S,
     PRIORITY_MAX,
     TOKENS_GONE_MAX,
 )
@@ -22,6 +24,7 @@ from dhtos.protocol import grants as module
 from dhtos.protocol.grants import Grants, as_amount, as_hold, as_term, refusal_of
 from dhtos.protocol.hubwire import SEQ_MAX
 from dhtos.protocol.ledger import Ledger, NotWritten, Reason, State
+from dhtos.protocol.wire import Response, encode_request, encode_trailer, parse
 
 OWNER = ("10.9.9.9", 9)
 OTHER = ("10.9.9.8", 9)
@@ -50,10 +53,21 @@ class Granting:
         sampled = {name: value for name, value in (values or {}).items() if name in NAMES}
         self.offered = self.grants.offer(sampled, NAMES)
         self.cookies = {}
+        self.notices = []
 
     def ask(self, name, args, source=OWNER):
-        replies = self.one.request(name, args, source)
+        tag = b"q" * 20
+        request = encode_request(tag, name, args) + encode_trailer([1])
+        self.one.engine.receive(request, source, self.one.now)
+        self.one.engine.check()
         self.grants.check()
+        replies = []
+        for datagram, to in self.one.engine.outbox():
+            message = parse(datagram)
+            if isinstance(message, Response):
+                replies.append(message.value)
+            elif message.name == "dh_revoke":
+                self.notices.append((to, *message.args))
         return replies
 
     def claim(self, number=1, resources=(("cores", 2),), *, source=OWNER, **other):
@@ -103,10 +117,11 @@ def where(predicate):
 
 
 def claim_args(
-    number=1, resources=(("cores", 2),), *, cookie=b"", priority=0, price=None, tag=TAG, wire=b""
-):
+    number=1, resources=(("cores", 2),), *, cookie=b"", priority=0, price=None, tag=TAG, wire=b"",
+    preempt=False,
+):  # fmt: skip
     pairs = [list(pair) for pair in resources]
-    return [cookie, token(number), pairs, priority, price, tag, wire]
+    return [cookie, token(number), pairs, priority, price, tag, wire, preempt]
 
 
 # --- claims ---------------------------------------------------------------------------------------
@@ -326,8 +341,8 @@ def test_a_drain_may_take_back_what_is_granted_and_tells_the_owners():
     world.grants.drain(world.one.now, revoke=True)
     told = world.one.sent("dh_revoke")
     assert [(one.endpoint, one.args) for one in told] == [
-        (OWNER, [token(1), Reason.DRAINING]),
-        (OTHER, [token(2), Reason.DRAINING]),
+        (OWNER, [token(1), Reason.DRAINING, 0.0]),
+        (OTHER, [token(2), Reason.DRAINING, 0.0]),
     ]
     assert world.ledger.grants() == ()
     assert world.renew(1, fence) == [0, Reason.GONE]
@@ -455,6 +470,7 @@ ALSO_GOOD = {
     ("dh_claim", 3): [-1],
     ("dh_claim", 4): [None, 0.5, 2**63],
     ("dh_claim", 6): [b"", bytes(17)],
+    ("dh_claim", 7): [True],
     ("dh_confirm", 1): [],
     ("dh_confirm", 2): [],
 }
@@ -554,3 +570,139 @@ def test_every_reason_has_words():
     for reason in Reason:
         assert refusal_of(reason).partition(":")[2]
     assert len(module._WORDS) == len(Reason)
+
+
+# --- preemption -----------------------------------------------------------------------------------
+
+
+def preempting(world, number, cores, priority=1, **options):
+    """The reply to a claim that may take leases of less priority back."""
+    asked = [("cores", cores)]
+    return world.claim(number, asked, priority=priority, preempt=True, **options)
+
+
+def told(world):
+    """Who was told since the last look to give back what, why, and how soon."""
+    notices, world.notices[:] = list(world.notices), []
+    return notices
+
+
+def test_a_claim_may_take_back_what_is_of_less_priority():
+    world = Granting()
+    world.lease(1, resources=[("cores", 6)])
+    ended = []
+    world.grants.on_end = lambda grant, gone_by: ended.append((grant.token, gone_by))
+    start = world.one.now
+    assert preempting(world, 2, 4, source=OTHER) == [3, AWAIT_S]
+    assert told(world) == [(OWNER, token(1), Reason.PREEMPTED, PREEMPT_GRACE_S)]
+    assert ended == [(token(1), start + PREEMPT_GRACE_S)]
+    assert world.ledger.free()["cores"] == 0.0
+    assert preempting(world, 2, 4, source=OTHER) == [3, AWAIT_S]
+    assert told(world) == []
+    assert world.confirm(2) == [0, Reason.GONE]  # nothing is held yet
+    world.release(1)
+    kind, _, hold_s, free = preempting(world, 2, 4, source=OTHER)
+    assert (kind, hold_s, free) == (1, HOLD_S, [["cores", 4.0]])
+    assert world.confirm(2)[0] == 1
+    assert world.count("claims_awaited") == 1
+
+
+def test_an_owner_that_hears_nothing_keeps_it_for_its_term():
+    world = Granting()
+    world.lease(1, resources=[("cores", 8)])
+    assert preempting(world, 2, 4) == [3, AWAIT_S]
+    for _ in range(4):
+        world.one.wait(7.0)
+        assert preempting(world, 2, 4) == [3, AWAIT_S]
+    world.one.wait(3.0)
+    assert preempting(world, 2, 4)[0] == 1
+
+
+def test_what_nobody_comes_back_for_is_awaited_no_longer():
+    world = Granting()
+    world.lease(1, resources=[("cores", 8)])
+    assert preempting(world, 2, 4) == [3, AWAIT_S]
+    world.release(1)
+    assert world.ledger.free()["cores"] == 4.0
+    world.one.wait(HOLD_S + 0.1)
+    assert world.ledger.free()["cores"] == 8.0
+    assert preempting(world, 2, 4) == [0, Reason.GONE, [["cores", 8.0]]]
+
+
+@pytest.mark.parametrize("priority", [0, -1])
+def test_nothing_is_taken_from_equals(priority):
+    world = Granting()
+    world.lease(1, resources=[("cores", 6)])
+    assert preempting(world, 2, 4, priority=priority)[:2] == [0, Reason.FULL]
+    assert told(world) == []
+
+
+def test_nothing_is_taken_where_it_would_not_do():
+    world = Granting()
+    world.lease(1, resources=[("cores", 2)])
+    world.lease(2, resources=[("cores", 5)], priority=7)
+    assert preempting(world, 3, 4, priority=5)[:2] == [0, Reason.FULL]
+    assert preempting(world, 4, 9, priority=9)[:2] == [0, Reason.FULL]
+    assert told(world) == []
+
+
+def test_nothing_is_taken_where_others_than_leases_use_it():
+    world = Granting()
+    world.lease(1, resources=[("cores", 1)])
+    world.grants.offer({"cores": 8, "cores_free": 2}, NAMES)
+    assert preempting(world, 2, 4)[:2] == [0, Reason.FULL]
+    assert told(world) == []
+
+
+def test_holds_go_at_once():
+    world = Granting()
+    world.claim(1, [("cores", 8)], source=OTHER)
+    assert preempting(world, 2, 4)[0] == 1
+    assert world.confirm(1) == [0, Reason.GONE]
+
+
+def test_the_least_and_youngest_go_first_and_none_in_vain():
+    world = Granting()
+    world.lease(1, resources=[("cores", 1)], priority=-1)
+    world.lease(2, resources=[("cores", 2)])
+    world.lease(3, resources=[("cores", 2)])
+    world.lease(4, resources=[("mem", 32 * GIB)])
+    assert preempting(world, 5, 5) == [3, AWAIT_S]  # three are free
+    assert [number for _, number, *_ in told(world)] == [token(3)]
+
+
+def test_two_who_wait_do_not_wait_for_the_same():
+    world = Granting()
+    world.lease(1, resources=[("cores", 4)])
+    world.lease(2, resources=[("cores", 4)])
+    assert preempting(world, 3, 3) == [3, AWAIT_S]
+    assert [number for _, number, *_ in told(world)] == [token(2)]
+    assert preempting(world, 4, 1, source=OTHER) == [3, AWAIT_S]  # what is left of the same
+    assert told(world) == []
+    assert preempting(world, 5, 1) == [3, AWAIT_S]
+    assert [number for _, number, *_ in told(world)] == [token(1)]
+    world.release(2)
+    assert preempting(world, 4, 1, source=OTHER)[0] == 1
+    assert preempting(world, 5, 1) == [3, AWAIT_S]
+    assert preempting(world, 3, 3)[0] == 1
+    world.release(1)
+    assert preempting(world, 5, 1)[0] == 1
+    assert world.ledger.free()["cores"] == 3.0
+
+
+def test_who_waits_may_be_preempted_too():
+    world = Granting()
+    world.lease(1, resources=[("cores", 8)])
+    assert preempting(world, 2, 8, priority=1) == [3, AWAIT_S]
+    assert preempting(world, 3, 8, priority=2, source=OTHER) == [3, AWAIT_S]
+    assert preempting(world, 2, 8, priority=1)[:2] == [0, Reason.GONE]
+    world.release(1)
+    assert preempting(world, 3, 8, priority=2, source=OTHER)[0] == 1
+
+
+def test_a_draining_machine_takes_nothing_back_for_others():
+    world = Granting()
+    world.lease(1, resources=[("cores", 8)])
+    world.grants.drain(world.one.now)
+    assert preempting(world, 2, 4)[:2] == [0, Reason.DRAINING]
+    assert told(world) == []
