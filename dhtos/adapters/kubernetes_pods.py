@@ -54,10 +54,7 @@ class Resources(Struct, frozen=True):
 
     def amounts(self) -> Amounts:
         """By the name of Kubernetes."""
-        return {
-            name: parse_quantity(amount)
-            for name, amount in {**(self.limits or {}), **(self.requests or {})}.items()
-        }
+        return _parsed({**(self.limits or {}), **(self.requests or {})})
 
 
 class Container(Struct, frozen=True, rename="camel"):
@@ -131,8 +128,15 @@ def reserved(spec: PodSpec) -> Amounts:
     total = _larger(total, before)
     if spec.resources is not None:
         total |= spec.resources.amounts()  # a pod's own words stand above those of its containers
-    overhead = {name: parse_quantity(amount) for name, amount in (spec.overhead or {}).items()}
-    return _sum((total, overhead))
+    return _sum((total, _parsed(spec.overhead or {})))
+
+
+def _parsed(told: Mapping[str, Quantity]) -> Amounts:
+    found = {name: parse_quantity(amount) for name, amount in told.items()}
+    for name, amount in found.items():
+        if amount < 0:
+            raise UsageError(f"{name}: a request must be at least 0, got {told[name]}")
+    return found
 
 
 def _amounts(one: Container) -> Amounts:
@@ -158,8 +162,6 @@ def need_of_pod(pod: Pod, schema: Schema) -> Need:
         known = RESOURCES.get(name) or name.removeprefix(PREFIX)
         if known not in schema.resources or (known == name and name not in RESOURCES):
             continue
-        if amount < 0:
-            raise UsageError(f"{name}: a request must be at least 0, got {float(amount):g}")
         if amount > 0:
             resources[known] = resources.get(known, 0) + _number(amount)
     said = _annotations(pod.metadata.annotations or {})
@@ -170,6 +172,7 @@ def need_of_pod(pod: Pod, schema: Schema) -> Need:
             prefer=said.get("prefer", "pack").strip(),
             priority=priority,
             max_price=_price(said["max-price"]) if "max-price" in said else None,
+            preempt=False,
             **resources,
         )
     except UsageError as error:
