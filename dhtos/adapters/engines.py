@@ -150,13 +150,7 @@ class Claims:
             where = parse_text(need.where) & where
         elif isinstance(need.where, Expr):
             where = need.where & where
-        return Need(
-            where=where,
-            prefer=need.prefer,
-            priority=need.priority,
-            max_price=need.max_price,
-            **need.resources,
-        )
+        return need.where_is(where)
 
 
 async def in_thread(work: Callable[[], T], seconds: float | None) -> T:

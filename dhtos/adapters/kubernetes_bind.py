@@ -94,13 +94,7 @@ class Binder:
         where = F.label(self._label) == name
         if isinstance(need.where, str):
             where = parse_text(need.where) & where
-        return Need(
-            where=where,
-            prefer=need.prefer,
-            priority=need.priority,
-            max_price=need.max_price,
-            **need.resources,
-        )
+        return need.where_is(where)
 
     async def _wait(self, pod: Key, held: Held) -> None:
         """A lease that is lost is counted: the pod runs on, and Kubernetes decides about it."""

@@ -50,6 +50,18 @@ _NEED_OPTIONS = (
     ),
     click.option("--max-price", type=click.FloatRange(0), help="What it may cost an hour."),
     click.option("--priority", default=0, help="How much it matters; told to the node."),
+    click.option(
+        "--preempt", is_flag=True, default=None, help="Take back what is of a lower priority."
+    ),
+)
+
+ttl_option = click.option(
+    "--ttl",
+    "ttl_s",
+    default=LEASE_S,
+    show_default=True,
+    type=click.FloatRange(LEASE_S_MIN, LEASE_S_MAX),
+    help="Seconds after which the node ends it when it does not hear from us.",
 )
 
 
@@ -116,14 +128,7 @@ def explain(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click p
 
 @click.command(cls=CommandAfterDashes)
 @need_options
-@click.option(
-    "--ttl",
-    "ttl_s",
-    default=LEASE_S,
-    show_default=True,
-    type=click.FloatRange(LEASE_S_MIN, LEASE_S_MAX),
-    help="Seconds after which the node ends it when it does not hear from us.",
-)
+@ttl_option
 @click.option(
     "--env",
     "env",
@@ -156,12 +161,12 @@ def place(*, ttl_s: float, env: tuple[str, ...], as_json: bool, **options: Any) 
         if as_json:
             screen.document(lease)
         else:
-            _show_lease(screen, schema, lease)
+            show_lease(screen, schema, lease)
 
-    with_asker(options, lambda who: _until_stopped(who.place(need, ttl_s, show)))
+    with_asker(options, lambda who: until_stopped(who.place(need, ttl_s, show)))
 
 
-async def _until_stopped(work: Awaitable[None]) -> None:
+async def until_stopped(work: Awaitable[None]) -> None:
     """Do it until it ends, or until somebody stops us: that is how a lease is given back."""
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -194,7 +199,7 @@ def leases(*, revoke: str | None, as_json: bool, **options: Any) -> None:  # noq
             one["token"],
             one["state"],
             one["owner"],
-            _amounts(schema, one["resources"]),
+            amounts_text(schema, one["resources"]),
             f"{one['expires_s']:.0f} s",
         ]
         for one in found
@@ -261,6 +266,7 @@ def read_need(schema: Schema, options: Plain) -> tuple[Plain, list[str]]:
         "where": options.pop("predicate"),
         "prefer": options.pop("prefer"),
         "priority": options.pop("priority"),
+        "preempt": options.pop("preempt"),
         "max_price": options.pop("max_price"),
     }
     return {name: value for name, value in need.items() if value is not None}, list(resources)
@@ -284,19 +290,21 @@ def _of_daemon(options: Plain, op: str, **args: Any) -> tuple[list[Plain], Plain
     return run_loop(ask())
 
 
-def _amounts(schema: Schema, resources: Plain) -> str:
+def amounts_text(schema: Schema, resources: Plain) -> str:
+    """What is held, in units."""
     return ", ".join(
         f"{name} {value_text(schema.attribute(name), amount) if name in schema else amount}"
         for name, amount in resources.items()
     )
 
 
-def _show_lease(screen: Screen, schema: Schema, lease: Plain) -> None:
+def show_lease(screen: Screen, schema: Schema, lease: Plain) -> None:
+    """A lease for people."""
     name = lease["labels"].get("name")
     rows = [
         ["node", f"{name} ({lease['node']})" if name else lease["node"]],
         ["endpoint", lease["endpoint"]],
-        ["holds", _amounts(schema, lease["resources"])],
+        ["holds", amounts_text(schema, lease["resources"])],
         ["token", lease["token"]],
         ["fence", str(lease["fence"])],
     ]

@@ -1,9 +1,9 @@
 """The ops of the control socket that place work, and those of the node that grants it.
 
 A need is an object: `{"resources": {"cores": 4}, "where": TEXT, "prefer": NAME, "priority": N,
-"max_price": X}`, all but the first optional. `place` answers with the lease and then stays silent
-while it is renewed; it ends when the lease is lost, and the lease is released when the client goes
-away.
+"max_price": X, "preempt": BOOL}`, all but the first optional. `place` answers with the lease and
+then stays silent while it is renewed; it ends when the lease is lost, and the lease is released
+when the client goes away.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from dhtos.core.limits import LEASE_S, USAGE_ROWS_MAX
 from dhtos.core.value import is_number
 from dhtos.errors import UsageError
 from dhtos.node.arguments import Args, Lines, no_more, take
-from dhtos.node.placing import CANDIDATES, DEADLINE_S
+from dhtos.node.placing import CANDIDATES
 from dhtos.node.plain_place import (
     choice_to_plain,
     explanation_to_plain,
@@ -28,7 +28,7 @@ from dhtos.sched import Need
 if TYPE_CHECKING:
     from dhtos.node.node import Node
 
-_WORDS = {"where", "prefer", "priority", "max_price"}
+_WORDS = {"where", "prefer", "priority", "max_price", "preempt"}
 
 
 Op = Callable[[Args], Lines]
@@ -60,7 +60,7 @@ def _ops_of_owners(node: "Node") -> dict[str, Op]:
     async def place(args: Args) -> Lines:
         need = need_of(take(args, "need", dict))
         ttl_s = take(args, "ttl_s", float, LEASE_S)
-        deadline_s = take(args, "deadline_s", float, DEADLINE_S)
+        deadline_s = take(args, "deadline_s", float) if "deadline_s" in args else None
         no_more(args)
         lease = await node.place(need, ttl_s=ttl_s, deadline_s=deadline_s)
         try:
@@ -126,6 +126,7 @@ def need_of(told: Args) -> Need:
         prefer=take(told, "prefer", str, "pack"),
         priority=take(told, "priority", int, 0),
         max_price=price,
+        preempt=take(told, "preempt", bool, False),
         **resources,
     )
     no_more(told)

@@ -98,9 +98,10 @@ class Lease:
 
     @property
     def expires_s(self) -> float:
-        """In how many seconds it ends if no renewal is heard; 0 once it has ended."""
-        if self._tenancy.operation.done:
-            return 0.0
+        """In how many seconds it ends if no renewal is heard; 0 once it has ended.
+
+        What is lost to something of a higher priority has so much time left to be given back.
+        """
         return max(self._tenancy.expires - self._driver.clock(), 0.0)
 
     @property
@@ -204,7 +205,9 @@ T = TypeVar("T", bound=Lease | Gang)
 class Placement(Generic[T]):
     """A placement under way: `await` it for a lease or a gang, `async with` it to release that too.
 
-    The body of an `async with` is cancelled when a lease is lost, and LeaseLost comes out of it.
+    The body of an `async with` is cancelled when a lease is lost, and LeaseLost comes out of it:
+    `Preempted` where something of a higher priority takes its place, which waits for the body to
+    end, as long as `lease.expires_s` says.
     """
 
     def __init__(self, work: Callable[[], Awaitable[T]]) -> None:

@@ -124,10 +124,14 @@ class Placing(Asking):
         need: Need,
         *,
         ttl_s: float = LEASE_S,
-        deadline_s: float = DEADLINE_S,
+        deadline_s: float | None = None,
         candidates: int = CANDIDATES,
     ) -> Placement[Lease]:
         """Claim what is needed on the best machine that grants it: `async with node.place(need)`.
+
+        A need that may preempt is claimed where it is, and where nobody has room from machines that
+        would have it without what they do of a lower priority; it waits for the end of that. The
+        deadline is 10 s, 40 s for such a need.
 
         The lease is renewed until it is released; one that is not heard of for `ttl_s` ends. A
         machine that says no is followed by the next, and three questions are asked at most; other
@@ -135,6 +139,8 @@ class Placing(Asking):
         Raises UsageError and PredicateError as `plan`, NoCandidates where no machine can take it,
         ClaimsRefused where none that can has granted it in time.
         """
+        if deadline_s is None:
+            deadline_s = DEADLINE_S + (LEASE_S if need.preempt else 0.0)
         _check_times(ttl_s, deadline_s)
         _check_candidates(candidates)
         return Placement(lambda: self._place(need, ttl_s, deadline_s, candidates))
@@ -148,6 +154,10 @@ class Placing(Asking):
                 for turn in range(ROUNDS_MAX):
                     draw = await self._draws.of(need, candidates, self.driver.clock, after=draw)
                     outcome = await self._claim(draw, candidates, ttl_s)
+                    if need.preempt and (outcome is None or outcome.granted is None):
+                        lease = await self._preempt(need, candidates, ttl_s, reasons)
+                        if lease is not None:
+                            return lease
                     if outcome is None and not reasons:
                         raise await self._nobody(draw.plan)
                     if outcome is not None and outcome.granted is not None:
@@ -179,6 +189,8 @@ class Placing(Asking):
         unless size is 1..256.
         """
         _check_times(ttl_s, deadline_s)
+        if need.preempt:
+            raise UsageError("a gang does not preempt: leave preempt out of its need")
         if type(size) is not int or not 1 <= size <= SAMPLE_MAX:
             raise UsageError(f"size must be 1..{SAMPLE_MAX}, got {size!r}")
         domain, at_most = next(iter(spread.items())) if spread else (None, None)
@@ -265,6 +277,21 @@ class Placing(Asking):
             self._compared = min(self._compared + _COMPARED_STEP, CANDIDATES)
         return outcome
 
+    async def _preempt(
+        self, need: Need, candidates: int, ttl_s: float, reasons: dict[str, int]
+    ) -> Lease | None:
+        """Claim from machines that are large enough, whoever holds what they have."""
+        found = await self.sample(candidates, self._able(need, ""))
+        hits = {hit.record.node_id: hit for hit in found.hits if not hit.gateway}
+        drawn = self._rng.sample(list(hits), min(BIDS_MAX, len(hits)))
+        bid = self._bidding(need)
+        outcome = await self._ask_for(
+            [replace(bid(hits[one]), preempt=True) for one in drawn], ttl_s
+        )
+        _count(outcome, reasons)
+        granted = outcome.granted
+        return None if granted is None else self._lease(granted, hits[granted.node_id])
+
     async def _bid_for(self, hits: Sequence[Hit], need: Need, ttl_s: float) -> Outcome:
         """Ask these machines for a need, one after the other, until one has granted it."""
         return await self._ask_for([*map(self._bidding(need), hits)], ttl_s)
@@ -315,7 +342,7 @@ class Placing(Asking):
         counts = [everything, matching, able]
         reasons = {}
         for name, amount in need.resources.items():
-            alone = _with_resources(need, {name: amount})
+            alone = need.of({name: amount})
             counts.append(await self.count(self._able(alone)))
             lacking = int(matching) - int(counts[-1])
             if lacking > 0:
@@ -358,17 +385,20 @@ class Placing(Asking):
             return parse_text(where) if where.strip() else None
         raise UsageError(f"where is a text or an F expression, got {where!r}")
 
-    def _able(self, need: Need) -> Predicate:
-        """Who matches `where` and has enough of everything free, as far as records know."""
-        parts = [F[name + FREE] >= amount for name, amount in need.resources.items()]
+    def _able(self, need: Need, part: str = FREE) -> Predicate:
+        """Who matches `where` and has enough of everything free, as far as records know.
+
+        With an empty `part`: who has enough of it, whoever may hold it now.
+        """
+        parts = [F[name + part] >= amount for name, amount in need.resources.items()]
         where = self._where(need)
         if where is not None:
             parts.insert(0, where)
         if not parts:
             return EVERYTHING
         whole = parts[0]
-        for part in parts[1:]:
-            whole = whole & part
+        for other in parts[1:]:
+            whole = whole & other
         return self.predicate(whole)
 
     def _candidate(self, hit: Hit, need: Need, spread: str | None) -> Candidate:
@@ -425,14 +455,3 @@ def _count(outcome: Outcome, reasons: dict[str, int]) -> None:
 
 def _counted(reasons: Mapping[str, int]) -> str:
     return ", ".join(f"{name} ({count})" for name, count in reasons.items())
-
-
-def _with_resources(need: Need, resources: Mapping[str, float]) -> Need:
-    """The same need of other amounts."""
-    return Need(
-        where=need.where,
-        prefer=need.prefer,
-        priority=need.priority,
-        max_price=need.max_price,
-        **resources,
-    )

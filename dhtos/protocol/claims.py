@@ -18,6 +18,7 @@ preempted has some time for that. `dhtos.protocol.grants` is the other side.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from dhtos.core.ids import Endpoint
@@ -273,8 +274,9 @@ class Tenancy:
         if self.operation.done:
             return  # it is being given back
         self._quiet()
-        grace_s = max(min(grace_s, self.expires - now), 0.0)
-        self._timer = self.core.timers.at(now + grace_s, self.release)
+        self.expires = min(self.expires, now + grace_s)
+        self._timer = self.core.timers.at(self.expires, self.release)
+        grace_s = max(self.expires - now, 0.0)
         self.operation.fail(Preempted(f"the lease was lost: {why}", grace_s))
 
     def _await(self, now: float, parts: int = RENEWALS) -> None:
@@ -323,6 +325,7 @@ class Tenancy:
 
     def _forget(self) -> None:
         self.tenants.kept.pop(self.granted.token, None)
+        self.expires = -inf
         self._quiet()
 
     def _quiet(self) -> None:

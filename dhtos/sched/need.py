@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
+from typing import Any
 
 from dhtos.core.limits import PRIORITY_MAX
 from dhtos.core.schema import Schema
@@ -34,6 +35,7 @@ class Need:
     prefer: str | Weights
     priority: int
     max_price: float | None
+    preempt: bool
 
     def __init__(
         self,
@@ -42,6 +44,7 @@ class Need:
         prefer: str | Weights = "pack",
         priority: int = 0,
         max_price: float | None = None,
+        preempt: bool = False,
         **resources: float,
     ) -> None:
         for name, amount in resources.items():
@@ -51,32 +54,45 @@ class Need:
             raise UsageError(f"priority must be a whole number, got {priority!r}")
         if max_price is not None and (not is_number(max_price) or max_price < 0):
             raise UsageError(f"max_price must be a number >= 0 or None, got {max_price!r}")
+        if type(preempt) is not bool:
+            raise UsageError(f"preempt must be True or False, got {preempt!r}")
         ordered = {name: resources[name] for name in sorted(resources)}
         object.__setattr__(self, "resources", MappingProxyType(ordered))
         object.__setattr__(self, "where", where)
         object.__setattr__(self, "prefer", prefer)
         object.__setattr__(self, "priority", priority)
         object.__setattr__(self, "max_price", max_price)
+        object.__setattr__(self, "preempt", preempt)
 
     @property
     def weights(self) -> Weights:
         """What `prefer` stands for."""
         return weights_of(self.prefer)
 
+    def where_is(self, where: object) -> "Need":
+        """The same need of other machines."""
+        _, *others = self._others()
+        return _remade(self.resources, where, *others)
+
+    def of(self, resources: Mapping[str, float]) -> "Need":
+        """The same need of other amounts."""
+        return _remade(resources, *self._others())
+
     def __hash__(self) -> int:
-        resources = tuple(self.resources.items())
-        return hash((resources, self.where, self.prefer, self.priority, self.max_price))
+        return hash((tuple(self.resources.items()), *self._others()))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle what made it: a read-only view of a mapping cannot be pickled."""
-        return _remade, (
-            dict(self.resources), self.where, self.prefer, self.priority, self.max_price,
-        )  # fmt: skip
+        return _remade, (dict(self.resources), *self._others())
+
+    def _others(self) -> tuple[object, ...]:
+        """All but the resources."""
+        return self.where, self.prefer, self.priority, self.max_price, self.preempt
 
     def __repr__(self) -> str:
         parts = [f"{name}={amount!r}" for name, amount in self.resources.items()]
         defaults: dict[str, object] = {
-            "where": None, "prefer": "pack", "priority": 0, "max_price": None,
+            "where": None, "prefer": "pack", "priority": 0, "max_price": None, "preempt": False,
         }  # fmt: skip
         for name, default in defaults.items():
             value = getattr(self, name)
@@ -85,16 +101,9 @@ class Need:
         return f"Need({', '.join(parts)})"
 
 
-def _remade(
-    resources: dict[str, float],
-    where: object,
-    prefer: str | Weights,
-    priority: int,
-    max_price: float | None,
-) -> Need:
-    return Need(
-        where=where, prefer=prefer, priority=priority, max_price=max_price, **resources
-    )  # fmt: skip
+def _remade(resources: Mapping[str, float], *others: object) -> Need:
+    names = ("where", "prefer", "priority", "max_price", "preempt")
+    return Need(**dict[str, Any](zip(names, others, strict=True)), **dict[str, Any](resources))
 
 
 def _check_amount(name: str, amount: object) -> None:

@@ -26,7 +26,7 @@ from dhtos.node.find import Find as AsyncFind
 from dhtos.node.lease import Explanation, Plan
 from dhtos.node.lease import Gang as AsyncGang
 from dhtos.node.lease import Lease as AsyncLease
-from dhtos.node.placing import CANDIDATES, DEADLINE_S, GANG_DEADLINE_S
+from dhtos.node.placing import CANDIDATES, GANG_DEADLINE_S
 from dhtos.node.replicas import COOL_DOWN_S
 from dhtos.node.replicas import Replicas as AsyncReplicas
 from dhtos.node.replicating import Spread
@@ -260,7 +260,7 @@ class Node:
         need: Need,
         *,
         ttl_s: float = LEASE_S,
-        deadline_s: float = DEADLINE_S,
+        deadline_s: float | None = None,
         candidates: int = CANDIDATES,
     ) -> Lease:
         """Claim what is needed on the best machine that grants it: `with node.place(need)`."""

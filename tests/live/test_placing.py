@@ -13,6 +13,7 @@ from dhtos.errors import (
     LeaseLost,
     NoCandidates,
     PredicateError,
+    Preempted,
     UsageError,
 )
 from dhtos.node import placing
@@ -72,6 +73,43 @@ async def released(node):
     while node.leases():  # noqa: ASYNC110 - it waits for a datagram
         await asyncio.sleep(0.001)
     return True
+
+
+def test_what_matters_more_takes_the_place_of_what_matters_less(run):
+    """The body of the lesser is cancelled, has time to end, and what it had goes to the other."""
+
+    async def main():
+        async with pair() as (first, second):
+            ended = []
+
+            async def lesser(need):
+                try:
+                    async with first.place(need) as lease:
+                        try:
+                            await asyncio.Event().wait()
+                        finally:
+                            assert lease.lost
+                            assert lease.expires_s > 0
+                            ended.append(lease.resources["cores"])
+                except Preempted as error:
+                    return error.grace_s
+
+            kept = await first.place(Need(cores=8, priority=5))
+            task = asyncio.ensure_future(lesser(Need(cores=3)))
+            await seen(second, "cores_free == 1", 1)
+            with pytest.raises(NoCandidates, match="cores"):
+                await second.place(Need(cores=4, priority=5))
+            async with second.place(Need(cores=4, priority=5, preempt=True)) as lease:
+                assert lease.node == first.id
+                assert 0 < await task <= 10
+                assert ended == [3]
+                with pytest.raises(ClaimsRefused, match="full"):
+                    await first.place(Need(cores=8, priority=5, preempt=True))
+                assert not kept.lost
+            with pytest.raises(UsageError, match="does not preempt"):
+                await first.place_gang(Need(cores=1, preempt=True), 2)
+
+    run(main)
 
 
 def test_a_plan_claims_nothing_and_says_who_cannot(run):

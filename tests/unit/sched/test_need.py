@@ -97,6 +97,7 @@ def test_equal_needs_are_one():
     assert len({one, other}) == 1
     assert one != Need(cores=4)
     assert one != Need(cores=4, mem=GIB, priority=1)
+    assert one != Need(cores=4, mem=GIB, preempt=True)
 
 
 def test_where_may_be_an_expression():
@@ -138,6 +139,7 @@ def test_several_gpus_are_whole(amount):
     [
         ({"prefer": "packed"}, "prefer is one of pack, spread.*did you mean 'pack'"),
         ({"prefer": 3}, "prefer is one of"),
+        ({"preempt": 1}, "preempt must be True or False"),
         ({"priority": 1.0}, "priority must be a whole number"),
         ({"priority": True}, "priority must be a whole number"),
         ({"priority": 2**31}, "priority must be a whole number"),
@@ -175,3 +177,10 @@ def test_a_schema_without_resources_says_so():
     bare = Schema("bare", 0, (number("cores"),))
     with pytest.raises(UsageError, match="known: none: no number attribute has a partner"):
         check(Need(gpus=4), bare)
+
+
+def test_a_need_of_other_machines_or_amounts_is_else_the_same():
+    need = Need(cores=4, where="x", prefer="cheap", priority=3, max_price=0.5, preempt=True)
+    others = {"prefer": "cheap", "priority": 3, "max_price": 0.5, "preempt": True}
+    assert need.where_is("y") == Need(cores=4, where="y", **others)
+    assert need.of({"mem": 7}) == Need(mem=7, where="x", **others)
