@@ -17,7 +17,7 @@ from bench.rivals.model import Floats
 from bench.rivals.pyxida import ForceLocator
 from bench.rivals.vivaldi import Serf, Vivaldi
 from dhtos.core.limits import MEMORY_PEERS_MAX
-from dhtos.kernels import batch_rtt, refit
+from dhtos.kernels import batch_rtt, refit, vivaldi_update
 
 ROUNDS = 512
 LIE_ROUNDS = 192
@@ -188,6 +188,7 @@ def kernels(seed: int = 1, places: int = 10**6) -> dict[str, float]:
         np.sqrt(total, out=total)
         return total + table[dimensions] + here[dimensions]
 
+    sample = ((0.1, 0.1), 0.01, 0.3, (0.2, 0.1), 0.01, 0.3, 0.1, 0.25, 0.25, (1.0, 0.0))
     assert np.allclose(batch_rtt(own, columns), by_numpy(), atol=1e-5)
     batch_s = fastest(lambda: batch_rtt(own, columns), 20)
     moved = 4 * places * (dimensions + 2)  # every column is read, the estimates are written
@@ -195,6 +196,9 @@ def kernels(seed: int = 1, places: int = 10**6) -> dict[str, float]:
     return {
         "refit_us": 1e6 * fastest(
             lambda: [refit(own, rows, MEMORY_PEERS_MAX, 1, 1e-5, 0.05) for _ in range(1000)], 20
+        ) / 1000,
+        "update_us": 1e6 * fastest(
+            lambda: [vivaldi_update(*sample) for _ in range(1000)], 20
         ) / 1000,
         "batch_ms": 1e3 * batch_s,
         "numpy_ms": 1e3 * fastest(by_numpy, 20),
