@@ -71,6 +71,16 @@ class Asker(Protocol):
         """Claim what is needed and keep it; returns when it has been released or lost."""
         ...
 
+    async def gang(self, need: Plain, gang: Plain, on_lease: Callable[[Plain], None]) -> None:
+        """Claim `size` of it, all or none, and keep them; the rest of `gang` is optional."""
+        ...
+
+    async def replicas(
+        self, need: Plain, replicas: Plain, on_change: Callable[[Plain], None]
+    ) -> None:
+        """Keep `count` of it alive, and tell each change; the rest of `replicas` is optional."""
+        ...
+
     async def members(self) -> list[Plain]:
         """The machines that the node itself knows."""
         ...
@@ -171,6 +181,18 @@ class DaemonAsker:
         """Claim, and keep until we leave: the node releases it when the connection ends."""
         async for lease in self._client.ask("place", need=need, ttl_s=ttl_s):
             on_lease(lease)
+
+    async def gang(self, need: Plain, gang: Plain, on_lease: Callable[[Plain], None]) -> None:
+        """Claim, and keep until we leave."""
+        async for lease in self._client.ask("gang", need=need, **gang):
+            on_lease(lease)
+
+    async def replicas(
+        self, need: Plain, replicas: Plain, on_change: Callable[[Plain], None]
+    ) -> None:
+        """Keep until we leave."""
+        async for change in self._client.ask("replicas", need=need, **replicas):
+            on_change(change)
 
     async def members(self) -> list[Plain]:
         """The members of the node's group."""

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Callable
+from contextlib import aclosing
 
 from dhtos.cli.asking import Edges, Names, Plain, Question, Stored, read_cursor
 from dhtos.core.limits import VALUE_TTL_S
+from dhtos.node.control_many import ops_of_many
 from dhtos.node.control_place import need_of
 from dhtos.node.naming import all_named
 from dhtos.node.node import Node
@@ -100,6 +102,24 @@ class ClientAsker:
             await lease.ended()
         finally:
             await lease.release()
+
+    async def gang(self, need: Plain, gang: Plain, on_lease: Callable[[Plain], None]) -> None:
+        """Claim, and keep until we are cancelled."""
+        await self._each("gang", {"need": need, **gang}, on_lease)
+
+    async def replicas(
+        self, need: Plain, replicas: Plain, on_change: Callable[[Plain], None]
+    ) -> None:
+        """Keep until we are cancelled."""
+        await self._each("replicas", {"need": need, **replicas}, on_change)
+
+    async def _each(self, op: str, args: Plain, on_item: Callable[[Plain], None]) -> None:
+        """The items of an op, as a daemon would tell them."""
+        given = {name: value for name, value in args.items() if value is not None}
+        async with aclosing(ops_of_many(self._node)[op](given)) as lines:
+            async for line in lines:
+                if "item" in line:
+                    on_item(line["item"])
 
     async def members(self) -> list[Plain]:
         """Some machines of the fleet: a client has no group."""

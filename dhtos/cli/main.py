@@ -46,6 +46,12 @@ def _figures() -> ModuleType:
     return commands_figures
 
 
+def _gang() -> ModuleType:
+    from dhtos.cli import commands_gang
+
+    return commands_gang
+
+
 def _map() -> ModuleType:
     from dhtos.cli import commands_map
 
@@ -88,6 +94,8 @@ COMMANDS: Mapping[str, tuple[Loader, str]] = {
     "plan": (_place, "plan"),
     "explain": (_place, "explain"),
     "place": (_place, "place"),
+    "gang": (_gang, "gang"),
+    "replicas": (_gang, "replicas"),
     "leases": (_place, "leases"),
     "drain": (_place, "drain"),
     "undrain": (_place, "undrain"),

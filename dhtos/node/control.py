@@ -41,7 +41,7 @@ OPS = (
     "rtt", "within", "central",
     "find", "count", "sum", "histogram", "sample", "closest", "members", "put", "get", "status",
     "advertise", "config", "plan", "explain", "place", "leases", "drain", "undrain", "revoke",
-    "usage",
+    "usage", "gang", "replicas",
 )  # fmt: skip
 
 _encode = msgspec.json.Encoder().encode

@@ -12,6 +12,7 @@ from dhtos.core.limits import VALUE_TTL_S
 from dhtos.core.predicate import EVERYTHING, Predicate
 from dhtos.errors import UsageError
 from dhtos.node.arguments import Args, Lines, from_base64, no_more, take
+from dhtos.node.control_many import ops_of_many
 from dhtos.node.control_place import placing_ops
 from dhtos.node.naming import all_named, named
 from dhtos.node.plain import (
@@ -52,6 +53,7 @@ class Ops:
             "advertise": self._advertise,
             "config": self._config,
             **placing_ops(node),
+            **ops_of_many(node),
         }
 
     async def _find(self, args: Args) -> Lines:

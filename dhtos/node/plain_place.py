@@ -5,6 +5,7 @@ from typing import Any
 from dhtos.node.config import format_endpoint
 from dhtos.node.lease import Choice, Explanation, Lease, Plan
 from dhtos.node.plain import coverage_to_plain, hit_to_plain
+from dhtos.node.replicas import Change
 from dhtos.protocol.ledger import Grant
 
 
@@ -39,6 +40,17 @@ def lease_to_plain(lease: Lease) -> dict[str, Any]:
         "expires_s": lease.expires_s,
         "resources": dict(lease.resources),
         "labels": dict(lease.hit.labels),
+    }
+
+
+def change_to_plain(change: Change) -> dict[str, Any]:
+    """What became of replicas."""
+    return {
+        "what": change.what,
+        "lease": None if change.lease is None else lease_to_plain(change.lease),
+        "reason": change.reason,
+        "alive": change.alive,
+        "count": change.count,
     }
 
 

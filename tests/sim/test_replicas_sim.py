@@ -13,6 +13,7 @@ from dhtos import Need
 from dhtos.errors import ClaimsRefused, Closed, LeaseLost, NoCandidates
 from dhtos.node import replicas as replicas_module
 from dhtos.node.lease import Lease
+from dhtos.node.replicas import COOL_DOWN_S
 from dhtos.sim import SimulationError
 
 TTL_S = 5.0
@@ -225,7 +226,8 @@ def story(world, *, log=None):
         async with world.owner.replicas(NEED, 5, spread="site", ttl_s=TTL_S) as replicas:
             told = asyncio.create_task(listen(replicas, log))
             await world.meddle(120.0, every_s=2.0)
-            await asyncio.sleep(60.0)
+            await world.seen(len(world.machines))  # who was cut off finds back within minutes
+            await asyncio.sleep(1.5 * COOL_DOWN_S + 1.0)
             assert len(replicas.leases) == 5
             assert all(lease.expires_s > 0 for lease in replicas.leases)
         await asyncio.sleep(2 * TTL_S)

@@ -1,5 +1,6 @@
 """Stand-ins for the fleet behind the commands."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -39,6 +40,19 @@ def machine(number: int, **attributes: Any) -> Plain:
     }
 
 
+def lease(number: int, name: str | None = None) -> Plain:
+    """A lease in plain values."""
+    return {
+        "node": f"{number:040x}",
+        "endpoint": f"10.0.0.{number}:7400",
+        "token": f"{number:032x}",
+        "fence": 7 + number,
+        "expires_s": 29.5,
+        "resources": {"cores": 2, "mem": 2**30},
+        "labels": {} if name is None else {"name": name},
+    }
+
+
 def step(**changes: Any) -> Plain:
     """A step of a walk in plain values: the own view answered, and nothing was in it."""
     return {
@@ -62,6 +76,8 @@ class FakeAsker:
         self.error: DhtosError | None = None
         self.configs: list[tuple[Config, bool]] = []
         self.figures: Plain = {}
+        self.changes: list[Plain] = []
+        self.lost: DhtosError | None = None
 
     @asynccontextmanager
     async def open(self, config: Config, *, seeded: bool) -> AsyncIterator["FakeAsker"]:
@@ -95,6 +111,21 @@ class FakeAsker:
     ) -> Plain:
         self._ask("histogram", attribute, query, edges, strict, verify)
         return self.figures | {"attribute": attribute, "coverage": self.coverage}
+
+    async def gang(self, need: Plain, gang: Plain, on_lease: Callable[[Plain], None]) -> None:
+        self._ask("gang", need, gang)
+        for number in range(gang["size"]):
+            on_lease(lease(number, "lab-1" if number else None))
+        await asyncio.sleep(0)
+
+    async def replicas(
+        self, need: Plain, replicas: Plain, on_change: Callable[[Plain], None]
+    ) -> None:
+        self._ask("replicas", need, replicas)
+        for change in self.changes:
+            on_change(change)
+        if self.lost is not None:
+            raise self.lost
 
     async def rtt(self, a: str, b: str) -> Plain:
         self._ask("rtt", a, b)
