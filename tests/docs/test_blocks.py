@@ -34,7 +34,7 @@ LANGUAGES = {"python", "console", "bash", "toml", "text"}
 RUN_DEADLINE_S = 120.0
 
 # Their programs need an engine that runs: tests of tests/interop follow these pages.
-OF_ENGINES = {"dask.md", "slurm.md"}
+OF_ENGINES = {"dask.md", "ray.md", "slurm.md"}
 
 _FENCE = re.compile(r"^(```+)([^\n]*)\n(.*?)^\1[ ]*$", re.MULTILINE | re.DOTALL)
 _CHECKER = doctest.OutputChecker()
