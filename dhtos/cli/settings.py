@@ -57,6 +57,11 @@ _OPTIONS = (
     ),
     click.option("--no-sample", is_flag=True, help="Advertise only what --set says."),
     click.option(
+        "--accept",
+        metavar="EXPR",
+        help="Grant only such claims, as \"priority >= 5 and address.startswith('10.')\".",
+    ),
+    click.option(
         "--commands",
         is_flag=True,
         help="Run commands for who holds a lease; only on a loopback or private address.",
@@ -132,7 +137,16 @@ def effective_config(
     config = Config.from_env(os.environ if environ is None else environ, config)
     changes: dict[str, Any] = {
         key: options[key]
-        for key in ("host", "port", "state_dir", "group_size", "control_path", "gateway", "http")
+        for key in (
+            "host",
+            "port",
+            "state_dir",
+            "group_size",
+            "control_path",
+            "gateway",
+            "accept",
+            "http",
+        )
         if options.get(key) is not None
     }
     if options.get("seeds"):

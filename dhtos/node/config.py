@@ -18,6 +18,7 @@ from dhtos.core.record import checked_labels
 from dhtos.core.schema import Schema, Value, default_schema, is_printable
 from dhtos.core.schemas import Schemas
 from dhtos.errors import ConfigError, UsageError
+from dhtos.node.accept import Accept
 from dhtos.node.command import LABEL
 from dhtos.protocol.engine import EngineConfig
 from dhtos.transport.udp import parse_host
@@ -41,9 +42,10 @@ class Config:
     `port=0` lets the system choose, `client=True` asks without serving, `state_dir=None` forgets
     everything at the end. `other_schemas` are those of machines that have not moved to `schema`,
     each of another version. `advertise` and `labels` are told to the fleet beside what is sampled,
-    `gateway` names a CSV file of machines that run no node, to be advertised by this one. With
-    `commands` whoever holds a lease may run commands under it; a client ignores it. `http`,
-    `http_names`, `http_public` and `kubernetes` are for `dhtos.http`, which the daemon starts.
+    `gateway` names a CSV file of machines that run no node, to be advertised by this one. Only
+    claims that satisfy `accept` are granted. With `commands` whoever holds a lease may run commands
+    under it; a client ignores both. `http`, `http_names`, `http_public` and `kubernetes` are for
+    `dhtos.http`, which the daemon starts.
     """
 
     host: str = "0.0.0.0"
@@ -58,6 +60,7 @@ class Config:
     control: bool = False
     control_path: Path | None = None
     gateway: Path | None = None
+    accept: str | None = None
     commands: bool = False
     http: str | None = None
     http_names: tuple[str, ...] = ()
@@ -97,6 +100,8 @@ class Config:
                 raise _bad(key, "a whole number", getattr(self, key))
         self.engine_config()
         self._check_advertised()
+        if self.accept is not None:
+            Accept(_text("accept", self.accept), self.schema_or_default)  # raises
         if self.client and self.gateway is not None:
             raise ConfigError("a client advertises nothing: use gateway without client")
         if self.commands and not self.client:

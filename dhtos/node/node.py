@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Self
 from dhtos.core.ids import Endpoint, NodeId
 from dhtos.core.schema import Schema, Value
 from dhtos.errors import Closed, ConfigError, NoPeers, Unreachable, UsageError
+from dhtos.node.accept import Accept
 from dhtos.node.address import learn, resolve
 from dhtos.node.advert import Advert
 from dhtos.node.background import Background
@@ -167,6 +168,8 @@ class Node(Nearby, Replicating):
             else Ledger(epoch=journal.epoch, bound=journal.leases, journal=journal)
         )
         self._grants = Grants(self.engine.hub, ledger)
+        if self.config.accept is not None:
+            self._grants.accept = Accept(self.config.accept, self.schema)
         if listener is not None:
             self._commands = await open_commands(
                 self, listener, self._executor, wall_clock=self._wall_clock

@@ -16,6 +16,7 @@ anything is set aside for it. The ledger decides; this reads, writes and keeps t
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +46,22 @@ COOKIE_BYTES_MAX = 8
 RESOURCE_BYTES_MAX = 32
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Who asks for what, and what that is worth to him."""
+
+    token: bytes
+    owner: Endpoint
+    resources: Mapping[str, float]
+    priority: int
+    price: float | None
+    preempt: bool
+
+
 class Grants:
     """Answers claims on this node out of its ledger, and says in its record what is left.
+
+    `accept` is the word of the owner of this machine: only such claims are granted as he accepts.
 
     `on_end` is told of each lease that is released, over or taken back, and by when whatever runs
     under it must be gone; twice of one that is taken back and then given up. It may only note it.
@@ -56,6 +71,7 @@ class Grants:
         self.hub = hub
         self.core = hub.core
         self.ledger = ledger
+        self.accept: Callable[[Claim], bool] = lambda _claim: True
         self.on_end: Callable[[Grant, float], None] = lambda _grant, _gone_by: None
         self._expiry: Timer | None = None
         self._offering: Timer | None = None
@@ -129,12 +145,8 @@ class Grants:
         self._expire(now)
         granted = self.ledger.known(token)
         if granted is None:
-            granted = self._judge(where, tag, price)
-        if granted is None:
-            granted = self.ledger.hold(token, resources, source, now, priority=priority)
-            if granted is Reason.FULL and preempt:
-                granted = self._preempt(token, resources, source, now, priority=priority)
-            self._changed(now)
+            claim = Claim(token, source, resources, priority, price, preempt)
+            granted = self._judge(claim, where, tag) or self._hold(claim, now)
         if isinstance(granted, Grant) and granted.state is State.AWAITED:
             self.ledger.arrived(granted, now)
             self._arm()
@@ -148,37 +160,33 @@ class Grants:
         self.core.counters["claims_held"] += 1
         return [1, self.ledger.epoch, max(granted.expires - now, 0.0), free]
 
-    def _preempt(
-        self,
-        token: bytes,
-        resources: Mapping[str, float],
-        owner: Endpoint,
-        now: float,
-        *,
-        priority: int,
-    ) -> Grant | Reason:
-        """Take back what is of less priority, as much as is needed, and await it."""
-        victims = self.ledger.victims(resources, priority)
-        if victims is None:
-            return Reason.FULL
-        for victim in victims:
-            self.revoke(victim.token, Reason.PREEMPTED, now, grace_s=PREEMPT_GRACE_S)
-        self.core.counters["claims_awaited"] += 1
-        return self.ledger.wait(token, resources, owner, now, priority=priority)
+    def _hold(self, claim: Claim, now: float) -> Grant | Reason:
+        """Set it aside, or take back what is of less priority and await that."""
+        token, resources, owner = claim.token, claim.resources, claim.owner
+        granted = self.ledger.hold(token, resources, owner, now, priority=claim.priority)
+        if granted is Reason.FULL and claim.preempt:
+            victims = self.ledger.victims(resources, claim.priority)
+            if victims is not None:
+                for victim in victims:
+                    self.revoke(victim.token, Reason.PREEMPTED, now, grace_s=PREEMPT_GRACE_S)
+                granted = self.ledger.wait(token, resources, owner, now, priority=claim.priority)
+                self.core.counters["claims_awaited"] += 1
+        self._changed(now)
+        return granted
 
-    def _judge(self, where: bytes, tag: int, price: float | None) -> Reason | None:
+    def _judge(self, claim: Claim, where: bytes, tag: int) -> Reason | None:
         """Why this machine, as it is now, is not what was asked for; None where it is."""
         own = self.hub.own
         if own is None or tag != self.hub.schema.tag:
             return Reason.SCHEMA
         if where and not self.hub.answering.bound(where).matches(own):
             return Reason.WHERE
-        if price is not None:
+        if claim.price is not None:
             said = own.attributes(self.hub.schema)
             now_asked = next((said[name] for name in PRICES if name in said), None)
-            if not is_number(now_asked) or now_asked > price:
+            if not is_number(now_asked) or now_asked > claim.price:
                 return Reason.PRICE
-        return None
+        return None if self.accept(claim) else Reason.POLICY
 
     def _on_confirm(
         self, args: list[Any], _source: Endpoint, _trailer: list[Any] | None, now: float
@@ -355,5 +363,6 @@ _WORDS = {
     Reason.CROWDED: "crowded: too many leases",
     Reason.DISK: "disk: a lease cannot be written down",
     Reason.REVOKED: "revoked: its machine took it back",
+    Reason.POLICY: "policy: its owner does not accept such claims",
     Reason.PREEMPTED: "preempted: something of a higher priority needs it",
 }

@@ -63,6 +63,7 @@ class Reason(IntEnum):
     DISK = 10
     REVOKED = 11
     PREEMPTED = 12
+    POLICY = 13
 
 
 @dataclass(slots=True)

@@ -112,6 +112,18 @@ def test_what_matters_more_takes_the_place_of_what_matters_less(run):
     run(main)
 
 
+def test_a_machine_takes_only_the_work_that_its_owner_accepts(run):
+    async def main():
+        async with pair(accept="priority >= 5") as (first, second):
+            small = Need(cores=4, where="cores == 4")
+            with pytest.raises(ClaimsRefused, match="policy"):
+                await second.place(small)
+            async with second.place(Need(cores=4, where="cores == 4", priority=5)) as lease:
+                assert lease.node == first.id
+
+    run(main)
+
+
 def test_a_plan_claims_nothing_and_says_who_cannot(run):
     async def main():
         async with pair() as (first, second):

@@ -706,3 +706,22 @@ def test_a_draining_machine_takes_nothing_back_for_others():
     world.grants.drain(world.one.now)
     assert preempting(world, 2, 4)[:2] == [0, Reason.DRAINING]
     assert told(world) == []
+
+
+def test_the_owner_of_a_machine_says_whose_work_it_takes():
+    world = Granting()
+    asked = []
+
+    def accept(claim):
+        asked.append(claim)
+        return claim.priority > 0
+
+    world.grants.accept = accept
+    assert world.claim(1, priority=0)[:2] == [0, Reason.POLICY]
+    assert world.claim(2, priority=1, price=0.5)[0] == 1
+    assert world.claim(2, priority=0)[0] == 1  # granted is granted
+    assert [(one.owner, one.resources, one.price) for one in asked] == [
+        (OWNER, {"cores": 2.0}, None),
+        (OWNER, {"cores": 2.0}, 0.5),
+    ]
+    assert refusal_of(Reason.POLICY).startswith("policy")
