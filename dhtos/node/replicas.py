@@ -5,7 +5,8 @@
 Theory of operation. One task, the keeper, compares how many are alive with how many are wanted and
 has the missing ones claimed; a watcher of each lease waits for its end. Renewals are the heartbeat:
 a lease that ends without having been released is lost, whatever the cause, and never before its
-owner has stopped believing in it, so there are never more alive than are wanted.
+owner has stopped believing in it, so there are never more alive than are wanted. Only a preempted
+one is replaced while it still has some seconds to wind up; it is released with the rest.
 
 A replica that stood for longer than `cool_down_s` is replaced at once, after a random moment that
 keeps the owners apart whom one failure has hit together. All else is trouble: a claim that came to
@@ -96,6 +97,7 @@ class Replicas:
         self._rng = rng
         self._members: dict[Lease, float] = {}  # since when; the oldest first
         self._shunned: dict[bytes, tuple[Lease, float]] = {}  # lost lately, by machine: until when
+        self._leaving: list[Lease] = []  # preempted: theirs for some seconds yet
         self._waiting: DhtosError | None = None
         self._troubles = 0
         self._troubled_s = -math.inf
@@ -111,7 +113,7 @@ class Replicas:
     @property
     def leases(self) -> tuple[Lease, ...]:
         """Those that are alive now, the oldest first."""
-        return tuple([lease for lease in self._members if lease.expires_s > 0])
+        return tuple([one for one in self._members if one.expires_s > 0 and not one.lost])
 
     @property
     def count(self) -> int:
@@ -182,7 +184,7 @@ class Replicas:
         """Release all of them and ask for no more; may be called again."""
         self._ended = True
         # None of these waits: a caller who is cancelled here has released all the same.
-        for lease in tuple(self._members):
+        for lease in (*self._members, *self._leaving):
             await lease.release()
         self._members.clear()
         self._tell()
@@ -266,6 +268,7 @@ class Replicas:
         now = self._clock()
         if lost:
             self._shunned[bytes(lease.node)] = (lease, now + self._cool_down_s)
+            self._leaving = [one for one in (*self._leaving, lease) if one.expires_s > 0]
         if lost and now - since < self._cool_down_s:
             self._trouble()
         else:

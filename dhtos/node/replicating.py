@@ -18,7 +18,7 @@ from dhtos.node.lease import Lease, Plan
 from dhtos.node.placing import BIDS_MAX, CANDIDATES, CANDIDATES_PER_MEMBER, DEADLINE_S, Placing
 from dhtos.node.replicas import COOL_DOWN_S, Opening, Replicas
 from dhtos.sched import Candidate, Need, check, elect
-from dhtos.sched.gang import after
+from dhtos.sched.candidate import after
 
 Spread = str | Mapping[str, int] | None
 """The attribute or label that makes a domain, and perhaps how many may share one."""
@@ -68,6 +68,8 @@ class Replicating(Placing):
     def _wanted(self, need: Need, spread: Spread, ttl_s: float) -> _Wanted:
         check(need, self.schema)
         self._able(need)
+        if need.preempt:
+            raise UsageError("replicas do not preempt: leave preempt out of their need")
         if not is_number(ttl_s) or not LEASE_S_MIN <= ttl_s <= LEASE_S_MAX:
             raise UsageError(f"ttl_s must be {LEASE_S_MIN:g}..{LEASE_S_MAX:g} s, got {ttl_s!r}")
         if spread is None or (isinstance(spread, str) and spread):

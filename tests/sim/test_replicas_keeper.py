@@ -12,6 +12,7 @@ from dhtos.errors import (
     LeaseLost,
     LookupExpired,
     NoCandidates,
+    Preempted,
     UsageError,
 )
 from dhtos.node.replicas import COOL_DOWN_S, Change, Replicas
@@ -27,10 +28,11 @@ class FakeLease:
         self.error: Exception | None = None
         self.over = asyncio.Event()
         self.releases = 0
+        self.expires_s = 9.0
 
     @property
-    def expires_s(self) -> float:
-        return 0.0 if self.over.is_set() else 9.0
+    def lost(self) -> bool:
+        return self.error is not None
 
     async def ended(self) -> None:
         await self.over.wait()
@@ -39,10 +41,12 @@ class FakeLease:
 
     async def release(self) -> None:
         self.releases += 1
+        self.expires_s = 0.0
         self.over.set()
 
-    def end(self, error: Exception) -> None:
+    def end(self, error: Exception, *, grace_s: float = 0.0) -> None:
         self.error = error
+        self.expires_s = grace_s
         self.over.set()
 
     def __repr__(self) -> str:
@@ -229,6 +233,28 @@ def test_leases_that_never_last_make_no_storm():
                     lease.end(LeaseLost("revoked"))
                 await asyncio.sleep(0.01)
             assert 40 < len(market.asked) < 150
+
+    story(program)
+
+
+def test_a_preempted_one_winds_up_beside_its_replacement_and_is_given_back():
+    async def program(market, replicas):
+        heard = []
+        async with replicas, asyncio.TaskGroup() as group:
+            group.create_task(listen(replicas, heard))
+            await replicas.settled()
+            await asyncio.sleep(60.0)
+            preempted = market.leases[1]
+            preempted.end(Preempted("something else", 9.0), grace_s=9.0)
+            assert numbers(replicas) == [0, 2]
+            await asyncio.sleep(1.0)
+            assert numbers(replicas) == [0, 2, 3]
+            assert preempted.releases == 0
+            market.leases[0].end(LeaseLost("gone"))
+            await asyncio.sleep(1.0)
+            await replicas.aclose()
+            assert (preempted.releases, market.leases[0].releases) == (1, 0)
+        assert heard[3:5] == [("lost", 1, "something else", 2, 3), ("granted", 3, "", 3, 3)]
 
     story(program)
 

@@ -10,7 +10,7 @@ import pytest
 from replicas_world import NEED, SITES, World
 
 from dhtos import Need
-from dhtos.errors import ClaimsRefused, Closed, LeaseLost, NoCandidates
+from dhtos.errors import ClaimsRefused, Closed, LeaseLost, NoCandidates, UsageError
 from dhtos.node import replicas as replicas_module
 from dhtos.node.lease import Lease
 from dhtos.node.replicas import COOL_DOWN_S
@@ -110,6 +110,43 @@ def test_fewer_than_asked_come_up_one_by_one_with_a_reason(world):
         assert kinds.count("granted") == 20
         assert 1 <= kinds.count("waiting") <= 6  # not one for each attempt
         await world.free()
+
+    world.run(program)
+
+
+def test_what_matters_more_takes_a_place_and_the_replica_another(sim_seed, sim_replay, monkeypatch):
+    world = World(sim_seed, monkeypatch, machines=4, replay=sim_replay)
+
+    async def program(world):
+        world.most, log = 3, []
+        async with world.owner.replicas(NEED, 3, ttl_s=30.0) as replicas:
+            told = asyncio.create_task(listen(replicas, log))
+            await world.full(replicas)
+            victim = replicas.leases[0]
+            urgent = Need(
+                cores=4, where=f"site == '{victim.hit['site']}'", priority=5, preempt=True
+            )
+            began = world.cluster.now
+            placing = asyncio.create_task(placed(world.owner, urgent))
+            while victim in replicas.leases:
+                await replicas.news()
+            assert await world.full(replicas) - began < 2.0
+            assert victim.expires_s > 8.0  # some time to stop, beside the one that replaces it
+            world.most += 1
+            lease = await placing
+            assert lease.node == victim.node
+            assert 8.0 < world.cluster.now - began < 15.0
+        assert world.owner._tenants.kept.keys() == {bytes.fromhex(lease.token)}
+        await lease.release()
+        await told
+        (reason,) = [reason for _, what, _, reason in log if what == "lost"]
+        assert "preempted" in reason
+        await world.free()
+        with pytest.raises(UsageError, match="replicas do not preempt"):
+            world.owner.replicas(urgent, 1)
+
+    async def placed(node, need):
+        return await node.place(need)
 
     world.run(program)
 
