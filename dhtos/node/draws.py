@@ -51,20 +51,28 @@ class Draw:
 class Draws:
     """The samples at hand, by need; of many needs those used last are kept."""
 
-    def __init__(self, draw: Callable[[Need, int], Awaitable[Draw]]) -> None:
+    def __init__(self, draw: Callable[[Need, int, str | None], Awaitable[Draw]]) -> None:
         self._draw = draw
         self._kept: dict[Hashable, Draw] = {}
         self._drawing: dict[Hashable, asyncio.Event] = {}
 
     async def of(
-        self, need: Need, size: int, clock: Callable[[], float], *, after: Draw | None = None
+        self,
+        need: Need,
+        size: int,
+        clock: Callable[[], float],
+        *,
+        spread: str | None = None,
+        after: Draw | None = None,
     ) -> Draw:
         """A sample for a need, of at least `size` machines where there are so many.
+
+        `spread` names what makes the domains of its offers.
 
         One that is at hand is used, if it is young, has offers left and is not `after`, which the
         caller has tried.
         """
-        began, key = clock(), (need, size)
+        began, key = clock(), (need, size, spread)
         while True:
             kept = self._kept.get(key)
             if kept is not None and kept is not after:
@@ -76,14 +84,15 @@ class Draws:
             if drawing is not None:
                 await drawing.wait()
                 continue
-            return await self._renewed(key, size, kept)
+            return await self._renewed(key, kept)
 
-    async def _renewed(self, key: tuple[Need, int], size: int, old: Draw | None) -> Draw:
+    async def _renewed(self, key: tuple[Need, int, str | None], old: Draw | None) -> Draw:
+        need, size, spread = key
         self._drawing[key] = drawing = asyncio.Event()
         if old is not None:
             size = min(max(size, min(old.used, _GROWTH * size)), SAMPLE_MAX)
         try:
-            drawn = await self._draw(key[0], size)
+            drawn = await self._draw(need, size, spread)
         finally:
             del self._drawing[key]
             drawing.set()

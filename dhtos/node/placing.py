@@ -111,10 +111,10 @@ class Placing(Asking):
         ]
         return found, machines, gateways
 
-    async def _draw(self, need: Need, count: int) -> Draw:
+    async def _draw(self, need: Need, count: int, spread: str | None) -> Draw:
         """A sample to place from."""
         found, machines, gateways = await self._drawn(need, count)
-        candidates = [self._candidate(hit, need, None) for hit in machines.values()]
+        candidates = [self._candidate(hit, need, spread) for hit in machines.values()]
         offers = Offers(need, candidates, demand=self._demand)
         plan = Plan(need, (), (*offers.refused, *gateways), found.coverage)
         return Draw(plan, machines, offers, self.driver.clock(), self._bidding(need))
@@ -208,8 +208,9 @@ class Placing(Asking):
         self._demand.add(need)
         try:
             async with asyncio.timeout(deadline_s):
+                draw: Draw | None = None
                 for turn in count():
-                    await self._enlarge(need, rules, won, reasons)
+                    draw = await self._enlarge(need, rules, won, reasons, draw)
                     if len(won) >= rules.size:
                         break
                     await asyncio.sleep(
@@ -229,19 +230,24 @@ class Placing(Asking):
         return Gang(won[: rules.size])
 
     async def _enlarge(
-        self, need: Need, rules: "_Rules", won: list[Lease], reasons: dict[str, int]
-    ) -> None:
+        self,
+        need: Need,
+        rules: "_Rules",
+        won: list[Lease],
+        reasons: dict[str, int],
+        tried: Draw | None,
+    ) -> Draw:
         """Ask once for the members that are missing, all at the same time."""
         missing = rules.size - len(won)
         asked = min(SAMPLE_MAX, max(CANDIDATES, CANDIDATES_PER_MEMBER * missing))
-        plan = await self.plan(need, candidates=asked, spread=rules.domain)
-        if not plan.choices and not won and not reasons:
-            raise await self._nobody(plan)
-        hits = {choice.hit.record.node_id: choice.hit for choice in plan.choices}
-        placed = [Candidate.of(lease.hit, need, spread=rules.domain).domain for lease in won]
+        clock, domain = self.driver.clock, rules.domain
+        draw = await self._draws.of(need, asked, clock, spread=domain, after=tried)
+        if not len(draw.offers) and not won and not reasons:
+            raise await self._nobody(draw.plan)
+        placed = [Candidate.of(lease.hit, need, spread=domain).domain for lease in won]
         members = assign(
             need,
-            [self._candidate(hit, need, rules.domain) for hit in hits.values()],
+            draw.offers.candidates(),
             missing + SPARES,
             rng=self._rng,
             demand=self._demand,
@@ -251,13 +257,16 @@ class Placing(Asking):
         if not members:
             reasons["room"] = reasons.get("room", 0) + missing
 
-        async def enlist(hit: Hit) -> None:
-            outcome = await self._bid_for([hit], need, rules.ttl_s)
+        async def enlist(node_id: bytes) -> None:
+            draw.offers.expect(node_id)
+            outcome = await self._ask_for([draw.bid_of(node_id)], rules.ttl_s)
+            draw.learn(outcome)
             _count(outcome, reasons)
             if outcome.granted is not None:
-                won.append(self._lease(outcome.granted, hit))
+                won.append(self._lease(outcome.granted, draw.hits[node_id]))
 
-        await asyncio.gather(*(enlist(hits[member.node_id]) for member in members))
+        await asyncio.gather(*(enlist(member.node_id) for member in members))
+        return draw
 
     async def _claim(self, draw: Draw, candidates: int, ttl_s: float) -> Outcome | None:
         """Claim from the best machines of a sample; None where none of them can take it.

@@ -4,7 +4,7 @@ What it says is advice and some seconds old: the machine itself decides when it 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from dhtos.core.hit import Hit
@@ -117,6 +117,27 @@ class Candidate:
         if amount <= whole:
             return None
         return f"{GPUS}: {whole} wholly free of {has}, {needed} needed"
+
+
+def after(candidate: Candidate, need: Need) -> Candidate:
+    """The machine once it holds the need too, which it can."""
+    asked = need.resources
+    free = {name: has - asked.get(name, 0.0) for name, has in candidate.free.items()}
+    devices = candidate.devices
+    if devices and GPUS in asked:
+        devices = _devices_after(devices, asked[GPUS])
+    return replace(candidate, free=free, devices=devices)
+
+
+def _devices_after(devices: tuple[float, ...], gpus: float) -> tuple[float, ...]:
+    """A share comes from the device with the least room for it, whole ones from those unused."""
+    left = sorted(devices)
+    if gpus < 1:
+        n = next(n for n, share in enumerate(left) if share >= gpus - TOLERANCE)
+        left[n] -= gpus
+    else:
+        left[len(left) - int(gpus) :] = [0.0] * int(gpus)
+    return tuple(left)
 
 
 def amount_text(amount: float) -> str:

@@ -6,12 +6,12 @@ machine may take several members, up to `at_most` in one domain.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dhtos.sched.candidate import TOLERANCE, Candidate
+from dhtos.sched.candidate import Candidate, after
 from dhtos.sched.demand import Demand
-from dhtos.sched.need import GPUS, Need
+from dhtos.sched.need import Need
+from dhtos.sched.offers import Offers
 from dhtos.sched.rank import rank
 
 if TYPE_CHECKING:
@@ -30,8 +30,12 @@ def assign(
 ) -> list[Candidate]:
     """A machine for each of `count` members, or for as many as there is room.
 
-    `placed` are the domains of members that have their machine already. O(count * n log n).
+    `placed` are the domains of members that have their machine already. O(count * n log n); a
+    machine is scored again when it is taken, all of them where domains have a say.
     """
+    candidates = list(candidates)
+    if at_most is None and not any(candidate.domain for candidate in candidates):
+        return _tightly(Offers(need, candidates, demand=demand), count, rng=rng)
     taken = Counter(placed)
     left = {candidate.node_id: candidate for candidate in candidates}
     members: list[Candidate] = []
@@ -49,22 +53,11 @@ def assign(
     return members
 
 
-def after(candidate: Candidate, need: Need) -> Candidate:
-    """The machine once it holds the need too, which it can."""
-    asked = need.resources
-    free = {name: has - asked.get(name, 0.0) for name, has in candidate.free.items()}
-    devices = candidate.devices
-    if devices and GPUS in asked:
-        devices = _devices_after(devices, asked[GPUS])
-    return replace(candidate, free=free, devices=devices)
-
-
-def _devices_after(devices: tuple[float, ...], gpus: float) -> tuple[float, ...]:
-    """A share comes from the device with the least room for it, whole ones from those unused."""
-    left = sorted(devices)
-    if gpus < 1:
-        n = next(n for n, share in enumerate(left) if share >= gpus - TOLERANCE)
-        left[n] -= gpus
-    else:
-        left[len(left) - int(gpus) :] = [0.0] * int(gpus)
-    return tuple(left)
+def _tightly(offers: Offers, count: int, *, rng: "Random") -> list[Candidate]:
+    """The best for each, wherever that is."""
+    members: list[Candidate] = []
+    while len(members) < count and len(offers):
+        (best,) = offers.choose(1, len(offers), rng=rng)
+        members.append(best)
+        offers.expect(best.node_id)
+    return members

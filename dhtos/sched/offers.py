@@ -15,9 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dhtos.sched.candidate import Candidate
+from dhtos.sched.candidate import Candidate, after
 from dhtos.sched.demand import Demand
-from dhtos.sched.gang import after
 from dhtos.sched.need import Need
 from dhtos.sched.rank import Refused, Scored, context_of, score_of
 from dhtos.sched.score import Scorer, StandardScorer
@@ -56,6 +55,10 @@ class Offers:
     def __len__(self) -> int:
         """How many machines can take the need."""
         return len(self._able)
+
+    def candidates(self) -> list[Candidate]:
+        """Those that can take the need, as they are believed to be now."""
+        return [one.candidate for one in self._able.values()]
 
     def choose(self, count: int, of: int, *, rng: "Random") -> list[Candidate]:
         """The best `count` of so many drawn by lot, the best first; O(n) for n offers."""

@@ -10,9 +10,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dhtos.sched.candidate import Candidate
+from dhtos.sched.candidate import Candidate, after
 from dhtos.sched.demand import Demand
-from dhtos.sched.gang import after
 from dhtos.sched.need import Need
 from dhtos.sched.rank import rank
 

@@ -29,7 +29,7 @@ class Fleet:
         self.error: Exception | None = None
         self.draws = Draws(self._draw)
 
-    async def _draw(self, need: Need, size: int) -> Draw:
+    async def _draw(self, need: Need, size: int, spread: str | None) -> Draw:
         self.sizes.append(size)
         if self.held is not None:
             await self.held.wait()
@@ -65,7 +65,8 @@ async def test_another_need_has_a_sample_of_its_own():
     fleet = Fleet()
     assert await fleet.of() is not await fleet.of(Need(cores=5))
     assert await fleet.of() is not await fleet.of(size=4)
-    assert fleet.sizes == [16, 16, 4]
+    assert await fleet.of() is not await fleet.of(spread="site")
+    assert fleet.sizes == [16, 16, 4, 16]
     assert await fleet.of() is await fleet.of(Need(cores=4))
 
 

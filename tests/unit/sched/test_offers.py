@@ -55,6 +55,9 @@ def test_a_machine_that_is_asked_counts_as_having_granted(offers):
     assert chosen(offers) == ["half", "empty"]
     offers.expect(b"half")
     assert chosen(offers) == ["half", "empty"]  # it has four left, the tightest fit now
+    assert [(one.node_id, one.free["cores"]) for one in offers.candidates()] == [
+        (b"half", 4.0), (b"empty", 16.0),
+    ]  # fmt: skip
     offers.expect(b"nobody")
     offers.check()
 
