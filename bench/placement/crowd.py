@@ -1,10 +1,12 @@
 """Many schedulers, one fleet that is nearly full: how often do claims collide, and who goes empty?
 
-    python -m bench.placement.crowd [--nodes 240] [--minutes 5] [--load 0.95] [--seeds 3]
+    python -m bench.placement.crowd [--nodes 240] [--minutes 5] [--load 0.95] [--gang 8] [--seeds 3]
 
 Every machine is a node of the library with its ledger, in virtual time; every scheduler is a light
 client with nothing but its own sight of them. Pods come at random, stay for five minutes on the
 average, and take GPUs whole. The fleet is filled to the load first. What is counted begins then.
+
+With `--gang` all that comes are gangs of so many pods, placed all or none.
 
 A placement that finds nobody is no fault of a scheduler where no machine could have taken it when
 it came: these are counted apart (`no room`), by what the ledgers themselves say.
@@ -32,6 +34,7 @@ STAY_S = 300.0
 DELAY_S = 0.005  # one way
 _FILL_AT_ONCE = 8
 _SETTLED_S = 2.0
+_LONGEST_S = 35.0  # longer than any placement may take
 
 
 @dataclass
@@ -65,19 +68,19 @@ class Tally:
 class Crowd:
     """The fleet, its schedulers, and the pods on their way."""
 
-    def __init__(self, trace: Trace, nodes: int, seed: int, share: float, **options: Any) -> None:
+    def __init__(self, trace: Trace, nodes: int, seed: int, share: float, gang: int = 1) -> None:
         self.rng = Random(f"crowd {seed}")
         self.shapes = [trace.shapes[n * len(trace.shapes) // nodes] for n in range(nodes)]
         self.gpus = sum(shape.gpus for shape in self.shapes)
         self.pods = [pod for pod in trace.pods if pod.gpus]
         self.share = share
-        self.options = options
+        self.gang = gang
         self.cluster = Cluster(lambda node, now: EchoEngine(), seed=seed, delay=DELAY_S)
         self.machines: list[dhtos.Node] = []
         self.schedulers: list[dhtos.Node] = []
         self.tally = Tally()
         mean = fmean(pod.gpus for pod in self.pods)
-        self.rate = share * self.gpus / (mean * STAY_S)
+        self.rate = share * self.gpus / (mean * gang * STAY_S)
 
     def node(self, seeds: Sequence[str], **options: Any) -> dhtos.Node:
         """A node of the library on the simulated network."""
@@ -100,7 +103,7 @@ class Crowd:
             self.machines.append(machine)
             seeds.append(machine.endpoint)
         for n in range(SCHEDULERS):
-            scheduler = self.node(self.rng.sample(seeds, 3), client=True, **self.options)
+            scheduler = self.node(self.rng.sample(seeds, 3), client=True)
             await scheduler.start()
             self.schedulers.append(scheduler)
             while n == 0 and await scheduler.count("gpus >= 1") != len(self.machines):  # noqa: ASYNC110
@@ -112,9 +115,10 @@ class Crowd:
         return Need(**{name: amount for name, amount in asked.items() if amount})
 
     def room(self, need: Need) -> bool:
-        """Whether some machine could take it now."""
+        """Whether the machines could take it now, all members of a gang."""
         frees = (machine.grants.ledger.free() for machine in self.machines)
-        return any(all(free[name] >= n for name, n in need.resources.items()) for free in frees)
+        asked = need.resources.items()
+        return sum(min(int(free[name] / n) for name, n in asked) for free in frees) >= self.gang
 
     @property
     def load(self) -> float:
@@ -123,10 +127,14 @@ class Crowd:
         return sum(grant.resources.get("gpus", 0) for grant in grants) / self.gpus
 
     async def stay(self, scheduler: dhtos.Node, need: Need, *, counted: bool) -> None:
-        """One pod: place it, let it be, give it back."""
+        """One pod, or gang: place it, let it be, give it back."""
+        held: dhtos.Lease | dhtos.Gang
         room, began = not counted or self.room(need), self.cluster.now
         try:
-            lease = await scheduler.place(need, ttl_s=120.0)
+            if self.gang > 1:
+                held = await scheduler.place_gang(need, self.gang, ttl_s=120.0)
+            else:
+                held = await scheduler.place(need, ttl_s=120.0)
         except (NoCandidates, ClaimsRefused):
             if counted:
                 self.tally.in_vain += room
@@ -136,7 +144,7 @@ class Crowd:
             self.tally.placed += 1
             self.tally.took_s.append(self.cluster.now - began)
         await asyncio.sleep(self.rng.expovariate(1 / STAY_S))
-        await lease.release()
+        await held.release()
 
     async def fill(self, group: asyncio.TaskGroup) -> None:
         """Place until the load is reached."""
@@ -159,12 +167,10 @@ class Crowd:
                 scheduler = self.rng.choice(self.schedulers)
                 group.create_task(self.stay(scheduler, need, counted=True))
                 self.tally.loads.append(self.load)
-            await asyncio.sleep(15.0)  # longer than any placement may take
+            await asyncio.sleep(_LONGEST_S)
             after = self.counters()
-            self.tally.claims = (
-                after["held"] + after["refused"] - before["held"] - before["refused"]
-            )
-            self.tally.refused = after["refused"] - before["refused"]
+            held, refused = (after[word] - before[word] for word in ("held", "refused"))
+            self.tally.claims, self.tally.refused = held + refused, refused
             raise _Over
 
     def counters(self) -> dict[str, int]:
@@ -202,12 +208,14 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=240)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--load", type=float, default=0.95)
+    parser.add_argument("--gang", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trace", default="openb")
     given = parser.parse_args()
     trace = load(given.trace)
     for seed in range(1, given.seeds + 1):
-        figures = Crowd(trace, given.nodes, seed, given.load).measure(60 * given.minutes)
+        crowd = Crowd(trace, given.nodes, seed, given.load, given.gang)
+        figures = crowd.measure(60 * given.minutes)
         told = ", ".join(f"{name} {figure:.4g}" for name, figure in figures.items())
         sys.stdout.write(f"seed {seed}: {told}\n")
         sys.stdout.flush()

@@ -4,8 +4,8 @@ from bench.placement.crowd import Crowd
 from bench.placement.trace import made
 
 
-def crowd(seed=1):
-    return Crowd(made(12, 1), 12, seed, 0.9).measure(60.0)
+def crowd(seed=1, load=0.9, gang=1):
+    return Crowd(made(12, 1), 12, seed, load, gang).measure(60.0)
 
 
 def test_placements_of_a_crowd_are_counted():
@@ -20,3 +20,10 @@ def test_placements_of_a_crowd_are_counted():
 
 def test_one_seed_is_one_crowd():
     assert crowd(2) == crowd(2)
+
+
+def test_gangs_of_a_crowd_are_counted():
+    figures = crowd(3, 0.5, 4)
+    assert figures["placements"] > 0
+    assert figures["success"] > 0.5
+    assert figures["claims"] >= 4
