@@ -76,7 +76,8 @@ def where_commands_run(where: str) -> str:
     """
     if not where.strip():
         return RUNS_COMMANDS
-    return f"{f'({where})' if ' or ' in where else where} and {RUNS_COMMANDS}"
+    either = "or" in where.split()
+    return f"{f'({where})' if either else where} and {RUNS_COMMANDS}"
 
 
 class Run:

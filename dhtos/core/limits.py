@@ -196,6 +196,7 @@ COMMAND_CHUNK_BYTES = 2**16  # of a stream in one frame: what a pipe holds
 COMMAND_WINDOW_BYTES = 2**19  # of a stream under way and not yet taken: 5 MB/s over 100 ms
 COMMAND_HELLO_S = 5.0  # a connection that has not said what it wants is closed
 COMMAND_START_S = 30.0  # until a node has started one: what it ends for it has its grace
+COMMAND_LEAVING_S = 0.5  # for the end of a connection to be heard after the next one has come
 COMMAND_STRANGERS_MAX = 64  # of those at a time; the oldest gives way
 COMMANDS_MAX = 128  # of one node at a time: eight file descriptors each
 COMMAND_GRACE_S = 5.0  # from SIGTERM to SIGKILL when a lease has ended

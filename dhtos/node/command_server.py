@@ -21,6 +21,7 @@ from dhtos.core.limits import (
     COMMAND_CHUNK_BYTES,
     COMMAND_GRACE_S,
     COMMAND_HELLO_S,
+    COMMAND_LEAVING_S,
     COMMAND_STRANGERS_MAX,
     COMMANDS_MAX,
 )
@@ -187,6 +188,7 @@ class CommandServer:
     async def _answer(
         self, start: wire.Start, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        await self._let_leave(start.token)
         refusal = self._refused(start)
         if refusal is not None:
             self._refuse(writer, refusal)
@@ -207,6 +209,7 @@ class CommandServer:
             self._count["commands_started"] += 1
             ended = await session.converse(running)
         finally:
+            session.over.set()
             session.exited.set()
             self._alive.discard(session)
             if self._sessions.get(start.token) is session:
@@ -214,6 +217,14 @@ class CommandServer:
             self._count["commands_malformed"] += session.malformed
         await self.usage.add(command, ended)
         session.say_end(ended)
+
+    async def _let_leave(self, token: bytes) -> None:
+        """Whoever has just hung up on a command of that lease may have come back already."""
+        session = self._sessions.get(token)
+        if session is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(COMMAND_LEAVING_S):
+                    await session.over.wait()
 
     def _refused(self, start: wire.Start) -> wire.Refusal | None:
         """Why this may not run; None where it may."""

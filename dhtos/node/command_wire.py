@@ -196,9 +196,9 @@ class Outflow:
 
     def taken(self, count: int) -> None:
         """The other side has handed on so much; raises MalformedMessage for more than was sent."""
-        self._room += count
-        if self._room > COMMAND_WINDOW_BYTES:
+        if self._room + count > COMMAND_WINDOW_BYTES:
             raise MalformedMessage("more was taken of a stream than was sent")
+        self._room += count
         self._changed.set()
 
     def stop(self) -> None:

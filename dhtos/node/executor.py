@@ -17,16 +17,18 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 from dhtos.core.limits import COMMAND_CHUNK_BYTES, COMMAND_ORPHAN_GRACE_S
 from dhtos.errors import CannotStart
 from dhtos.node import supervisor
 from dhtos.node.cgroup import Cgroups
 from dhtos.node.command import Command, Exit, Running, Usage
+
+T = TypeVar("T")
 
 _INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR")
 _PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -45,7 +47,8 @@ class SubprocessExecutor:
         process = None
         try:
             order = await asyncio.to_thread(self._order, command, cpus)
-            process = _Process(await self._supervised())
+            process = _Process(await _whole(asyncio.to_thread(_spawn), _forsake))
+            await _whole(process.connect())
             await process.begin(order, name=os.fsdecode(command.argv[0]))
         except BaseException:
             self._cpus.give_back(cpus)
@@ -54,19 +57,6 @@ class SubprocessExecutor:
             raise
         process.when_over(lambda: self._cpus.give_back(cpus))
         return process
-
-    async def _supervised(self) -> "_Spawned":
-        """A supervisor that waits for its order; it ends when its line closes."""
-        spawning = asyncio.ensure_future(asyncio.to_thread(_spawn))
-        try:
-            return await asyncio.shield(spawning)
-        except asyncio.CancelledError:
-            popen, line = await spawning
-            line.close()
-            for pipe in (popen.stdin, popen.stdout, popen.stderr):
-                _pipe(pipe).close()
-            await asyncio.to_thread(popen.wait)
-            raise
 
     def _order(self, command: Command, cpus: list[int]) -> dict[str, Any]:
         """What the supervisor is told. Blocks for the disk."""
@@ -140,6 +130,27 @@ def _spawn() -> _Spawned:
             raise
 
 
+def _forsake(spawned: _Spawned) -> None:
+    """A supervisor that nobody wants any more ends when its line closes. Blocks until it has."""
+    popen, line = spawned
+    line.close()
+    for pipe in (popen.stdin, popen.stdout, popen.stderr):
+        _pipe(pipe).close()
+    popen.wait()
+
+
+async def _whole(work: Awaitable[T], undo: Callable[[T], None] | None = None) -> T:
+    """Do it to its end also when cancelled: half of it would leave files open; then undo it."""
+    doing = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        done = await doing
+        if undo is not None:
+            await asyncio.to_thread(undo, done)
+        raise
+
+
 class _Process:
     """One command below its supervisor; a `Running`."""
 
@@ -149,20 +160,24 @@ class _Process:
 
     def __init__(self, spawned: _Spawned) -> None:
         self._popen, self._socket = spawned
-        self._line: asyncio.StreamWriter | None = None
+        self._heard: asyncio.StreamReader
+        self._line: asyncio.StreamWriter
         self._pid = 0
         self._reporting: asyncio.Task[Exit] | None = None
         self._readers: list[asyncio.BaseTransport] = []
 
-    async def begin(self, order: dict[str, Any], *, name: str) -> None:
-        """Give the order and wait until it runs; raises CannotStart."""
+    async def connect(self) -> None:
+        """Take over its line and its streams."""
         loop = asyncio.get_running_loop()
-        heard, self._line = await asyncio.open_unix_connection(sock=self._socket)
+        self._heard, self._line = await asyncio.open_unix_connection(sock=self._socket)
         _, self.stdin = await loop.connect_write_pipe(_Pipe, _pipe(self._popen.stdin))
         self.stdout = await self._reader(self._popen.stdout)
         self.stderr = await self._reader(self._popen.stderr)
+
+    async def begin(self, order: dict[str, Any], *, name: str) -> None:
+        """Give the order and wait until it runs; raises CannotStart."""
         self._say(order)
-        began = await _message(heard)
+        began = await _message(self._heard)
         if "pid" not in began:
             number = int(began.get("errno") or 0)
             missing = number == errno.ENOENT
@@ -171,7 +186,7 @@ class _Process:
                 code=127 if missing else 126,
             )
         self._pid = int(began["pid"])
-        self._reporting = loop.create_task(self._report(heard))
+        self._reporting = asyncio.create_task(self._report())
 
     async def _reader(self, pipe: IO[bytes] | None) -> asyncio.StreamReader:
         reader = asyncio.StreamReader(limit=COMMAND_CHUNK_BYTES)
@@ -204,29 +219,22 @@ class _Process:
         """Let go of its streams; what was not read is lost."""
         for transport in self._readers:
             transport.close()
-        if hasattr(self, "stdin"):
-            self.stdin.close()
+        self.stdin.close()
 
     async def abandon(self) -> None:
         """Close everything of a command that was not begun; its supervisor ends by that."""
-        if self._line is None:
-            self._socket.close()
-        else:
-            self._line.close()
+        self._line.close()
         self.close()
-        for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
-            _pipe(pipe).close()
         await asyncio.to_thread(self._popen.wait)
 
     def _say(self, message: dict[str, Any]) -> None:
-        if self._line is not None and not self._line.is_closing():
+        if not self._line.is_closing():
             self._line.write(json.dumps(message).encode() + b"\n")
 
-    async def _report(self, heard: asyncio.StreamReader) -> Exit:
+    async def _report(self) -> Exit:
         """The last word of the supervisor; where it was killed, what follows from that."""
         begun = time.monotonic()
-        told = await _message(heard)
-        assert self._line is not None, "it has begun"
+        told = await _message(self._heard)
         self._line.close()
         if "returncode" not in told:
             with suppress(OSError):  # the kernel killed the command; whom it started may be left

@@ -201,3 +201,20 @@ def test_a_limit_that_is_no_number_is_a_failure_of_the_probe(machine):
     fill(point, memory__max="plenty", memory__current=5)
     with pytest.raises(ValueError, match="plenty"):
         machine.cgroups().memory()
+
+
+def test_groups_that_may_have_one_of_our_own_below_them(machine):
+    memory = machine.mount("memory", controllers="memory", path="/a/b")
+    unified = machine.mount("unified", kind="cgroup2", path="/c/d")
+    (memory / "a" / "b").mkdir(parents=True)
+    fill(unified / "c" / "d", cgroup__subtree_control="")
+    fill(unified / "c", cgroup__subtree_control="cpu memory")
+    fill(unified, cgroup__subtree_control="cpu memory io")
+    cgroups = machine.cgroups()
+    assert cgroups.parents("memory") == [(1, memory / "a" / "b"), (2, unified / "c")]
+    assert cgroups.parents("cpu") == [(2, unified / "c")]
+    assert cgroups.parents("io") == []
+
+
+def test_without_hierarchies_no_group_can_be_made(machine):
+    assert machine.cgroups().parents("memory") == []

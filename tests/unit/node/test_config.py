@@ -262,3 +262,43 @@ def test_what_is_no_list_of_schemas_is_refused(given):
 def test_two_schemas_of_one_version_are_refused_with_what_to_do():
     with pytest.raises(ConfigError, match="both have version 1: give the changed schema the next"):
         Config(schema=NEW_KITCHEN, other_schemas=(replace(OLD_KITCHEN, version=1),))
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "10.1.2.3", "192.168.7.7", "fd00::1"])
+def test_commands_are_run_for_a_private_network(host):
+    assert Config(host=host, commands=True).commands
+    assert Config(host="127.0.0.1", advertise_host=host, commands=True).commands
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "8.8.8.8", "2606:4700::1"])
+def test_commands_are_not_run_for_everybody(host):
+    with pytest.raises(ConfigError, match=f"host {host} is open to more .*: give --host a loopb"):
+        Config(host=host, commands=True)
+    assert Config(host=host, commands=True, client=True).commands  # it grants nothing
+    assert not Config(host=host).commands
+
+
+def test_a_public_address_is_not_told_either():
+    with pytest.raises(ConfigError, match=r"advertise_host 8\.8\.8\.8 is open to more"):
+        Config(host="127.0.0.1", advertise_host="8.8.8.8", commands=True)
+
+
+def test_commands_are_said_by_the_node_and_not_by_a_label():
+    with pytest.raises(ConfigError, match="labels: 'runs' is told by the node itself: use comm"):
+        Config(labels={"runs": "commands"})
+
+
+def test_commands_are_switched_on_like_the_rest():
+    local = Config(host="127.0.0.1")
+    assert Config.from_env({"DHTOS_COMMANDS": "yes"}, local).commands
+    assert local.merged({"commands": True}).commands
+    with pytest.raises(ConfigError, match="commands must be true or false, got 1"):
+        local.merged({"commands": 1})
+
+
+def test_what_runs_under_a_lease_may_use_the_command_line():
+    told = {"DHTOS_LEASE": "node-7", "DHTOS_TOKEN": "ab", "DHTOS_FENCE": "7"}
+    assert Config.from_env(told) == Config()
