@@ -5,7 +5,7 @@ no sockets. Whatever goes wrong is said in the `Error` of the answer, which kube
 an event of the pod.
 
     filter      which of these names can take the pod, and why the others cannot
-    prioritize  0 to 10 for each; of many, a random sample is scored, the others get 0
+    prioritize  1 to 10 for those that can; of many, for a random sample, the others have 0
     bind        claim from the machine itself, then tell the API server
 """
 
@@ -22,7 +22,7 @@ from dhtos.adapters.kubernetes_affinity import node_affinity, patch_affinity
 from dhtos.adapters.kubernetes_api import ApiServer, Settings
 from dhtos.adapters.kubernetes_bind import Binder, Key
 from dhtos.adapters.kubernetes_pods import Pod, need_of_pod, parse_quantity
-from dhtos.adapters.kubernetes_view import Snapshot, Verdicts, View, able
+from dhtos.adapters.kubernetes_view import Snapshot, Verdicts, View
 from dhtos.core.limits import EXTENDER_PODS_MAX
 from dhtos.errors import ClaimsRefused, DhtosError, NoCandidates, UsageError
 from dhtos.node.advice import advise, one_line
@@ -37,6 +37,7 @@ __all__ = [
 SCORED = 64  # names that are scored for a pod: 16 at random are as good as all
 SCORE_MAX = 10
 REST_S = 10.0  # a machine that has not granted what we asked of it is left out for so long
+RESTS = "dhtos: has not granted a claim just now"
 REFUSAL_S = 60.0  # and asked last for so long
 _REFUSED_MAX = 1024
 
@@ -57,7 +58,7 @@ class Judged(Struct, frozen=True, rename="pascal", kw_only=True):
 
 
 class Filtered(Struct, frozen=True, rename="pascal", kw_only=True):
-    """What filter answers."""
+    """What filter answers; a node that preempting others does not help with is in both maps."""
 
     nodes: NodeList | None = None
     node_names: list[str] | None = None
@@ -195,35 +196,31 @@ class Extender:
         self, names: list[str], snapshot: Snapshot, verdicts: Verdicts
     ) -> tuple[list[str], dict[str, str], dict[str, str]]:
         """Those that can, those that cannot, and those of them that never will."""
-        reasons = [f"dhtos: {reason}" for reason in verdicts.reasons]
-        index, codes, never = snapshot.index, verdicts.codes, verdicts.hopeless
+        reasons = verdicts.of(snapshot, names)
+        kept = [name for name, why in zip(names, reasons, strict=True) if why is None]
+        failed = {name: why for name, why in zip(names, reasons, strict=True) if why is not None}
+        never = verdicts.hopeless
+        hopeless = {name: why for name, why in failed.items() if why in never}
         resting = self._resting()
-        kept: list[str] = []
-        failed: dict[str, str] = {}
-        hopeless: dict[str, str] = {}
-        for name in names:
-            at = index.get(name)
-            if at is None:
-                failed[name] = hopeless[name] = "dhtos: no machine of the fleet has this name"
-            elif code := codes[at]:
-                failed[name] = reasons[code]
-                if code in never:
-                    hopeless[name] = reasons[code]
-            elif name in resting:
-                failed[name] = "dhtos: has not granted a claim just now"
-            else:
-                kept.append(name)
+        if resting:
+            failed |= {name: RESTS for name in kept if name in resting}
+            kept = [name for name in kept if name not in resting]
         return kept, failed, hopeless
 
     # --- prioritize -------------------------------------------------------------------------------
 
     async def prioritize(self, asked: Judged) -> list[HostScore]:
-        """A score for each name; raises what dhtos raises, as this answer has no place for it."""
+        """Scores; raises what dhtos raises, as this answer has no place for it.
+
+        Names that are left out have 0, as kube-scheduler counts.
+        """
         names, _ = _names(asked)
         need, snapshot, verdicts = await self._judge(asked.pod)
         self._demand.add(need)
-        scores = self._scores(need, snapshot, able(snapshot, verdicts, names))
-        return [HostScore(name, scores.get(name, 0)) for name in names]
+        reasons = verdicts.of(snapshot, names)
+        able = [name for name, why in zip(names, reasons, strict=True) if why is None]
+        scores = self._scores(need, snapshot, able)
+        return [HostScore(name, score) for name, score in scores.items()]
 
     def _scores(self, need: Need, snapshot: Snapshot, names: list[str]) -> dict[str, int]:
         if len(names) > SCORED:

@@ -10,8 +10,9 @@ It is advice, like every answer. Whoever binds asks the machine itself.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 
 from dhtos.core.hit import Hit
 from dhtos.core.limits import EXTENDER_MACHINES_MAX
@@ -32,28 +33,48 @@ TAKEN_S = 5.0  # so long a claim of ours counts, until records say it
 _YIELD = 200  # hits between two turns of the loop
 _NEEDS_MAX = 32  # judgements that are remembered
 
-ABLE = 0
+UNKNOWN = "dhtos: no machine of the fleet has this name"
 
 
 class Verdicts:
-    """What each machine of a view says to one need: an index into `reasons`, 0 for yes."""
+    """What each machine of a view says to one need: an index into `reasons`, 0 for yes.
+
+    The last code is that of a machine which is not there.
+    """
 
     def __init__(self, count: int) -> None:
-        self.codes = bytearray(count)
-        self.reasons = [""]
-        self.hopeless: set[int] = set()  # reasons that nothing which ends elsewhere will change
+        self.codes = bytearray(count) + b"\1"
+        self.reasons: list[str | None] = [None, UNKNOWN]
+        self.hopeless = {UNKNOWN}  # reasons that nothing which ends elsewhere will change
 
     def code(self, reason: str, *, hopeless: bool) -> int:
         """The index of one more reason."""
+        reason = f"dhtos: {reason}"
         self.reasons.append(reason)
         if hopeless:
-            self.hopeless.add(len(self.reasons) - 1)
+            self.hopeless.add(reason)
         return len(self.reasons) - 1
+
+    def mark(self, places: Iterable[int], reason: str, *, hopeless: bool) -> None:
+        """Rule out those that nothing has ruled out before."""
+        code = self.code(reason, hopeless=hopeless)
+        codes = self.codes
+        for at in places:
+            if not codes[at]:
+                codes[at] = code
+
+    def of(self, snapshot: "Snapshot", names: Sequence[str]) -> list[str | None]:
+        """What rules out each of the names; None where nothing does."""
+        places = map(snapshot.index.get, names, repeat(-1))
+        return list(map(self.reasons.__getitem__, map(self.codes.__getitem__, places)))
 
 
 @dataclass(slots=True, eq=False)
 class Snapshot:
-    """All machines with a name, as they were at `born`; `complete` if nobody was missed."""
+    """All machines with a name, as they were at `born`; `complete` if nobody was missed.
+
+    `index` has them in the order of the other lists. The rest is made of those.
+    """
 
     born: float
     index: dict[str, int]
@@ -63,8 +84,13 @@ class Snapshot:
     twice: frozenset[str] = frozenset()
     free: dict[str, list[float]] = field(default_factory=dict)
     capacity: dict[str, list[float]] = field(default_factory=dict)
+    foreign: list[int] = field(default_factory=list)
+    elsewhere: dict[str, list[int]] = field(
+        default_factory=dict
+    )  # by predicate: who does not match
 
     def __post_init__(self) -> None:
+        self.foreign = [at for at, hit in enumerate(self.hits) if hit.record.is_foreign]
         names = {name for one in self.candidates for name in one.capacity}
         for name in names:
             self.free[name] = [one.free.get(name, -1.0) for one in self.candidates]
@@ -211,7 +237,7 @@ class View:
     def verdicts(self, snapshot: Snapshot, need: Need) -> Verdicts:
         """What all machines say to a need; O(machines) once for all that need the same."""
         found = self._verdicts.get(need)
-        if found is None or len(found.codes) != len(snapshot.hits):
+        if found is None:
             found = self._judge(snapshot, need)
             self._verdicts[need] = found
             if len(self._verdicts) > _NEEDS_MAX:
@@ -221,37 +247,37 @@ class View:
 
     def _judge(self, snapshot: Snapshot, need: Need) -> Verdicts:
         found = Verdicts(len(snapshot.hits))
-        codes = found.codes
-        self._judge_where(snapshot, need, found)
-        gateway = found.code("runs no node that grants", hopeless=True)
-        for at, hit in enumerate(snapshot.hits):
-            if hit.record.is_foreign:
-                codes[at] = gateway
+        twice = [snapshot.index[name] for name in snapshot.twice]
+        found.mark(twice, "is the name of several machines", hopeless=True)
+        found.mark(snapshot.foreign, "runs no node that grants", hopeless=True)
+        if need.where is not None:
+            other = self._elsewhere(snapshot, need)
+            found.mark(other, "is not what dhtos.io/where asks for", hopeless=True)
         for name, amount in need.resources.items():
             _judge_resource(snapshot, name, amount - TOLERANCE, found)
-        if need.max_price is not None:
-            dear = found.code("costs more than dhtos.io/max-price, or says no price", hopeless=True)
-            for at, candidate in enumerate(snapshot.candidates):
-                price = candidate.price
-                if not codes[at] and (price is None or price > need.max_price):
-                    codes[at] = dear
-        if snapshot.twice:
-            doubtful = found.code("is the name of several machines", hopeless=True)
-            for name in snapshot.twice:
-                codes[snapshot.index[name]] = doubtful
+        most = need.max_price
+        if most is not None:
+            dear = [
+                at
+                for at, one in enumerate(snapshot.candidates)
+                if one.price is None or one.price > most
+            ]
+            reason = "costs more than dhtos.io/max-price, or says no price"
+            found.mark(dear, reason, hopeless=True)
         return found
 
-    def _judge_where(self, snapshot: Snapshot, need: Need, found: Verdicts) -> None:
-        if need.where is None:
-            return
+    def _elsewhere(self, snapshot: Snapshot, need: Need) -> list[int]:
+        """Who does not match `where`; kept, since pods that say the same may need other amounts."""
         assert isinstance(need.where, str)
+        if need.where in snapshot.elsewhere:
+            return snapshot.elsewhere[need.where]
         try:
             asked = self._node.predicate(need.where)
         except PredicateError as error:
             raise PredicateError(
                 f"dhtos.io/where: {error}", column=error.column, hint=error.hint
             ) from error
-        other = found.code("is not what dhtos.io/where asks for", hopeless=True)
+        other: list[int] = []
         schemas = self._node.engine.hub.schemas
         bound = {}
         for at, hit in enumerate(snapshot.hits):
@@ -262,28 +288,23 @@ class View:
             test = bound[schema.tag]
             rtt = hit.rtt_s if hit.rtt_measured else None
             if test is None or not test.matches(hit.record, rtt=rtt):
-                found.codes[at] = other
+                other.append(at)
+        if len(snapshot.elsewhere) >= _NEEDS_MAX:
+            del snapshot.elsewhere[next(iter(snapshot.elsewhere))]
+        snapshot.elsewhere[need.where] = other
+        return other
 
 
 def _judge_resource(snapshot: Snapshot, name: str, least: float, found: Verdicts) -> None:
     """Mark who has less than that; `Candidate.refusal` says the same of one machine."""
-    codes = found.codes
-    nowhere = [-1.0] * len(codes)
+    nowhere = [-1.0] * len(found.codes)
     free = snapshot.free.get(name, nowhere)
     short = [at for at, left in enumerate(free) if left < least]
     if not short:
         return
     capacity = snapshot.capacity.get(name, nowhere)
-    busy = found.code(f"not enough {name} free", hopeless=False)
-    small = found.code(f"not enough {name} in all", hopeless=True)
-    silent = found.code(f"does not say its {name}", hopeless=True)
-    for at in short:
-        if not codes[at]:
-            has = capacity[at]
-            codes[at] = busy if has >= least else small if has >= 0 else silent
-
-
-def able(snapshot: Snapshot, verdicts: Verdicts, names: Sequence[str]) -> list[str]:
-    """Those of the names that can take it."""
-    index, codes = snapshot.index, verdicts.codes
-    return [name for name in names if (at := index.get(name)) is not None and not codes[at]]
+    silent = [at for at in short if capacity[at] < 0]
+    found.mark(silent, f"does not say its {name}", hopeless=True)
+    small = [at for at in short if capacity[at] < least]
+    found.mark(small, f"not enough {name} in all", hopeless=True)
+    found.mark(short, f"not enough {name} free", hopeless=False)

@@ -109,7 +109,8 @@ def listen(text: str) -> socket.socket:
     """A listening socket; raises ConfigError."""
     host, port = parse_listen(text)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio takes Nagle's delay off connections that are declared to be TCP, and off no others.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))

@@ -109,11 +109,11 @@ def test_recorded_requests_are_scored(run, name):
         larger = (asked[1], {"cores": 64, "mem": 2**40})
         async with fleet(larger, name=asked[0]) as (_, _, client, _):
             told = (await client.post("/k8s/prioritize", request)).json
-            assert [one["Host"] for one in told] == asked
-            assert [one["Score"] for one in told] == [10, 1, 0, 0, 0]  # pack: what fits tightly
+            first = [{"Host": asked[0], "Score": 10}, {"Host": asked[1], "Score": 1}]
+            assert told == first  # pack: what fits tightly; the others have 0
             request["Pod"]["metadata"]["annotations"] = {"dhtos.io/prefer": "spread"}
             told = (await client.post("/k8s/prioritize", request)).json
-            assert [one["Score"] for one in told] == [1, 10, 0, 0, 0]
+            assert told == [{"Host": asked[1], "Score": 10}, {"Host": asked[0], "Score": 1}]
 
     run(main)
 
@@ -278,11 +278,9 @@ def test_only_a_sample_of_many_names_is_scored(run, monkeypatch):
             while len(seen) < 5:
                 told = (await client.post("/k8s/prioritize", asking("1", names=names))).json
                 scores = {one["Host"]: one["Score"] for one in told}
-                assert list(scores) == names
-                scored = {name for name, score in scores.items() if score}
-                assert len(scored) == 2
+                assert len(scores) == 2
                 assert max(scores.values()) == 10
-                seen |= scored
+                seen |= scores.keys()
             assert "unknown" not in seen
 
     run(main)
@@ -455,7 +453,7 @@ def test_who_refused_is_left_out_and_then_asked_last(run, monkeypatch):
                     "NodeNames"
                 ] == names
                 before = (await client.post("/k8s/prioritize", asking("1", names=names))).json
-                assert [one["Score"] for one in before] == [10, 1]
+                assert before == [{"Host": "n103", "Score": 10}, {"Host": "n309", "Score": 1}]
                 await node.drain()
                 answer = await client.post("/k8s/bind", binding("n103"))
                 assert "none" in answer.json["Error"] or "no machine" in answer.json["Error"]
@@ -468,7 +466,7 @@ def test_who_refused_is_left_out_and_then_asked_last(run, monkeypatch):
                 ] != names:
                     assert len(others) == 1
                 after = (await client.post("/k8s/prioritize", asking("1", names=names))).json
-                assert [one["Score"] for one in after] == [1, 10]
+                assert after == [{"Host": "n309", "Score": 10}, {"Host": "n103", "Score": 1}]
 
     run(main)
 
@@ -541,7 +539,6 @@ def test_the_first_candidate_is_killed_and_the_second_is_used(shell: Shell) -> N
         while client.ask("POST", "/k8s/filter", request).json["NodeNames"] != ["n103", "n309"]:
             assert time.monotonic() < deadline
         scores = client.ask("POST", "/k8s/prioritize", request).json
-        assert [one["Host"] for one in scores[:2]] == ["n103", "n309"]
         best = max(scores, key=lambda one: one["Score"])["Host"]
         assert best == "n103"
         tight.stop(signal.SIGKILL)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dhtos.adapters.kubernetes_pods import _SUFFIXES, PodSpec, parse_quantity, reserved
-from dhtos.adapters.kubernetes_view import Snapshot, Verdicts, _judge_resource, able
+from dhtos.adapters.kubernetes_view import UNKNOWN, Snapshot, Verdicts, _judge_resource
 from dhtos.errors import UsageError
 from dhtos.sched import Candidate, Need
 from dhtos.sched.candidate import TOLERANCE
@@ -81,7 +81,7 @@ needs = st.dictionaries(
 def view(told):
     candidates = [Candidate(bytes([n]), has, free) for n, (has, free) in enumerate(told)]
     index = {f"n{n}": n for n in range(len(candidates))}
-    hits = [SimpleNamespace() for _ in candidates]
+    hits = [SimpleNamespace(record=SimpleNamespace(is_foreign=False)) for _ in candidates]
     return Snapshot(0.0, index, hits, candidates, True)
 
 
@@ -92,12 +92,17 @@ def verdicts(snapshot, need):
     return found
 
 
+def able(snapshot, found):
+    names = list(snapshot.index)
+    return [n for n, why in zip(names, found.of(snapshot, names), strict=True) if why is None]
+
+
 @given(machines, needs)
 def test_columns_say_what_candidates_say(told, resources):
     snapshot, need = view(told), Need(**resources)
     found = verdicts(snapshot, need)
-    names = [*snapshot.index, "unknown"]
-    assert able(snapshot, found, names) == [
+    assert found.of(snapshot, ["unknown"]) == [UNKNOWN]
+    assert able(snapshot, found) == [
         name for name, at in snapshot.index.items()
         if snapshot.candidates[at].refusal(need) is None
     ]  # fmt: skip
@@ -105,16 +110,17 @@ def test_columns_say_what_candidates_say(told, resources):
         reason = candidate.refusal(need)
         if reason is not None:
             lacking, said = reason.split(":")[0], found.reasons[found.codes[at]]
+            assert said is not None
             assert lacking in said
             assert ("in all" in said) == ("in all" in reason)
             assert ("does not say" in said) == ("not said" in reason)
-            assert (found.codes[at] in found.hopeless) == ("free of" not in reason)
+            assert (said in found.hopeless) == ("free of" not in reason)
 
 
 @given(machines, needs, needs)
 def test_what_was_taken_is_missing_for_the_next(told, first, second):
     snapshot, need = view(told), Need(**first)
-    for name in able(snapshot, verdicts(snapshot, need), list(snapshot.index)):
+    for name in able(snapshot, verdicts(snapshot, need)):
         at = snapshot.index[name]
         before = dict(snapshot.candidates[at].free)
         snapshot.take(at, need)
@@ -122,7 +128,7 @@ def test_what_was_taken_is_missing_for_the_next(told, first, second):
             assert left <= before[resource]
             assert snapshot.free[resource][at] == left
     after = Need(**second)
-    assert able(snapshot, verdicts(snapshot, after), list(snapshot.index)) == [
+    assert able(snapshot, verdicts(snapshot, after)) == [
         name for name, at in snapshot.index.items()
         if snapshot.candidates[at].refusal(after) is None
     ]  # fmt: skip
