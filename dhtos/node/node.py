@@ -41,7 +41,7 @@ from dhtos.protocol.engine import Engine
 from dhtos.protocol.grants import Grants
 from dhtos.protocol.ledger import Ledger
 from dhtos.protocol.rows import Row
-from dhtos.sched import Demand
+from dhtos.sched import Demand, Scorer
 from dhtos.transport.driver import Driver, clock_of
 from dhtos.transport.udp import UdpSocket
 
@@ -71,6 +71,7 @@ class Node(Nearby, Replicating):
         wall_clock: Callable[[], float] = time.time,
         open_socket: Callable[[str, int], UdpSocket] = UdpSocket,
         sampler: Sampler | None = None,
+        scorer: Scorer | None = None,
         executor: Executor | None = None,
     ) -> None:
         self.config = config or Config()
@@ -95,6 +96,7 @@ class Node(Nearby, Replicating):
         self._background = Background()
         self._journal: LeaseJournal | None = None
         self._demand = Demand()
+        self._scorer = scorer
         self._refusals = {}
         self._draws = Draws(self._draw)
         self._closed = False

@@ -32,7 +32,7 @@ from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.grants import Grants
 from dhtos.protocol.ledger import Grant, Reason
 from dhtos.query import Expr, F, parse_text
-from dhtos.sched import Candidate, Demand, Need, Offers, Refused, assign, check, rank
+from dhtos.sched import Candidate, Demand, Need, Offers, Refused, Scorer, assign, check, rank
 
 CANDIDATES = 16  # as good as all of them: docs/explanation/placement.md
 BIDS_MAX = 8  # machines asked before the question is asked anew
@@ -65,6 +65,7 @@ class Placing(Asking):
     _tenants: Tenants | None = None
     _grants: Grants | None = None
     _demand: Demand
+    _scorer: Scorer | None
     _refusals: dict[bytes, tuple[int, float]]  # how often, and when the last time
     _draws: Draws
     _compared = float(CANDIDATES)  # how many machines a placement chooses from
@@ -91,6 +92,7 @@ class Placing(Asking):
             [self._candidate(hit, need, spread) for hit in machines.values()],
             rng=self._rng,
             demand=self._demand,
+            scorer=self._scorer,
         )
         choices = [
             Choice(machines[one.candidate.node_id], one.score, one.terms) for one in ranking.ranked
@@ -115,7 +117,7 @@ class Placing(Asking):
         """A sample to place from."""
         found, machines, gateways = await self._drawn(need, count)
         candidates = [self._candidate(hit, need, spread) for hit in machines.values()]
-        offers = Offers(need, candidates, demand=self._demand)
+        offers = Offers(need, candidates, demand=self._demand, scorer=self._scorer)
         plan = Plan(need, (), (*offers.refused, *gateways), found.coverage)
         return Draw(plan, machines, offers, self.driver.clock(), self._bidding(need))
 
@@ -251,6 +253,7 @@ class Placing(Asking):
             missing + SPARES,
             rng=self._rng,
             demand=self._demand,
+            scorer=self._scorer,
             placed=placed,
             at_most=rules.at_most,
         )

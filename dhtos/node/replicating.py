@@ -138,6 +138,7 @@ class Replicating(Placing):
                 missing - (len(standing) - len(opening.standing)),
                 rng=self._rng,
                 demand=self._demand,
+                scorer=self._scorer,
                 standing=standing,
                 shunned=shunned,
                 at_most=wanted.at_most,

@@ -13,6 +13,7 @@ from dhtos.sched.demand import Demand
 from dhtos.sched.need import Need
 from dhtos.sched.offers import Offers
 from dhtos.sched.rank import rank
+from dhtos.sched.score import Scorer
 
 if TYPE_CHECKING:
     from random import Random
@@ -25,6 +26,7 @@ def assign(
     *,
     rng: "Random",
     demand: Demand | None = None,
+    scorer: Scorer | None = None,
     placed: Iterable[str] = (),
     at_most: int | None = None,
 ) -> list[Candidate]:
@@ -35,13 +37,13 @@ def assign(
     """
     candidates = list(candidates)
     if at_most is None and not any(candidate.domain for candidate in candidates):
-        return _tightly(Offers(need, candidates, demand=demand), count, rng=rng)
+        return _tightly(Offers(need, candidates, demand=demand, scorer=scorer), count, rng=rng)
     taken = Counter(placed)
     left = {candidate.node_id: candidate for candidate in candidates}
     members: list[Candidate] = []
     while left and len(members) < count:
         open_ = [c for c in left.values() if at_most is None or taken[c.domain] < at_most]
-        ranking = rank(need, open_, rng=rng, demand=demand, placed=taken)
+        ranking = rank(need, open_, rng=rng, demand=demand, scorer=scorer, placed=taken)
         for refused in ranking.refused:
             del left[refused.candidate.node_id]
         if not ranking.ranked:

@@ -14,6 +14,7 @@ from dhtos.sched.candidate import Candidate, after
 from dhtos.sched.demand import Demand
 from dhtos.sched.need import Need
 from dhtos.sched.rank import rank
+from dhtos.sched.score import Scorer
 
 if TYPE_CHECKING:
     from random import Random
@@ -29,6 +30,7 @@ def elect(
     *,
     rng: "Random",
     demand: Demand | None = None,
+    scorer: Scorer | None = None,
     standing: Iterable[Place] = (),
     shunned: Iterable[Place] = (),
     at_most: int | None = None,
@@ -53,7 +55,7 @@ def elect(
             position,
         )
 
-    ranking = rank(need, candidates, rng=rng, demand=demand, placed=domains)
+    ranking = rank(need, candidates, rng=rng, demand=demand, scorer=scorer, placed=domains)
     left = {position: scored.candidate for position, scored in enumerate(ranking.ranked)}
     elected: list[Candidate] = []
     while len(elected) < count:

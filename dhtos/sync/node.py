@@ -36,7 +36,7 @@ from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.ledger import Grant
 from dhtos.protocol.put import PutResult
 from dhtos.protocol.store import StoredValue
-from dhtos.sched import Need
+from dhtos.sched import Need, Scorer
 from dhtos.sync.handles import Find, Gang, Lease, Replicas
 from dhtos.sync.loop import Loop
 from dhtos.transport.udp import UdpSocket
@@ -60,6 +60,7 @@ class Node:
         wall_clock: Callable[[], float] = time.time,
         open_socket: Callable[[str, int], UdpSocket] = UdpSocket,
         sampler: Sampler | None = None,
+        scorer: Scorer | None = None,
         executor: Executor | None = None,
     ) -> None:
         self._node = asynchronous.Node(
@@ -69,6 +70,7 @@ class Node:
             wall_clock=wall_clock,
             open_socket=open_socket,
             sampler=sampler,
+            scorer=scorer,
             executor=executor,
         )
         self._loop: Loop | None = None

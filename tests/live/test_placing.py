@@ -124,6 +124,30 @@ def test_a_machine_takes_only_the_work_that_its_owner_accepts(run):
     run(main)
 
 
+def test_a_program_may_bring_a_scorer_of_its_own(run):
+    """Here of two machines the one with more memory, whatever else speaks for the other."""
+
+    class Roomy:
+        def terms(self, need, candidate, context):
+            return {"small": GiB / candidate.capacity["mem"]}
+
+    async def main():
+        async with pair() as (first, second):
+            told = config(first, client=True)
+            async with dhtos.Node(told) as usual, dhtos.Node(told, scorer=Roomy()) as client:
+                need = Need(cores=1, prefer="cheap")
+                assert (await usual.plan(need)).choices[0].hit.id == first.id
+                choices = (await client.plan(need)).choices
+                assert [choice.hit.id for choice in choices] == [second.id, first.id]
+                assert list(choices[0].terms) == ["small"]
+                async with client.place(need) as lease:
+                    assert lease.node == second.id
+                async with client.place_gang(need, 2) as gang:
+                    assert [lease.node for lease in gang.leases] == [second.id] * 2
+
+    run(main)
+
+
 def test_a_plan_claims_nothing_and_says_who_cannot(run):
     async def main():
         async with pair() as (first, second):
