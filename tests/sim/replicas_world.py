@@ -68,10 +68,10 @@ class World:
         """Run `program(self)` in a fleet that has found together, and close everything."""
 
         async def whole():
-            first = await self.start()
+            self.seed = first = await self.start()
             for _ in range(self.count - 1):
                 await self.start(first)
-            # A member, which grants nothing: a light client would forget a fleet that is replaced.
+            # A member, which grants nothing: a light client forgets a fleet that is replaced.
             self.owner = self._node(first, advertise={"site": "office"})
             await self.owner.start()
             await self.owner.joined()
@@ -156,14 +156,15 @@ class World:
         return self.rng.choice(list(self.machines.values()))
 
     async def _replace(self, for_s):
-        """A machine dies, and a while later another comes."""
-        if len(self.machines) > self.count // 2:
-            await self.kill(self._one())
+        """A machine dies, and a while later another comes, through the one that all know."""
+        node = self._one()
+        if len(self.machines) > self.count // 2 and node is not self.seed:
+            await self.kill(node)
             await asyncio.sleep(for_s)
             while True:
                 try:
-                    await self.start(self._one())
-                except DhtosError:  # whom it knows is cut off just now
+                    await self.start(self.seed)
+                except DhtosError:  # that is cut off just now
                     await asyncio.sleep(1.0)
                 else:
                     return
