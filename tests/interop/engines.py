@@ -45,9 +45,10 @@ async def fleet(prices, cores=4):
 
 
 @contextlib.asynccontextmanager
-async def answering(endpoint):
-    """A scheduler that joined through this node, once it is there."""
+async def answering(endpoint, page):
+    """A scheduler that joined through this node, once the commands of the page have started it."""
     while True:
+        page.check()
         try:
             async with dhtos.Node(config(endpoint, client=True)) as node:
                 yield node
@@ -97,6 +98,7 @@ class Page:
             line for language, block in blocks if language == "bash" for line in block.splitlines()
         ]
         self.python = "\n".join(block for language, block in blocks if language == "python")
+        self._started = []
 
     def start(self, stack, folder, *commands, **more):
         """Start commands of the page, which go on until the stack is closed."""
@@ -109,16 +111,23 @@ class Page:
         path = f"{programs}:{Path(PYTHON).parent}:{os.environ['PATH']}"
         for command in commands:
             assert command in self.bash, command
-            log = stack.enter_context((folder / "commands.log").open("a"))
+            log = folder / f"command{len(self._started)}.log"
+            out = stack.enter_context(log.open("w"))
             process = subprocess.Popen(
                 ["bash", "-c", f"exec {command}"],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=out,
+                stderr=out,
                 env=environment(PATH=path, **more),
             )
+            self._started.append((process, command, log))
             stack.callback(process.wait, DEADLINE_S)
             stack.callback(process.terminate)
+
+    def check(self):
+        """Fail with what a command wrote if it has ended."""
+        for process, command, log in self._started:
+            assert process.poll() is None, f"{command}\n{log.read_text()}"
 
     def run(self, folder, **more):
         """What the program writes; it must succeed."""

@@ -276,5 +276,5 @@ async def test_the_how_to_does_what_it_says(tmp_path):
         ):
             while "edge-2" not in await dask._workers(client):  # noqa: ASYNC110 - it asks
                 await asyncio.sleep(0.05)
-            async with answering(f"{HOST}:{node_port}"):
+            async with answering(f"{HOST}:{node_port}", page):
                 assert await asyncio.to_thread(page.run, tmp_path) == "49\n64\n"

@@ -312,7 +312,7 @@ async def test_the_how_to_does_what_it_says(tmp_path):
         page.start(stack, tmp_path, head, worker, **more)
         await connected(f"{IP}:{head_port}", other)
         page.start(stack, tmp_path, node, **more)
-        async with asyncio.timeout(DEADLINE_S), answering(f"{other}:{node_port}"):
+        async with asyncio.timeout(DEADLINE_S), answering(f"{other}:{node_port}", page):
             written = await asyncio.to_thread(page.run, tmp_path, RAY_ADDRESS="")
     assert written.splitlines() == ["49", "64", "[{'CPU': 1.0}, {'CPU': 1.0}]"]
 
