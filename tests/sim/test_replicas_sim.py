@@ -329,4 +329,9 @@ def _hasty(monkeypatch):
 def test_a_keeper_that_is_wrong_is_found_out(monkeypatch, fault):
     fault(monkeypatch)
     with pytest.raises(SimulationError, match="leases where 5 are wanted"):
-        story(World(1, monkeypatch))
+        _stories(6, monkeypatch)
+
+
+def _stories(count, monkeypatch):
+    for seed in range(count):
+        story(World(seed, monkeypatch))
