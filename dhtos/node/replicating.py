@@ -48,9 +48,9 @@ class Replicating(Placing):
     ) -> Replicas:
         """Keep `count` leases of a need alive: `async with node.replicas(need, 3) as replicas`.
 
-        They stand on different machines as far as there are any, with `spread="site"` on
-        different sites too; `spread={"site": 1}` never has more than one there. One that is lost
-        is placed again at once, first where none was lost for `cool_down_s`, which is also about
+        They stand on different machines as far as there are any among those drawn, with
+        `spread="site"` on different sites; `spread={"site": 1}` never has two there. One that is
+        lost is placed again at once, first where none was for `cool_down_s`, which is also about
         the longest pause between attempts that fail. A machine or network that fails is noticed
         within `ttl_s`. Raises UsageError for a count that is not 0..256 and as `plan`.
         """
