@@ -14,7 +14,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from dhtos.core.limits import HTTP_LEASES_GONE_MAX, HTTP_LEASES_MAX
-from dhtos.errors import LeaseLost
+from dhtos.errors import LeaseLost, Preempted
 from dhtos.http.problems import HttpError
 from dhtos.node.background import Background
 from dhtos.node.lease import Lease, Placement
@@ -34,7 +34,7 @@ class HeldLeases:
 
     def __init__(self) -> None:
         self._held: dict[str, Held] = {}
-        self._gone: OrderedDict[str, str] = OrderedDict()
+        self._gone: OrderedDict[str, tuple[LeaseLost, Lease]] = OrderedDict()
         self._placing = 0
         self._background = Background()
 
@@ -65,7 +65,8 @@ class HeldLeases:
 
     def _expire(self, token: str) -> None:
         held = self._held.pop(token)
-        self._bury(token, f"its client did not renew it within {held.ttl_s:g} s")
+        silent = LeaseLost(f"its client did not renew it within {held.ttl_s:g} s")
+        self._bury(held.lease, silent)
         self._background.spawn(held.lease.release())
 
     async def _watch(self, held: Held) -> None:
@@ -73,24 +74,26 @@ class HeldLeases:
         try:
             await held.lease.ended()
         except LeaseLost as error:
-            self._bury(held.lease.token, str(error))
+            self._bury(held.lease, error)
         finally:
             held.timer.cancel()
             self._held.pop(held.lease.token, None)
 
-    def _bury(self, token: str, why: str) -> None:
+    def _bury(self, lease: Lease, why: LeaseLost) -> None:
         if len(self._gone) >= HTTP_LEASES_GONE_MAX:
             self._gone.popitem(last=False)
-        self._gone[token] = why
+        self._gone[lease.token] = why, lease
 
     def find(self, token: str) -> Held:
         """The lease of that token; raises LeaseLost where it was, HttpError where none is known."""
         held = self._held.get(token)
         if held is not None:
             return held
-        why = self._gone.get(token)
-        if why is not None:
-            raise LeaseLost(why)
+        if token in self._gone:
+            why, lease = self._gone[token]
+            if isinstance(why, Preempted):
+                raise Preempted(str(why), lease.expires_s)
+            raise LeaseLost(str(why))
         raise HttpError(
             404,
             f"no lease with the token {token!r} is held here",
@@ -105,7 +108,12 @@ class HeldLeases:
         return held
 
     async def release(self, token: str) -> None:
-        """Give it back; raises as `find`."""
+        """Give it back; raises as `find`.
+
+        What was lost to something of a higher priority is given back too, and sooner than it must.
+        """
+        if token in self._gone:
+            await self._gone[token][1].release()
         held = self.find(token)
         del self._held[token]
         held.timer.cancel()

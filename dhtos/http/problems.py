@@ -16,6 +16,7 @@ from dhtos.errors import (
     NoCandidates,
     PeerError,
     PredicateError,
+    Preempted,
     Refused,
     Unreachable,
     UsageError,
@@ -85,6 +86,7 @@ def problem(error: DhtosError) -> Problem:
         one_line(hint),
         error.column if isinstance(error, PredicateError) else None,
         reasons,
+        error.grace_s if isinstance(error, Preempted) else None,
     )
 
 

@@ -137,6 +137,7 @@ def need_args(asked: NeedBody, schema: Schema) -> Args:
         "prefer": asked.prefer,
         "priority": asked.priority,
         "max_price": asked.max_price,
+        "preempt": asked.preempt,
     }
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from dhtos.core.limits import LEASE_S, LEASE_S_MAX, LEASE_S_MIN, SAMPLE_MAX, VERIFY_MAX
-from dhtos.node.placing import CANDIDATES, DEADLINE_S
+from dhtos.node.placing import CANDIDATES
 
 Said = Annotated[str, Meta(max_length=4096)]
 Query = Annotated[str, Meta(max_length=4096, description="a predicate, as `cores >= 8`")]
@@ -56,6 +56,7 @@ class NeedBody(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     prefer: Literal["pack", "spread", "near", "cheap"] = "pack"
     priority: Annotated[int, Meta(ge=-(2**31) + 1, le=2**31 - 1)] = 0
     max_price: Annotated[float, Meta(ge=0)] | None = None
+    preempt: bool = False
 
 
 class PlanBody(NeedBody, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -69,7 +70,7 @@ class PlaceBody(NeedBody, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """A need, and how long its lease lasts without a renewal."""
 
     ttl_s: Annotated[float, Meta(ge=LEASE_S_MIN, le=LEASE_S_MAX)] = LEASE_S
-    deadline_s: Annotated[float, Meta(gt=0, le=50)] = DEADLINE_S
+    deadline_s: Annotated[float, Meta(gt=0, le=50)] | None = None
 
 
 # --- what goes out ------------------------------------------------------------------------------
@@ -137,6 +138,7 @@ class Problem(Struct, frozen=True, omit_defaults=True):
     hint: str = ""
     column: int | None = None
     reasons: dict[str, int] | None = None
+    grace_s: float | None = None
 
 
 class FindLine(Struct, frozen=True, omit_defaults=True):

@@ -306,6 +306,30 @@ def test_a_lease_that_is_taken_back_is_gone(run):
     world(run, main)
 
 
+def test_a_lease_gives_way_to_what_matters_more(run):
+    async def main(node, client):
+        first = {"resources": {"cores": 8}, "ttl_s": 20}
+        lease = exact((await client.post("/v1/leases", first)).json, shapes.Lease)
+        refused = await client.post("/v1/leases", {**first, "priority": 5})
+        assert refused.status in (409, 422)  # it did not say that others may go for it
+        second = {**first, "priority": 5, "preempt": True}
+        placing = asyncio.create_task(client.post("/v1/leases", second))
+        while (answer := await client.get(path(lease))).status == 200:
+            assert not placing.done()
+        told = exact(answer.json, shapes.Problem)
+        assert (told.status, told.code) == (410, "Preempted")
+        assert told.grace_s is not None
+        assert 0 < told.grace_s <= 20
+        began = time.monotonic()
+        assert (await client.delete(path(lease))).status == 410  # lost, and given back at once
+        assert (await placing).status == 201
+        assert time.monotonic() - began < told.grace_s
+        (grant,) = node.leases()
+        assert grant.priority == 5
+
+    world(run, main)
+
+
 def test_leases_are_bounded_and_end_with_the_server(run, monkeypatch):
     monkeypatch.setattr(leases, "HTTP_LEASES_MAX", 2)
 
