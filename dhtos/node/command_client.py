@@ -8,6 +8,7 @@ import asyncio
 import signal
 import subprocess
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -21,6 +22,7 @@ from dhtos.errors import (
     DhtosError,
     LeaseLost,
     MalformedMessage,
+    Preempted,
     Refused,
     Unreachable,
     UsageError,
@@ -66,6 +68,7 @@ class Process:
         self._taps: dict[int, _Tap] = {}
         self._outflow = wire.Outflow(STDIN, writer)
         self._error: DhtosError | None = None
+        self._preempted: Preempted | None = None
         self._over = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -80,11 +83,20 @@ class Process:
             self._tasks.append(asyncio.create_task(self.stdin.pump()))
 
     def lost_with(self, lease_ended: Callable[[], Awaitable[None]]) -> None:
-        """Give up when this raises: the node has ended the command with its lease."""
+        """Give up when this raises: the node has ended the command with its lease.
+
+        One that was preempted has been asked to end, and what it says to that is still heard.
+        """
 
         async def watch() -> None:
             try:
                 await lease_ended()
+            except Preempted as error:
+                self._preempted = error
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(error.grace_s):
+                        await self._over.wait()
+                self._finish(error)
             except DhtosError as error:
                 self._finish(error)
 
@@ -93,9 +105,12 @@ class Process:
     async def wait(self) -> int:
         """Its exit code, or the negative number of the signal that killed it.
 
-        Raises LeaseLost where it was lost with its lease or its machine.
+        Raises LeaseLost where it was lost with its lease or its machine, and Preempted also where
+        it has ended by itself since.
         """
         await self._over.wait()
+        if self._preempted is not None:
+            raise self._preempted
         if self.returncode is None:
             assert self._error is not None, "it ends in one of two ways"
             raise self._error

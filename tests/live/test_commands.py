@@ -21,6 +21,7 @@ from dhtos.errors import (
     LeaseLost,
     MalformedMessage,
     NoCandidates,
+    Preempted,
     Refused,
     Unreachable,
     UsageError,
@@ -460,6 +461,28 @@ def test_a_revoke_with_time_gives_that_time(run):
             node.grants.on_end(grant, node.driver.clock() + 30.0)
             await process.wait()
             assert executor.running[0].graces[0] == pytest.approx(30.0, abs=1.0)
+
+    run(main)
+
+
+def test_a_preempted_command_may_say_goodbye(run):
+    """It is asked to end, has time for it, and what it writes meanwhile arrives."""
+
+    async def main():
+        async with machine(advertise={"cores": 1}) as node:
+            lease = await node.place(NEED)
+            script = "trap 'echo saved; exit 0' TERM; echo up; while :; do sleep 0.02; done"
+            process = await lease.start("sh", "-c", script)
+            assert await process.stdout.readline() == b"up\n"
+            urgent = Need(cores=1, priority=9, preempt=True, where=dhtos.RUNS_COMMANDS)
+            taking = asyncio.create_task(placed(node, urgent))
+            with pytest.raises(Preempted):
+                await process.wait()
+            assert process.returncode == 0
+            assert await process.stdout.read() == b"saved\n"
+            await lease.release()
+            other = await taking
+            assert (await other.run("echo", "mine")).stdout == b"mine\n"
 
     run(main)
 
