@@ -373,7 +373,9 @@ async def _connect(endpoint: str) -> tuple[asyncio.StreamReader, asyncio.StreamW
     host, port = parse_endpoint(endpoint)
     try:
         async with asyncio.timeout(COMMAND_START_S):
-            return await asyncio.open_connection(host, port, limit=COMMAND_CHUNK_BYTES)
+            reader, writer = await asyncio.open_connection(host, port, limit=COMMAND_CHUNK_BYTES)
+            wire.keep_alive(writer)
+            return reader, writer
     except OSError as error:  # also a TimeoutError
         raise Unreachable(
             f"{endpoint} takes no commands ({error.strerror or 'no answer'}): start its node with "

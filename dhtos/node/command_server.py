@@ -205,6 +205,7 @@ class CommandServer:
             if isinstance(running, wire.Refusal):
                 self._refuse(writer, running)
                 return
+            wire.keep_alive(writer)
             writer.write(frame(wire.Started(command.lease)))
             self._count["commands_started"] += 1
             ended = await session.converse(running)

@@ -17,6 +17,7 @@ while signals and the end pass what is waiting (the windows of RFC 4254, section
 """
 
 import asyncio
+import socket
 from enum import IntEnum
 from typing import Annotated, TypeVar
 
@@ -42,6 +43,12 @@ FRAME_BYTES_MAX = COMMAND_CHUNK_BYTES + 64
 SIGNALS_MAX = 64
 TEXT_BYTES_MAX = 1000
 _LENGTH_BYTES = 4
+_KEEP_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 _TAKEN_AT = COMMAND_WINDOW_BYTES // 8  # told for so much at a time
 
 
@@ -229,6 +236,13 @@ class Inflow:
             self._room += self._untold
             self._writer.write(frame(Taken(self._stream, self._untold)))
             self._untold = 0
+
+
+def keep_alive(writer: asyncio.StreamWriter) -> None:
+    """Ask now and then whether the other side is there; a silent connection may be cut off."""
+    sock = writer.get_extra_info("socket")
+    for level, option, value in _KEEP_ALIVE:
+        sock.setsockopt(level, option, value)
 
 
 async def drain(writer: asyncio.StreamWriter) -> None:

@@ -10,6 +10,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,6 +32,7 @@ from dhtos.node.command import Command, Exit, Running, Usage
 T = TypeVar("T")
 
 _INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR")
+_ROUNDS = 100  # of killing those who may be forking meanwhile
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -44,16 +46,19 @@ class SubprocessExecutor:
     async def start(self, command: Command) -> Running:
         """Begin; raises CannotStart. When cancelled nothing is left running."""
         cpus = self._cpus.take(command.resources.get("cores"))
+        name = os.fsdecode(command.argv[0])
         process = None
         try:
             order = await asyncio.to_thread(self._order, command, cpus)
             process = _Process(await _whole(asyncio.to_thread(_spawn), _forsake))
             await _whole(process.connect())
-            await process.begin(order, name=os.fsdecode(command.argv[0]))
-        except BaseException:
+            await process.begin(order, name=name)
+        except BaseException as error:
             self._cpus.give_back(cpus)
             if process is not None:
                 await asyncio.shield(process.abandon())
+            if isinstance(error, OSError):  # of files or processes there are no more
+                raise CannotStart(f"{name!r} cannot be started: {error.strerror}") from error
             raise
         process.when_over(lambda: self._cpus.give_back(cpus))
         return process
@@ -163,6 +168,7 @@ class _Process:
         self._heard: asyncio.StreamReader
         self._line: asyncio.StreamWriter
         self._pid = 0
+        self._order: dict[str, Any] = {}
         self._reporting: asyncio.Task[Exit] | None = None
         self._readers: list[asyncio.BaseTransport] = []
 
@@ -176,6 +182,7 @@ class _Process:
 
     async def begin(self, order: dict[str, Any], *, name: str) -> None:
         """Give the order and wait until it runs; raises CannotStart."""
+        self._order = order
         self._say(order)
         began = await _message(self._heard)
         if "pid" not in began:
@@ -236,15 +243,38 @@ class _Process:
         begun = time.monotonic()
         told = await _message(self._heard)
         self._line.close()
-        if "returncode" not in told:
-            with suppress(OSError):  # the kernel killed the command; whom it started may be left
-                os.killpg(self._pid, signal.SIGKILL)
         self.stdin.close()
         await asyncio.to_thread(self._popen.wait)
         if "returncode" not in told:
+            with suppress(OSError):  # the kernel killed the command; whom it started may be left
+                os.killpg(self._pid, signal.SIGKILL)
+            await asyncio.to_thread(_clear_up, self._order)
             return Exit(-signal.SIGKILL, Usage(0.0, 0.0, 0, time.monotonic() - begun))
         usage = Usage(told["user_s"], told["system_s"], told["memory"], told["wall_s"])
         return Exit(told["returncode"], usage)
+
+
+def _clear_up(order: dict[str, Any]) -> None:
+    """What a killed supervisor has left undone. Blocks for the system.
+
+    Who left the process group is known by the token it has inherited.
+    """
+    mark = b"DHTOS_TOKEN=" + order["env"]["DHTOS_TOKEN"].encode()
+    for _ in range(_ROUNDS):
+        left = [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if _has(folder, mark)]
+        if not left:
+            break
+        for pid in left:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(order["folder"], ignore_errors=True)
+
+
+def _has(folder: Path, mark: bytes) -> bool:
+    try:
+        return mark in (folder / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return False  # it has ended, or is somebody else's
 
 
 class _Pipe(asyncio.Protocol):

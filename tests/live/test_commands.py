@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 from subprocess import DEVNULL, PIPE
 
@@ -73,6 +74,20 @@ def test_a_command_is_run_where_the_lease_is(run):
             assert row.wall_s == done.usage.wall_s
             assert node.labels["runs"] == "commands"
             assert (await lease.run("cat")).stdout == b""  # no input is an empty one
+
+    run(main)
+
+
+def test_a_long_silence_is_kept_alive_at_both_ends(run):
+    async def main():
+        async with machine() as node, node.place(NEED) as lease:
+            process = await lease.start("sleep", "100")
+            (session,) = node._commands._alive
+            for writer in (process._writer, session._writer):
+                sock = writer.get_extra_info("socket")
+                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
+            await process.aclose()
 
     run(main)
 

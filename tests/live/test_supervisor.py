@@ -51,6 +51,11 @@ async def finish(running):
     return ended, out, errors
 
 
+async def until(condition):
+    while not condition():  # noqa: ASYNC110 - what it waits for is another process
+        await asyncio.sleep(0.005)
+
+
 async def outcome(executor, ordered):
     return await finish(await executor.start(ordered))
 
@@ -112,6 +117,22 @@ def test_what_cannot_be_started(run, tmp_path):
     run(main)
 
 
+def test_a_machine_that_has_no_more_processes_says_so(run, monkeypatch):
+    async def main():
+        executor = SubprocessExecutor()
+        with monkeypatch.context() as patch:
+            patch.setattr(subprocess, "Popen", refuse)
+            with pytest.raises(CannotStart, match="'true' cannot be started: Resource temporarily"):
+                await executor.start(command("true", cores=1))
+        assert set(executor._cpus._used.values()) <= {0}
+        assert (await outcome(executor, command("true")))[0].returncode == 0
+
+    def refuse(*_args, **_named):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    run(main)
+
+
 def test_signals_reach_the_command_and_what_it_started(run):
     async def main():
         executor = SubprocessExecutor()
@@ -147,8 +168,7 @@ def test_an_end_is_asked_for_and_then_made(run):
         assert (await finish(stubborn))[0].returncode == -signal.SIGKILL
         stopped = await executor.start(shell("echo $$; kill -STOP $$"))
         pid = int(await stopped.stdout.readline())
-        while state(pid) != "T":  # noqa: ASYNC110 - it waits for the kernel
-            await asyncio.sleep(0.001)
+        await until(lambda: state(pid) == "T")
         stopped.end(60.0)
         assert (await finish(stopped))[0].returncode == -signal.SIGTERM
 
@@ -173,15 +193,19 @@ def test_whoever_is_left_behind_dies_with_the_command(run):
 def test_a_command_dies_with_its_supervisor_and_all_it_started(run):
     async def main():
         running = await SubprocessExecutor().start(
-            shell("(trap '' TERM; sleep 4244; sleep 4244) & echo $!; exec sleep 4245")
+            shell("pwd; (trap '' TERM; setsid sleep 4244) & echo $!; exec sleep 4245")
         )
+        folder = (await running.stdout.readline()).decode().strip()
         pid = int(await running.stdout.readline())
+        await until(lambda: with_argument("4244"))
         (supervisor,) = children(os.getpid())
         (leader,) = children(supervisor)
         os.kill(supervisor, signal.SIGKILL)
         ended, _, _ = await finish(running)
         assert ended.returncode == -signal.SIGKILL
         await asyncio.to_thread(wait_gone, supervisor, leader, pid)
+        assert with_argument("4244") == []
+        assert not exists(folder)
 
     run(main)
 
