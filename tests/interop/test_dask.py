@@ -110,15 +110,16 @@ async def machines(*names):
 
 async def test_a_task_runs_on_the_machine_that_granted_it(cluster):
     async with cluster.client("w1", "w2") as client, machines("w2", "w1") as (nodes, scheduler):
-        seen = []
+        granted = []
 
         def submit(there):
-            seen.append([len(node.leases()) for node in nodes])
+            granted.extend(node.labels["dask.worker"] for node in nodes if node.leases())
             return client.submit(whereabouts(), pure=False, **there)
 
-        assert await dask.run(scheduler, NEED, client, submit) == "w2"
-        assert seen == [[1, 0]]
-        await released(*nodes)
+        for _ in range(6):
+            assert [await dask.run(scheduler, NEED, client, submit)] == granted
+            await released(*nodes)
+            granted.clear()
 
 
 async def test_the_address_of_a_worker_is_as_good_as_its_name(cluster):
@@ -169,31 +170,29 @@ async def test_a_dead_worker_is_passed_over(cluster):
 
 async def test_a_task_whose_worker_is_killed_runs_again_elsewhere(cluster, tmp_path):
     """Dask alone would keep it for the dead worker for ever."""
-    doomed = cluster.worker("doomed")
+    doomed = {name: cluster.worker(name) for name in ("x1", "x2")}
     began = tmp_path / "began"
     tries = []
-    async with (
-        cluster.client("w1", "doomed") as client,
-        machines("doomed", "w1") as (nodes, scheduler),
-    ):
+    async with cluster.client(*doomed) as client, machines(*doomed) as (nodes, scheduler):
 
         def submit(there):
-            tries.append(there["workers"])
+            tries.extend(there["workers"])
             work = forever(str(began)) if len(tries) == 1 else whereabouts()
             return client.submit(work, pure=False, **there)
 
         running = asyncio.ensure_future(dask.run(scheduler, NEED, client, submit))
         while not began.exists():  # noqa: ASYNC110 - a worker writes it
             await asyncio.sleep(0.02)
-        doomed.kill()
-        assert await running == "w1"
-        assert tries == [["doomed"], ["w1"]]
+        doomed[tries[0]].kill()
+        found = await running
+        assert found == tries[1]
+        assert set(tries) == set(doomed)
         await released(*nodes)
 
 
 async def test_who_has_no_worker_left_says_so(cluster):
     async with cluster.client("w1") as client, machines("nobody", "no-one") as (nodes, scheduler):
-        told = r"Dask has no machine left.*nobody: Dask has no such worker; no-one: Dask has"
+        told = r"Dask has no machine left.*(no.*: Dask has no such worker.*){2}"
         with pytest.raises(EngineError, match=told):
             await dask.run(scheduler, NEED, client, None)
         await released(*nodes)

@@ -105,18 +105,17 @@ def forever(path):
 
 
 async def test_a_task_runs_on_the_machine_that_granted_it(cluster):
-    first, second = cluster.stable
-    for order in ((first, second), (second, first)):
-        async with machines(*order) as (nodes, scheduler):
-            seen = []
+    async with machines(*cluster.stable) as (nodes, scheduler):
+        granted = []
 
-            def submit(there):
-                seen.append([len(node.leases()) for node in nodes])  # noqa: B023 - runs in this turn
-                return whereabouts().options(**there).remote()
+        def submit(there):
+            granted.extend(node.labels["ray.node"] for node in nodes if node.leases())
+            return whereabouts().options(**there).remote()
 
-            assert await ray.run(scheduler, NEED, submit) == order[0].node_id
-            assert seen == [[1, 0]]
+        for _ in range(6):
+            assert [await ray.run(scheduler, NEED, submit)] == granted
             await released(*nodes)
+            granted.clear()
 
 
 async def test_the_raylet_of_this_driver_is_what_is_registered(cluster):
@@ -149,10 +148,10 @@ async def test_a_dead_raylet_is_passed_over(cluster):
 
 
 async def test_a_task_whose_raylet_is_killed_runs_again_elsewhere(cluster, tmp_path):
-    doomed, spare = raylet(cluster), cluster.stable[0]
+    doomed = {one.node_id: one for one in (raylet(cluster), raylet(cluster))}
     began = tmp_path / "began"
     tries = []
-    async with machines(doomed, spare) as (nodes, scheduler):
+    async with machines(*doomed) as (nodes, scheduler):
 
         def submit(there):
             tries.append(there["label_selector"]["ray.io/node-id"])
@@ -162,10 +161,12 @@ async def test_a_task_whose_raylet_is_killed_runs_again_elsewhere(cluster, tmp_p
         running = asyncio.ensure_future(ray.run(scheduler, NEED, submit))
         while not began.exists():  # noqa: ASYNC110 - a worker writes it
             await asyncio.sleep(0.02)
-        cluster.remove_node(doomed, allow_graceful=False)
-        assert await running == spare.node_id
-        assert tries == [doomed.node_id, spare.node_id]
+        cluster.remove_node(doomed[tries[0]], allow_graceful=False)
+        found = await running
+        assert found == tries[1]
+        assert set(tries) == set(doomed)
         await released(*nodes)
+    cluster.remove_node(doomed[tries[1]])
 
 
 async def test_bundles_land_on_the_machines_of_a_gang(cluster):
@@ -209,7 +210,7 @@ async def test_bundles_ask_ray_for_what_was_granted(cluster):
 async def test_who_has_no_raylet_left_says_so(cluster):
     strangers = ["a1" * 28, "b2" * 28]
     async with machines(*strangers) as (nodes, scheduler):
-        told = f"Ray has no machine left.*{strangers[0]}: its raylet is gone; {strangers[1]}: its"
+        told = "Ray has no machine left.*(a1|b2)+: its raylet is gone; (a1|b2)+: its raylet is gone"
         with pytest.raises(EngineError, match=told):
             await ray.run(scheduler, NEED, None)
         await released(*nodes)
