@@ -89,6 +89,7 @@ class Run:
         self._env = env
         self._process: Process | None = None
         self._stopped_by = 0
+        self._unwritten: str | None = None
         self._lines = threading.Lock()  # of JSON, of two threads
 
     async def run(self, who: Asker, need: Plain, ttl_s: float) -> int:
@@ -156,6 +157,8 @@ class Run:
             code = await process.wait()
             for output in outputs:
                 await output
+            if self._unwritten is not None:
+                raise UsageError(f"output cannot be written: {self._unwritten}")
         used = process.usage
         if self._screen.as_json and used is not None:
             self._screen.line(
@@ -181,7 +184,12 @@ class Run:
             def carry(
                 reader: asyncio.StreamReader = reader, write: Callable[[bytes], None] = write
             ) -> None:
-                _write_output(process, reader, write, loop)
+                try:
+                    _write_output(process, reader, write, loop)
+                except OSError as error:
+                    self._unwritten = error.strerror
+                    loop.call_soon_threadsafe(process.send_signal, signal.SIGPIPE)
+                    _write_output(process, reader, _forget, loop)
 
             outputs.append(_thread(loop, carry))
         return outputs

@@ -169,7 +169,9 @@ class CommandServer:
     ) -> wire.Start | None:
         """What a stranger wants; None for one that does not say so in time."""
         if len(self._strangers) >= COMMAND_STRANGERS_MAX:
-            next(iter(self._strangers)).transport.abort()
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.transport.abort()
             self._count["commands_strangers_dropped"] += 1
         self._strangers[writer] = None
         try:

@@ -144,6 +144,24 @@ def test_a_reader_that_leaves_ends_the_command(fleet: tuple[Shell, Daemon, Daemo
     process.stderr.close()
 
 
+def test_output_that_cannot_be_written_is_said(fleet: tuple[Shell, Daemon, Daemon]) -> None:
+    shell, first, _ = fleet
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            shell.command(*place(first, script="yes")),
+            env=shell.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=ENDED_S,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert (
+        done.stderr.splitlines()[0] == b"error: output cannot be written: No space left on device"
+    )
+
+
 @pytest.mark.parametrize("way", ["daemon", "seed"])
 def test_a_killed_client_takes_its_command_along(
     fleet: tuple[Shell, Daemon, Daemon], way: str
