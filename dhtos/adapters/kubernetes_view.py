@@ -12,7 +12,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import repeat
+from operator import itemgetter
 
 from dhtos.core.hit import Hit
 from dhtos.core.limits import EXTENDER_MACHINES_MAX
@@ -36,16 +36,21 @@ _NEEDS_MAX = 32  # judgements that are remembered
 UNKNOWN = "dhtos: no machine of the fleet has this name"
 
 
-class Verdicts:
-    """What each machine of a view says to one need: an index into `reasons`, 0 for yes.
+class _Reasons(dict[str, str | None]):
+    """By name, what rules a machine out; who is not there is unknown."""
 
-    The last code is that of a machine which is not there.
-    """
+    def __missing__(self, name: str) -> str | None:
+        return UNKNOWN
+
+
+class Verdicts:
+    """What each machine of a view says to one need: an index into `reasons`, 0 for yes."""
 
     def __init__(self, count: int) -> None:
-        self.codes = bytearray(count) + b"\1"
-        self.reasons: list[str | None] = [None, UNKNOWN]
+        self.codes = bytearray(count)
+        self.reasons: list[str | None] = [None]
         self.hopeless = {UNKNOWN}  # reasons that nothing which ends elsewhere will change
+        self._by_name: _Reasons | None = None
 
     def code(self, reason: str, *, hopeless: bool) -> int:
         """The index of one more reason."""
@@ -63,10 +68,15 @@ class Verdicts:
             if not codes[at]:
                 codes[at] = code
 
-    def of(self, snapshot: "Snapshot", names: Sequence[str]) -> list[str | None]:
+    def of(self, snapshot: "Snapshot", names: Sequence[str]) -> Sequence[str | None]:
         """What rules out each of the names; None where nothing does."""
-        places = map(snapshot.index.get, names, repeat(-1))
-        return list(map(self.reasons.__getitem__, map(self.codes.__getitem__, places)))
+        if self._by_name is None:
+            said = map(self.reasons.__getitem__, self.codes)
+            self._by_name = _Reasons(zip(snapshot.index, said, strict=True))
+        if len(names) < 2:
+            return [self._by_name[name] for name in names]
+        found: tuple[str | None, ...] = itemgetter(*names)(self._by_name)  # twice as fast as a loop
+        return found
 
 
 @dataclass(slots=True, eq=False)
