@@ -91,6 +91,7 @@ class Node(Nearby, Replicating):
         self._driver: Driver | None = None
         self._control: ControlServer | None = None
         self._executor = executor
+        self._listener: socket.socket | None = None
         self._commands: CommandServer | None = None
         self._seeds: list[Endpoint] = []
         self._background = Background()
@@ -123,7 +124,7 @@ class Node(Nearby, Replicating):
         self._keeper = await Keeper.open(config.state_dir, self._wall_clock)
         stored = self._keeper.contacts
         loop = asyncio.get_running_loop()
-        sock, listener = open_sockets(config, self._open_socket)
+        sock, self._listener = open_sockets(config, self._open_socket)
         clock = self._clock or clock_of(loop)
         self._engine = Engine(
             self._keeper.identity.node_id,
@@ -136,7 +137,7 @@ class Node(Nearby, Replicating):
         self._meter = Meter(self._engine, self._driver)
         self._tenants = Tenants(self._engine.core)
         if not config.client:
-            await self._open_ledger(listener)
+            await self._open_ledger()
         self._seeds = await resolve(config.seeds, sock)
         if config.client and not self._seeds and not stored:
             raise ConfigError("a client must know somebody to ask: give it a seed")
@@ -157,7 +158,7 @@ class Node(Nearby, Replicating):
 
             self._control = await open_control(self)
 
-    async def _open_ledger(self, listener: socket.socket | None) -> None:
+    async def _open_ledger(self) -> None:
         """Take over what an earlier run has promised; let leases be used where commands are run."""
         directory = self.config.state_dir
         if directory is not None:
@@ -172,9 +173,9 @@ class Node(Nearby, Replicating):
         self._grants = Grants(self.engine.hub, ledger)
         if self.config.accept is not None:
             self._grants.accept = Accept(self.config.accept, self.schema)
-        if listener is not None:
+        if self._listener is not None:
             self._commands = await open_commands(
-                self, listener, self._executor, wall_clock=self._wall_clock
+                self, self._listener, self._executor, wall_clock=self._wall_clock
             )
 
     async def _find_fleet(self, stored: list[Endpoint]) -> None:
@@ -236,6 +237,8 @@ class Node(Nearby, Replicating):
                 await self._control.aclose()
             if self._commands is not None:
                 await self._commands.aclose()
+            elif self._listener is not None:
+                self._listener.close()
             await self._background.aclose()
             await asyncio.to_thread(self._sampler.close)
             if self._engine is not None:

@@ -30,6 +30,7 @@ from dhtos.errors import (
 from dhtos.node import command_client, command_server
 from dhtos.node import command_wire as wire
 from dhtos.node.command import Exit, Usage
+from dhtos.node.journal import FILE
 
 NEED = Need(cores=1, where=dhtos.RUNS_COMMANDS)
 
@@ -366,7 +367,7 @@ def test_never_more_run_than_were_granted(unblocked, tmp_path, monkeypatch):
     monkeypatch.setattr("dhtos.protocol.grants.OFFER_DELAY_S", 0.02)
 
     async def main():
-        async with asyncio.timeout(120), machine() as node:
+        async with asyncio.timeout(300), machine() as node:
             async with dhtos.Node(config(node, client=True)) as client:
                 await asyncio.gather(*(one(client) for _ in range(200)))
             assert node.stats()["commands_started"] == 200
@@ -662,6 +663,20 @@ def test_the_same_port_in_both_and_a_busy_one_is_said(run):
             await reader.read()
         async with dhtos.Node(config(host="::1")) as six, six.place(Need()) as lease:
             assert (await lease.run("echo", "six")).stdout == b"six\n"
+
+    run(main)
+
+
+def test_a_start_that_fails_gives_both_ports_back(run, tmp_path):
+    async def main():
+        async with machine() as node:
+            port = node.port
+        (tmp_path / FILE).write_bytes(b"no database" * 100)
+        with pytest.raises(ConfigError, match="restore it from a backup"):
+            async with dhtos.Node(config(port=port, state_dir=tmp_path)):
+                pass
+        async with machine(port=port) as node, node.place(NEED) as lease:
+            assert (await lease.run("true")).returncode == 0
 
     run(main)
 

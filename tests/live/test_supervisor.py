@@ -300,7 +300,7 @@ def test_no_core_files_little_nice_and_as_many_cpus_as_were_claimed(run):
         )
         executor = SubprocessExecutor(NoGroups())
         _, out, _ = await outcome(executor, python(script, cores=0.5))
-        assert out == f"(0, 0) {os.nice(0) + 5} 1 True\n".encode()
+        assert out == f"(0, 0) {min(os.nice(0) + 5, 19)} 1 True\n".encode()
         every = len(os.sched_getaffinity(0))
         _, out, _ = await outcome(executor, python(script))
         assert out.split()[3] == str(every).encode()
