@@ -33,6 +33,7 @@ from dhtos.errors import (
     MalformedMessage,
     NoCandidates,
     PredicateError,
+    Preempted,
     Unreachable,
     UsageError,
 )
@@ -80,6 +81,8 @@ def error_to_wire(error: DhtosError) -> dict[str, object]:
         wire |= {"hint": error.hint, "column": error.column}
     if isinstance(error, NoCandidates | ClaimsRefused):
         wire["reasons"] = error.reasons
+    if isinstance(error, Preempted):
+        wire["grace_s"] = error.grace_s
     return wire
 
 
@@ -97,6 +100,9 @@ def error_from_wire(wire: object) -> DhtosError:
             message, reasons if isinstance(reasons, dict) else None
         )
         return refused
+    if kind is Preempted:
+        grace_s = wire.get("grace_s")
+        return Preempted(message, float(grace_s) if isinstance(grace_s, int | float) else 0.0)
     if isinstance(kind, type) and issubclass(kind, DhtosError):
         return kind(message)
     return DhtosError(message)

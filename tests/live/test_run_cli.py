@@ -207,6 +207,21 @@ def test_a_lease_that_is_taken_back_is_exit_code_5(fleet: tuple[Shell, Daemon, D
     wait_gone(pid)
 
 
+@pytest.mark.parametrize("way", ["--control", "--seed"])
+def test_a_preempted_command_may_say_goodbye(shell: Shell, way: str) -> None:
+    node = shell.daemon("--set", "cores=1", "--no-sample", "--commands")
+    where = (way, node.control if way == "--control" else node.endpoint)
+    script = "trap 'echo saved; exit 0' TERM; echo $$; while :; do sleep 0.02; done"
+    words = ("place", "--need", "cores=1", *where)
+    process, pid = begin(shell, *words, "--", "sh", "-c", script)
+    done = shell.run(*words, "--priority", "5", "--preempt", "--", "echo", "mine")
+    assert done.stdout == "mine\n"
+    out, errors = process.communicate(timeout=ENDED_S)
+    assert (process.returncode, out) == (5, "saved\n")
+    assert "error: the lease was lost: preempted" in errors
+    wait_gone(pid)
+
+
 def test_a_killed_machine_takes_its_commands_along(fleet: tuple[Shell, Daemon, Daemon]) -> None:
     """Also those that ignore being asked, and those that left their group; the client hears."""
     shell, first, second = fleet

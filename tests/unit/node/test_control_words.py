@@ -47,6 +47,13 @@ def test_a_predicate_error_keeps_column_and_hint():
     assert (found.column, found.hint) == (7, "cores")
 
 
+def test_who_is_preempted_learns_how_long_there_is():
+    found = error_from_wire(error_to_wire(errors.Preempted("no", 7.5)))
+    assert isinstance(found, errors.Preempted)
+    assert (str(found), found.grace_s) == ("no", 7.5)
+    assert error_from_wire({"code": "Preempted", "message": "m", "grace_s": "x"}).grace_s == 0
+
+
 @pytest.mark.parametrize("wire", [None, 7, {}, {"code": "SystemExit"}, {"code": "__name__"}])
 def test_a_strange_error_is_still_an_error(wire):
     assert isinstance(error_from_wire(wire), DhtosError)
