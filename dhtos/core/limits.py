@@ -145,7 +145,8 @@ LEASE_S_MIN = 1.0
 LEASE_S_MAX = 3600.0
 PRIORITY_MAX = 2**31 - 1
 CLAIM_RESOURCES_MAX = 16  # of one claim
-OFFER_DELAY_S = 0.5  # after a grant until the record says what is left: eager, yet one for many
+TAKEN_DELAY_S = 0.02  # after a claim the record says what is left: others are about to claim it
+OFFER_DELAY_S = 0.5  # and after a release; no record says so more often
 
 # --- bandwidth ----------------------------------------------------------------------------------
 TRAIN_DATAGRAM_BYTES = 1200  # as REPLY_BYTES_MAX: below every common path MTU

@@ -14,7 +14,7 @@ from dhtos.node.lease import Plan
 from dhtos.protocol.claims import Bid, Outcome
 from dhtos.sched import Need, Offers
 
-DRAW_S = 1.0  # how long a sample is used: records tell of claims within half a second
+DRAW_S = 1.0  # how long a sample is used: what others claim meanwhile is not seen
 _GROWTH = 4  # how much larger a sample is that is used by many
 
 

@@ -17,7 +17,7 @@ anything is set aside for it. The ledger decides; this reads, writes and keeps t
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
 
 from dhtos.core.ids import Endpoint
@@ -31,6 +31,7 @@ from dhtos.core.limits import (
     PREDICATE_WIRE_BYTES_MAX,
     PREEMPT_GRACE_S,
     PRIORITY_MAX,
+    TAKEN_DELAY_S,
 )
 from dhtos.core.schema import FREE, NUMBER_MAX, PRICES
 from dhtos.core.value import Value, is_number
@@ -75,6 +76,7 @@ class Grants:
         self.on_end: Callable[[Grant, float], None] = lambda _grant, _gone_by: None
         self._expiry: Timer | None = None
         self._offering: Timer | None = None
+        self._offered = -inf
         for name, handler in (
             ("dh_claim", self._on_claim),
             ("dh_confirm", self._on_confirm),
@@ -171,7 +173,8 @@ class Grants:
                     self.revoke(victim.token, Reason.PREEMPTED, now, grace_s=PREEMPT_GRACE_S)
                 granted = self.ledger.wait(token, resources, owner, now, priority=claim.priority)
                 self.core.counters["claims_awaited"] += 1
-        self._changed(now)
+        if isinstance(granted, Grant):
+            self._changed(now, taken=True)
         return granted
 
     def _judge(self, claim: Claim, where: bytes, tag: int) -> Reason | None:
@@ -220,11 +223,19 @@ class Grants:
 
     # --- what follows -----------------------------------------------------------------------------
 
-    def _changed(self, now: float) -> None:
-        """Something was granted or ended: the record will say so, and the next end is awaited."""
+    def _changed(self, now: float, *, taken: bool = False) -> None:
+        """Something was granted or ended: the record will say so, and the next end is awaited.
+
+        What is taken is told almost at once, for others are about to claim it; what is free again
+        can wait. Neither is told more often than every `OFFER_DELAY_S`.
+        """
         self._arm()
-        if self._offering is None:
-            self._offering = self.core.timers.at(now + OFFER_DELAY_S, self._publish)
+        when = max(now + (TAKEN_DELAY_S if taken else OFFER_DELAY_S), self._offered + OFFER_DELAY_S)
+        if self._offering is not None:
+            if self._offering.when <= when:
+                return
+            self._offering.cancel()
+        self._offering = self.core.timers.at(when, self._publish)
 
     def _expire(self, now: float) -> None:
         over = self.ledger.expire(now)
@@ -256,6 +267,7 @@ class Grants:
     def _publish(self, now: float) -> None:
         """Tell the group what is left: whoever places next asks for it."""
         self._offering = None
+        self._offered = now
         own, schema = self.hub.own, self.hub.schema
         if own is None:
             return

@@ -240,7 +240,7 @@ def test_the_machine_decides_when_its_record_is_old(run, monkeypatch):
             with pytest.raises((ClaimsRefused, NoCandidates)):
                 await first.place(Need(cores=1))
 
-    monkeypatch.setattr("dhtos.protocol.grants.OFFER_DELAY_S", 5.0)
+    monkeypatch.setattr("dhtos.protocol.grants.TAKEN_DELAY_S", 5.0)
     run(main)
 
 

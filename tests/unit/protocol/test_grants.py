@@ -16,6 +16,7 @@ from dhtos.core.limits import (
     PREDICATE_WIRE_BYTES_MAX,
     PREEMPT_GRACE_S,
     PRIORITY_MAX,
+    TAKEN_DELAY_S,
     TOKENS_GONE_MAX,
 )
 from dhtos.core.value import NUMBER_MAX
@@ -392,21 +393,38 @@ def test_who_wants_to_know_is_told_of_every_lease_that_ends_and_by_when_it_must_
     assert told[3:] == [(token(3), fences[3], now + 30.0)]
 
 
-def test_the_record_says_what_is_left_half_a_second_later_and_once_for_many():
+def test_the_record_says_at_once_what_is_taken_and_then_once_for_many():
     world = Granting({**MACHINE, "cores_free": 8})
     seq = world.one.own.seq
-    for number in range(1, 4):
-        world.claim(number)
+    world.claim(1)
+    assert world.said_free() == 8
+    world.one.wait(TAKEN_DELAY_S)
+    assert world.said_free() == 6
+    world.claim(2)
+    world.claim(3)
     world.one.wait(OFFER_DELAY_S * 0.9)
-    assert world.said_free() == 8
-    world.one.wait(OFFER_DELAY_S)
+    assert world.said_free() == 6
+    world.one.wait(OFFER_DELAY_S * 0.1)
     assert world.said_free() == 2
-    assert world.one.own.seq == seq + 1
-    world.release(1)
+    assert world.one.own.seq == seq + 2
     world.one.wait(OFFER_DELAY_S)
-    assert world.said_free() == 4
-    world.one.wait(HOLD_S)
+    world.release(1)
+    world.one.wait(OFFER_DELAY_S * 0.9)
+    assert world.said_free() == 2  # what is free again can wait
+    world.claim(4, [("cores", 1)])
+    world.one.wait(TAKEN_DELAY_S)
+    assert world.said_free() == 3
+    world.one.wait(HOLD_S + OFFER_DELAY_S)
     assert world.said_free() == 8
+
+
+def test_a_refusal_changes_no_record():
+    world = Granting({**MACHINE, "cores_free": 8})
+    seq = world.one.own.seq
+    assert world.claim(1, [("cores", 9)])[0] == 0
+    assert world.grants._offering is None
+    world.one.wait(OFFER_DELAY_S)
+    assert world.one.own.seq == seq
 
 
 def test_a_claim_that_came_to_nothing_changes_no_record():
