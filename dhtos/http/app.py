@@ -9,6 +9,7 @@ import ipaddress
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from difflib import get_close_matches
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -30,6 +31,7 @@ from dhtos.http.service import Service
 from dhtos.http.shapes import Nothing
 
 _JSON = "application/json"
+_TURN = 64  # lines between two turns of the loop
 
 
 def application(service: Service, *, names: Iterable[str], version: str) -> ASGIApp:
@@ -242,9 +244,11 @@ async def _stream(first: dict[str, Any], rest: AsyncIterator[dict[str, Any]], se
     async with aclosing(rest):  # type: ignore[type-var]
         line = first
         try:
-            while True:
+            for sent in count(1):
                 body = encode(line) + b"\n"
                 await send({"type": "http.response.body", "body": body, "more_body": True})
+                if sent % _TURN == 0:  # neither sending nor what is at hand waits for anything
+                    await asyncio.sleep(0)
                 line = await anext(rest)
         except StopAsyncIteration:
             last = b""

@@ -9,9 +9,11 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from dhtos.adapters.kubernetes import Settings
 from dhtos.core.limits import HTTP_CONNECTIONS_MAX, HTTP_HEAD_S, HTTP_STALL_S
@@ -57,9 +59,7 @@ class HttpServer:
             http=Bounded,
             ws="none",
             lifespan="off",
-            log_config=None,
-            log_level=logging.CRITICAL,
-            access_log=False,
+            log_config=None,  # loggers of uvicorn belong to whoever embeds us
             proxy_headers=False,
             server_header=False,
             date_header=False,
@@ -82,6 +82,8 @@ class HttpServer:
                 task.cancel()
             await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
             await server.shutdown(sockets=[self._sock])
+            for connection in list(server.server_state.connections):
+                connection.transport.abort()  # its client does not read what is left
         service, self._service = self._service, None
         if service is not None:
             await service.aclose()
@@ -126,8 +128,19 @@ def listen(text: str) -> socket.socket:
 class Bounded(H11Protocol):
     """A connection that ends when no request comes, or nobody reads the answer."""
 
-    _head: asyncio.TimerHandle | None = None
-    _stall: asyncio.TimerHandle | None = None
+    def __init__(  # as uvicorn makes it
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._head: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
+        # Strangers must not be able to write our logs: this one is nobody's, and says nothing.
+        self.logger = logging.Logger("dhtos.http", logging.CRITICAL + 1)
+        self.access_log = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request, but not for ever."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import signal
 import socket
 import time
@@ -287,7 +288,8 @@ def test_a_lease_is_given_back_once(run):
         )
         answer = await client.delete(path(lease))
         assert (answer.status, answer.body) == (204, b"")
-        assert node.leases() == ()
+        while node.leases():  # noqa: ASYNC110 - it waits for a datagram
+            await asyncio.sleep(0.001)
         assert (await client.delete(path(lease))).status == 404
         assert (await client.post("/v1/leases", {"resources": {"cores": 8}})).status == 201
 
@@ -382,32 +384,45 @@ def rows(tmp_path, count):
     return file
 
 
+@contextlib.asynccontextmanager
+async def unread(tmp_path):
+    """A node that serves, and a find of which its client reads nothing: writing has to wait."""
+    async with served(gateway=rows(tmp_path, 1500)) as (node, http, client):
+        while await node.count() < 1000:  # noqa: ASYNC110 - the gateway puts them one by one
+            await asyncio.sleep(0.01)
+        http._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        with contextlib.closing(socket.socket()) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.setblocking(False)
+            host, port = http.endpoint.rsplit(":", 1)
+            await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
+            sock.send(b"GET /v1/find HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            state = http._server.server_state
+            while not any(one.flow.write_paused for one in state.connections):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            yield http, client, state
+
+
 def test_a_client_that_does_not_read_is_cut_off_and_frees_its_find(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(server, "HTTP_STALL_S", 0.2)
+    monkeypatch.setattr(server, "HTTP_STALL_S", 0.3)
     freed = []
     stream = app._stream
 
     async def watched(first, rest, send):
         try:
             await stream(first, rest, send)
-        finally:
-            freed.append(True)
+        finally:  # cancelled, or through with what it had at hand
+            freed.append(rest)
 
     monkeypatch.setattr(app, "_stream", watched)
 
     async def main():
-        async with served(gateway=rows(tmp_path, 9000)) as (node, http, client):
-            while await node.count() < 2000:  # noqa: ASYNC110 - the gateway puts them one by one
+        async with unread(tmp_path) as (_, client, state):
+            assert not freed
+            while not freed:  # noqa: ASYNC110 - until its time is up
                 await asyncio.sleep(0.01)
-            sock = socket.socket()
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            sock.setblocking(False)
-            host, port = http.endpoint.rsplit(":", 1)
-            await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
-            with contextlib.closing(sock):
-                sock.send(b"GET /v1/find HTTP/1.1\r\nHost: localhost\r\n\r\n")
-                while not freed:  # noqa: ASYNC110 - until its time is up
-                    await asyncio.sleep(0.01)
+            assert freed[0].ag_frame is None  # the answer is closed, and its query with it
+            assert not state.connections
             assert (await client.get("/v1/count")).status == 200
 
     run(main)
@@ -448,7 +463,10 @@ def test_a_request_that_never_comes_ends(run, monkeypatch):
     run(main)
 
 
-def test_what_is_no_http_gets_400_and_the_server_lives(run):
+def test_what_is_no_http_gets_400_and_no_word_in_our_logs(run, caplog, capfd):
+    logger = logging.getLogger("uvicorn.error")
+    before = logger.level, logger.propagate, list(logger.handlers)
+
     async def main():
         async with served() as (_, http, client):
             reader, writer = await raw(http)
@@ -458,6 +476,9 @@ def test_what_is_no_http_gets_400_and_the_server_lives(run):
             assert (await client.get("/v1/count")).status == 200
 
     run(main)
+    assert [record for record in caplog.records if record.name != "asyncio"] == []
+    assert capfd.readouterr() == ("", "")
+    assert (logger.level, logger.propagate, list(logger.handlers)) == before
 
 
 def test_connections_are_bounded(run, monkeypatch):
@@ -484,6 +505,16 @@ def test_a_busy_port_and_wrong_settings_are_one_error(run):
             with pytest.raises(ConfigError, match="say where to listen"):
                 async with serve(node):
                     raise AssertionError("it listens nowhere")
+
+    run(main)
+
+
+def test_closing_does_not_wait_for_who_does_not_read(run, tmp_path):
+    async def main():
+        async with unread(tmp_path) as (http, _, state):
+            await http.aclose()
+            while state.connections:  # noqa: ASYNC110 - cut off, long before its time is up
+                await asyncio.sleep(0)
 
     run(main)
 
