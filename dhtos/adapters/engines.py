@@ -57,6 +57,8 @@ class Engine:
         Candidates of a plan that do not say are left out. Each lease must be on one that does.
         """
         hits = hits_of(placed)
+        if not hits:
+            raise EngineError("the plan names no machine: its `reasons` say what is short")
         names = [name for hit in hits if (name := self.name_of(hit)) is not None]
         if not names or (len(names) < len(hits) and not isinstance(placed, Plan)):
             raise EngineError(

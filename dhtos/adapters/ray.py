@@ -9,6 +9,7 @@ selectors has Ray a list of what to fall back to.
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 # The id of all ones is Ray's nil, which makes a driver abort that asks for it.
 ENGINE = Engine("Ray", "ray.node", r"(?!f{56})[0-9a-f]{56}", "the id of a raylet, 56 digits")
 BUNDLE = {"cores": "CPU", "gpus": "GPU"}  # memory is not: Ray has less of it than the machine
+SUBMIT_S = 60.0  # how long a task may take to be handed over, with what is passed to it
 CANCEL_S = 5.0  # how long a cancelled task may take to end before its lease is given back
 
 _NODE_ID = "ray.io/node-id"
@@ -91,18 +93,31 @@ async def run(
 async def _result(
     ray: "ModuleType", submit: Callable[[dict[str, Any]], Any], options: dict[str, Any]
 ) -> Any:  # noqa: ANN401
-    """What one task returns; it does not outlive this call."""
-    ref = await _asked(lambda: submit(options))
-    waiting = asyncio.ensure_future(_awaited(ref))
+    """What one task returns; it does not outlive this call, even where that is left at once."""
+    refs: list[Any] = []
+    left = threading.Event()
+
+    def begin() -> None:
+        refs.append(submit(options))
+        if left.is_set():
+            ray.cancel(refs[0], force=True)
+
+    waiting: asyncio.Future[Any] | None = None
     try:
+        await _asked(begin, SUBMIT_S)
+        waiting = asyncio.ensure_future(_awaited(refs[0]))
         return await asyncio.shield(waiting)
-    except asyncio.CancelledError:
-        await _asked(lambda: ray.cancel(ref, force=True))
-        await asyncio.wait([waiting], timeout=CANCEL_S)
+    except (asyncio.CancelledError, EngineError):
+        left.set()
+        if refs:
+            await _asked(lambda: ray.cancel(refs[0], force=True), ANSWER_S)
+        if waiting is not None:
+            await asyncio.wait([waiting], timeout=CANCEL_S)
         raise
     finally:
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
+        if waiting is not None:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def _awaited(ref: Any) -> Any:  # noqa: ANN401
@@ -111,17 +126,17 @@ async def _awaited(ref: Any) -> Any:  # noqa: ANN401
 
 async def _alive(ray: "ModuleType") -> frozenset[str]:
     """The raylets that Ray knows to be alive."""
-    nodes: Iterable[Mapping[str, Any]] = await _asked(ray.nodes)
+    nodes: Iterable[Mapping[str, Any]] = await _asked(ray.nodes, ANSWER_S)
     return frozenset(str(one["NodeID"]) for one in nodes if one["Alive"])
 
 
-async def _asked(work: Callable[[], Any]) -> Any:  # noqa: ANN401
+async def _asked(work: Callable[[], Any], seconds: float) -> Any:  # noqa: ANN401
     """A call that goes to Ray's head, which blocks for a minute where that is gone."""
     try:
-        return await in_thread(work, ANSWER_S)
+        return await in_thread(work, seconds)
     except TimeoutError as error:
         raise EngineError(
-            f"Ray did not answer within {ANSWER_S:g} s: see whether its head runs, `ray status`"
+            f"Ray did not answer within {seconds:g} s: see whether its head runs, `ray status`"
         ) from error
 
 

@@ -34,6 +34,7 @@ ENGINE = Engine(
 )
 COMMAND_S = 20.0  # how long scontrol and scancel may take
 START_S = 30  # how long srun may wait for what is reserved
+STOP_S = 5.0  # how long a command may take to end after SIGTERM
 TERM_MIN = 3  # of a reservation whose owner is not heard of
 RENEW_S = 60.0
 END_S = 30.0  # how long jobs may take to end before their reservation is left to its own end
@@ -182,8 +183,13 @@ async def _delete(allocation: Allocation) -> bool:
 
 
 def _fields(line: str) -> Mapping[str, str]:
-    """`Name=value Name=value` of a one-line answer; the last fields may hold blanks."""
-    return dict(word.split("=", 1) for word in line.split() if "=" in word)
+    """`Name=value Name=value` of a one-line answer, whose last field is free text."""
+    fields: dict[str, str] = {}
+    for word in line.split():
+        name, equals, value = word.partition("=")
+        if equals:
+            fields.setdefault(name, value)
+    return fields
 
 
 def _user() -> str:
@@ -211,12 +217,22 @@ async def _command(program: str, *arguments: str, seconds: float | None = COMMAN
         raise EngineError(f"Slurm: {program} did not end within {seconds:g} s") from error
     finally:
         if process.returncode is None:
-            process.kill()
-            await process.wait()
+            await _stop(process)
     if process.returncode:
         told = (errors or output).decode(errors="replace")
         raise EngineError(_failure(program, process.returncode, told))
     return output.decode(errors="replace")
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    """End a command; srun passes the signal on to its job, and may be given time for that."""
+    process.terminate()
+    try:
+        async with asyncio.timeout(STOP_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
 
 
 def _failure(program: str, code: int, errors: str) -> str:

@@ -19,15 +19,13 @@ from dhtos.errors import EngineError, LeaseLost
 
 PROGRAMS = ("slurmctld", "slurmd", "scontrol", "srun", "scancel")
 MISSING = [name for name in PROGRAMS if shutil.which(name) is None]
-pytestmark = [
-    pytest.mark.skipif(
-        bool(MISSING), reason=f"Slurm is not installed here: no {', '.join(MISSING)}"
-    ),
-    pytest.mark.skipif(
-        os.getuid() != 0 or "TEST_SLURM" not in os.environ,
-        reason="starts daemons as root: TEST_SLURM=1 lets it, as `.ci/run` does",
-    ),
-]
+if MISSING:
+    pytest.skip(f"Slurm is not installed here: no {', '.join(MISSING)}", allow_module_level=True)
+if os.getuid() != 0 or "TEST_SLURM" not in os.environ:
+    pytest.skip(
+        "starts Slurm's daemons as root: TEST_SLURM=1 lets it, as `.ci/run` does",
+        allow_module_level=True,
+    )
 
 CORES = 4
 NEED = Need(cores=2, prefer="cheap")
@@ -247,6 +245,23 @@ async def test_jobs_do_not_outlive_the_lease(cluster, tmp_path, how):
             await asyncio.sleep(0.05)
         assert await reservations() == []
         await released(*nodes)
+
+
+async def test_a_command_that_is_cancelled_ends_while_the_allocation_goes_on(cluster, tmp_path):
+    pid = tmp_path / "pid"
+    async with (
+        machines(cluster, "n1") as (_, scheduler),
+        slurm.allocate(scheduler, NEED) as there,
+    ):
+        job = there.run("sh", "-c", f"echo $$ >{pid}.new; mv {pid}.new {pid}; sleep 999")
+        running = asyncio.ensure_future(job)
+        while not pid.exists():  # noqa: ASYNC110 - the job writes it
+            await asyncio.sleep(0.02)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        while alive(int(pid.read_text())):  # noqa: ASYNC110 - Slurm kills it
+            await asyncio.sleep(0.05)
+        assert await there.run("echo", "again") == "again\n"
 
 
 def alive(pid):

@@ -73,7 +73,7 @@ def test_a_member_of_a_gang_without_a_name_is_an_error_that_says_what_to_ask():
 
 
 def test_a_plan_of_nobody_is_an_error():
-    with pytest.raises(EngineError, match="0 of 0"):
+    with pytest.raises(EngineError, match="names no machine: its `reasons`"):
         ENGINE.names(plan(NEED))
     with pytest.raises(EngineError, match="1 of 1"):
         ENGINE.names(plan(NEED, hit(1)))

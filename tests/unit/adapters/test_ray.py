@@ -1,7 +1,9 @@
 """What Ray is told, without Ray: selectors, what to fall back to, bundles, and clear errors."""
 
+import asyncio
 import sys
-from types import ModuleType
+import threading
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from placed import NEED, gang, hit, lease, plan
@@ -78,3 +80,32 @@ async def test_a_ray_that_is_not_started_says_how(monkeypatch):
     for work in (ray.register(None), ray.run(None, NEED, None)):
         with pytest.raises(EngineError, match="Ray is not connected: start it with `ray start"):
             await work
+
+
+async def test_a_task_that_is_started_after_the_end_is_cancelled():
+    """`submit` runs in a thread: whoever is cancelled meanwhile has no task to cancel yet."""
+    cancelled, began, go_on = [], threading.Event(), threading.Event()
+    engine = SimpleNamespace(cancel=lambda ref, force: cancelled.append((ref, force)))
+
+    def submit(there):
+        began.set()
+        go_on.wait()
+        return "a task"
+
+    running = asyncio.ensure_future(ray._result(engine, submit, {}))
+    while not began.is_set():  # noqa: ASYNC110 - a thread sets it
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert running.cancelled()
+    assert cancelled == []
+    go_on.set()
+    for thread in threading.enumerate():
+        if thread.name == "dhtos-engine":
+            thread.join()
+    assert cancelled == [("a task", True)]
+
+
+async def test_what_submit_raises_comes_out():
+    with pytest.raises(ZeroDivisionError):
+        await ray._result(None, lambda there: 1 / 0, {})

@@ -147,6 +147,11 @@ async def test_which_states_of_a_node_are_fit(asked, state, fit):
     assert await slurm._unfit("n1") == (None if fit else f"Slurm says {state}")
 
 
+async def test_what_operators_write_about_a_node_is_not_its_state(asked):
+    asked.answers["scontrol"] = "NodeName=n1 State=DOWN Reason=was State=IDLE [root@x]"
+    assert await slurm._unfit("n1") == "Slurm says DOWN"
+
+
 async def test_a_node_that_slurm_does_not_know_is_passed_over(asked):
     asked.answers["scontrol"] = EngineError("Slurm: scontrol: Node n1 not found")
     assert await slurm._unfit("n1") == "Slurm has no such node"
@@ -215,6 +220,21 @@ def test_a_failure_is_one_line_that_says_what_to_do(errors, told):
 async def test_a_command_that_is_not_installed_says_what_is():
     with pytest.raises(EngineError, match="apt-get install slurm-client"):
         await slurm._command("no-such-scontrol", "ping")
+
+
+async def test_a_command_that_is_left_is_ended(monkeypatch):
+    monkeypatch.setattr(slurm, "STOP_S", 0.0)
+    started = []
+    real = asyncio.create_subprocess_exec
+
+    async def remembered(*words, **options):
+        started.append(await real(*words, **options))
+        return started[0]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", remembered)
+    with pytest.raises(EngineError, match="sleep did not end within 0 s"):
+        await slurm._command("sleep", "999", seconds=0)
+    assert started[0].returncode < 0
 
 
 def test_an_allocation_is_a_value():
