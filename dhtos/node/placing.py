@@ -45,7 +45,8 @@ SPARES = 2  # members asked for beyond those that are missing
 CANDIDATES_PER_MEMBER = 4
 REFUSALS_MAX = 1024  # machines remembered for having said no
 REFUSAL_S = 60.0  # so long
-_BACKOFF_S = 0.25  # twice as long after each round: records tell of a claim within half a second
+_BACKOFF_S = 0.25  # twice as long after each round
+_FREED_S = 0.6  # records tell of what was given back within half a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,9 @@ class Placing(Asking):
 
         The lease is renewed until it is released; one that is not heard of for `ttl_s` ends. A
         machine that says no is followed by the next, and three questions are asked at most; other
-        placements of the same need within a second share them.
+        placements of the same need within a second share them. Where nobody has room and somebody
+        is large enough, it is asked once more after half a second: what was just given back is not
+        told sooner.
         Raises UsageError and PredicateError as `plan`, NoCandidates where no machine can take it,
         ClaimsRefused where none that can has granted it in time.
         """
@@ -161,7 +164,10 @@ class Placing(Asking):
                         if lease is not None:
                             return lease
                     if outcome is None and not reasons:
-                        raise await self._nobody(draw.plan)
+                        if turn or not await self.count(self._able(need, "")):
+                            raise await self._nobody(draw.plan)
+                        await asyncio.sleep(_FREED_S)  # who is large enough may be free again
+                        continue
                     if outcome is not None and outcome.granted is not None:
                         return self._lease(outcome.granted, draw.hits[outcome.granted.node_id])
                     if outcome is not None:

@@ -148,6 +148,19 @@ def test_a_program_may_bring_a_scorer_of_its_own(run):
     run(main)
 
 
+def test_what_was_just_given_back_can_be_had_again(run):
+    """Records tell of it half a second later; who places meanwhile asks once more."""
+
+    async def main():
+        async with pair() as (first, _second):
+            for _ in range(3):
+                async with first.place(Need(cores=8)) as lease:
+                    await seen(first, "cores_free == 0", 1)
+                    assert lease.resources == {"cores": 8}
+
+    run(main)
+
+
 def test_a_plan_claims_nothing_and_says_who_cannot(run):
     async def main():
         async with pair() as (first, second):
