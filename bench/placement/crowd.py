@@ -4,7 +4,8 @@
 
 Every machine is a node of the library with its ledger, in virtual time; every scheduler is a light
 client with nothing but its own sight of them. Pods come at random, stay for five minutes on the
-average, and take GPUs whole. The fleet is filled to the load first. What is counted begins then.
+average, and take GPUs whole. The fleet is filled to the load first; what is counted begins then, and
+who comes while the load is above what is asked for is sent away uncounted.
 
 With `--gang` all that comes are gangs of so many pods, placed all or none.
 
@@ -80,7 +81,7 @@ class Crowd:
         self.schedulers: list[dhtos.Node] = []
         self.tally = Tally()
         mean = fmean(pod.gpus for pod in self.pods)
-        self.rate = share * self.gpus / (mean * gang * STAY_S)
+        self.rate = self.gpus / (mean * gang * STAY_S)  # more than leave: the load is kept
 
     def node(self, seeds: Sequence[str], **options: Any) -> dhtos.Node:
         """A node of the library on the simulated network."""
@@ -163,6 +164,8 @@ class Crowd:
             ends = self.cluster.now + seconds
             while self.cluster.now < ends:
                 await asyncio.sleep(self.rng.expovariate(self.rate))
+                if self.load > self.share:
+                    continue
                 need = self.need(self.rng.choice(self.pods))
                 scheduler = self.rng.choice(self.schedulers)
                 group.create_task(self.stay(scheduler, need, counted=True))
