@@ -4,8 +4,8 @@
 
 Every machine is a node of the library with its ledger, in virtual time; every scheduler is a light
 client with nothing but its own sight of them. Pods come at random, stay for five minutes on the
-average, and take GPUs whole. The fleet is filled to the load first; what is counted begins then, and
-who comes while the load is above what is asked for is sent away uncounted.
+average, and take GPUs whole. The fleet is filled to the load first; what is counted begins then,
+and who comes while the load is above what is asked for is sent away uncounted.
 
 With `--gang` all that comes are gangs of so many pods, placed all or none.
 

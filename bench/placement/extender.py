@@ -3,10 +3,10 @@
     python -m bench.placement.extender [--names 10000] [--rounds 200]
 
 The request is one that a real kube-scheduler sent, with all its names; the view holds as many
-machines of a mixed fleet, half of which are too full. It is asked over HTTP on loopback, in random
-order with the baseline `echo`: a process of the same make that decodes the same body and encodes it
-again, which nobody who answers can do without. The ratio is of CPU time, which other programs on
-the machine do not change much.
+machines of a mixed fleet, half of which are too full. Each pod is filtered, and those that are left
+are scored, over HTTP on loopback, in random order with the baseline `echo`: a process of the same
+make that decodes the same body and encodes it again, which nobody who answers can do without. The
+ratio is of CPU time, which other programs on the machine do not change much.
 
 `alike` are pods that all need the same, as those of a deployment; of `each another` no two do, so
 that nothing is remembered of the one before; `where` is the latter with the same predicate in each.
@@ -167,14 +167,14 @@ def request(case: str, names: list[str], turn: int) -> bytes:
 
 @dataclass
 class Times:
-    """Of one call, in milliseconds: each until its answer, and the CPU of the server for one."""
+    """Milliseconds until each answer, by call, and the CPU that the server used for a pod."""
 
-    wall: list[float]
+    wall: dict[str, list[float]]
     cpu: float
 
 
 def measure(count: int, rounds: int) -> dict[str, dict[str, Times]]:
-    """By case and call, of us and of the baseline; what is answered is checked."""
+    """By case, of us and of the baseline; what is answered is checked."""
     rng = Random(2)
     names = [f"n{n}" for n in range(count)]
     times: dict[str, dict[str, Times]] = {}
@@ -183,35 +183,38 @@ def measure(count: int, rounds: int) -> dict[str, dict[str, Times]]:
         for server in servers.values():  # whoever asks first waits for the view
             server.call("filter", request("alike", names, 0))
         for case in CASES:
-            for name in CALLS:
-                before = {kind: server.cpu_ms() for kind, server in servers.items()}
-                walls: dict[str, list[float]] = {kind: [] for kind in servers}
-                for turn in range(rounds):
-                    rng.shuffle(names)
-                    body = request(case, names, turn)
+            before = {kind: server.cpu_ms() for kind, server in servers.items()}
+            walls = {kind: {name: [] for name in CALLS} for kind in servers}
+            for turn in range(rounds):
+                rng.shuffle(names)
+                asked = names
+                for name in CALLS:
+                    body = request(case, asked, turn)
                     for kind in rng.sample(sorted(servers), 2):
                         took, told = servers[kind].call(name, body)
-                        walls[kind].append(took)
-                        if kind == "ours" and turn == 0:
-                            check(name, told, count)
-                times[f"{case}: {name}"] = {
-                    kind: Times(walls[kind], (server.cpu_ms() - before[kind]) / rounds)
-                    for kind, server in servers.items()
-                }
+                        walls[kind][name].append(took)
+                        if kind == "ours":
+                            asked = check(name, told, asked)
+            times[case] = {
+                kind: Times(walls[kind], (server.cpu_ms() - before[kind]) / rounds)
+                for kind, server in servers.items()
+            }
     return times
 
 
-def check(name: str, told: bytes, count: int) -> None:
-    """The answer is one about all names."""
+def check(name: str, told: bytes, asked: list[str]) -> list[str]:
+    """The answer is one about all names; those that are asked about next."""
     answer = json.loads(told)
-    if name == "filter":
-        assert answer["Error"] == ""
-        assert len(answer["NodeNames"]) + len(answer["FailedNodes"]) == count
-        assert answer["NodeNames"]
-        assert answer["FailedNodes"]
-    else:
+    if name == "prioritize":
         assert 0 < len(answer) <= SCORED
         assert max(one["Score"] for one in answer) == 10
+        return asked
+    assert answer["Error"] == ""
+    assert len(answer["NodeNames"]) + len(answer["FailedNodes"]) == len(asked)
+    assert answer["NodeNames"]
+    assert answer["FailedNodes"]
+    kept: list[str] = answer["NodeNames"]
+    return kept
 
 
 def main() -> None:
@@ -225,15 +228,19 @@ def main() -> None:
         uvloop.run(run(given.serve, given.names))
         return
     times = measure(given.names, given.rounds)
-    heads = ("p50 ms", "p99 ms", "echo p50", "CPU ms", "echo CPU", "ratio")
-    sys.stdout.write(f"{'':26}" + "".join(f"{head:>10}" for head in heads) + "\n")
-    for what, found in times.items():
+    heads = ("filter p50", "p99", "prior. p50", "p99", "echo p50", "CPU ms", "echo CPU", "ratio")
+    sys.stdout.write(f"{'':14}" + "".join(f"{head:>11}" for head in heads) + "\n")
+    for case, found in times.items():
         ours, echo = found["ours"], found["echo"]
-        p99 = sorted(ours.wall)[int(0.99 * (len(ours.wall) - 1))]
-        figures = (median(ours.wall), p99, median(echo.wall), ours.cpu, echo.cpu)
-        ratio = ours.cpu / echo.cpu if echo.cpu else 0.0
-        shown = "".join(f"{figure:10.2f}" for figure in (*figures, ratio))
-        sys.stdout.write(f"{what:26}{shown}\n")
+        figures = [figure for name in CALLS for figure in spread(ours.wall[name])]
+        figures += [median(echo.wall["filter"]), ours.cpu, echo.cpu]
+        figures.append(ours.cpu / echo.cpu if echo.cpu else 0.0)
+        sys.stdout.write(f"{case:14}" + "".join(f"{figure:11.2f}" for figure in figures) + "\n")
+
+
+def spread(times: list[float]) -> tuple[float, float]:
+    """Median and 99th percentile."""
+    return median(times), sorted(times)[int(0.99 * (len(times) - 1))]
 
 
 if __name__ == "__main__":

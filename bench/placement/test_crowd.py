@@ -5,7 +5,7 @@ from bench.placement.trace import made
 
 
 def crowd(seed=1, load=0.9, gang=1):
-    return Crowd(made(12, 1), 12, seed, load, gang).measure(60.0)
+    return Crowd(made(12, 1), 12, seed, load, gang).measure(200.0)
 
 
 def test_placements_of_a_crowd_are_counted():
