@@ -438,7 +438,7 @@ def test_bind_without_an_api_server_and_of_a_name_nobody_has(run):
 
 
 def test_who_refused_is_left_out_and_then_asked_last(run, monkeypatch):
-    monkeypatch.setattr(kubernetes, "REST_S", 0.5)
+    monkeypatch.setattr(kubernetes, "REST_S", 2)
 
     async def main():
         with ApiServer() as api:
