@@ -19,7 +19,7 @@ from dhtos.cli.settings import ask_config, ask_options
 from dhtos.core.limits import SAMPLE_MAX
 from dhtos.core.schema import Schema
 from dhtos.errors import UsageError
-from dhtos.node.placing import GANG_DEADLINE_S
+from dhtos.node.ganging import GANG_DEADLINE_S
 
 
 @click.command()

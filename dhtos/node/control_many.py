@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dhtos.core.limits import LEASE_S
 from dhtos.node.arguments import Args, no_more, take
 from dhtos.node.control_place import need_of
-from dhtos.node.placing import GANG_DEADLINE_S
+from dhtos.node.ganging import GANG_DEADLINE_S
 from dhtos.node.plain_place import change_to_plain, lease_to_plain
 from dhtos.node.replicas import Change, Changes, Replicas
 

@@ -30,6 +30,11 @@ class Draw:
     used: int = 0
     _bids: dict[bytes, Bid] = field(default_factory=dict)
 
+    @property
+    def is_all(self) -> bool:
+        """Whether a larger sample would bring nobody else."""
+        return self.plan.coverage.complete
+
     def bid_of(self, node_id: bytes) -> Bid:
         """What is asked of one machine, made once."""
         bid = self._bids.get(node_id)

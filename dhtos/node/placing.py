@@ -12,8 +12,7 @@ import asyncio
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import count
+from dataclasses import replace
 from random import Random
 
 import msgspec
@@ -26,13 +25,13 @@ from dhtos.core.value import is_number
 from dhtos.errors import ClaimsRefused, Closed, NoCandidates, UsageError
 from dhtos.node.asking import Asking
 from dhtos.node.draws import Draw, Draws
-from dhtos.node.lease import Choice, Explanation, Gang, Lease, Placement, Plan
+from dhtos.node.lease import Choice, Explanation, Lease, Placement, Plan
 from dhtos.protocol.claims import Bid, Claiming, Granted, Outcome, Tenants
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.grants import Grants
 from dhtos.protocol.ledger import Grant, Reason
 from dhtos.query import Expr, F, parse_text
-from dhtos.sched import Candidate, Demand, Need, Offers, Refused, Scorer, assign, check, rank
+from dhtos.sched import Candidate, Demand, Need, Offers, Refused, Scorer, check, rank
 
 CANDIDATES = 16  # as good as all of them: docs/explanation/placement.md
 BIDS_MAX = 8  # machines asked before the question is asked anew
@@ -40,23 +39,10 @@ ROUNDS_MAX = 3
 COMPARED_MIN = 2  # machines that a placement chooses from, however many others place as well
 _COMPARED_STEP = 0.25  # more of them after each placement at which nobody was faster
 DEADLINE_S = 10.0
-GANG_DEADLINE_S = 30.0
-SPARES = 2  # members asked for beyond those that are missing
-CANDIDATES_PER_MEMBER = 4
 REFUSALS_MAX = 1024  # machines remembered for having said no
 REFUSAL_S = 60.0  # so long
-_BACKOFF_S = 0.25  # twice as long after each round
+BACKOFF_S = 0.25  # twice as long after each round
 _FREED_S = 0.6  # records tell of what was given back within half a second
-
-
-@dataclass(frozen=True, slots=True)
-class _Rules:
-    """What a gang must be: its size, at most so many in one domain, and the term of its leases."""
-
-    size: int
-    domain: str | None
-    at_most: int | None
-    ttl_s: float
 
 
 class Placing(Asking):
@@ -146,7 +132,7 @@ class Placing(Asking):
         """
         if deadline_s is None:
             deadline_s = DEADLINE_S + (LEASE_S if need.preempt else 0.0)
-        _check_times(ttl_s, deadline_s)
+        check_times(ttl_s, deadline_s)
         _check_candidates(candidates)
         return Placement(lambda: self._place(need, ttl_s, deadline_s, candidates))
 
@@ -164,118 +150,19 @@ class Placing(Asking):
                         if lease is not None:
                             return lease
                     if outcome is None and not reasons:
-                        if turn or not await self.count(self._able(need, "")):
-                            raise await self._nobody(draw.plan)
-                        await asyncio.sleep(_FREED_S)  # who is large enough may be free again
+                        await self._await_room(draw.plan, again=turn > 0)
                         continue
                     if outcome is not None and outcome.granted is not None:
                         return self._lease(outcome.granted, draw.hits[outcome.granted.node_id])
                     if outcome is not None:
-                        _count(outcome, reasons)
+                        tally(outcome, reasons)
                     if turn + 1 < ROUNDS_MAX:
-                        await asyncio.sleep(_BACKOFF_S * 2**turn * self._rng.uniform(0.5, 1.5))
+                        await asyncio.sleep(BACKOFF_S * 2**turn * self._rng.uniform(0.5, 1.5))
         except TimeoutError:
             reasons["time"] = 1
         raise ClaimsRefused(
-            f"no machine that can take it has granted it: {_counted(reasons)}", reasons
+            f"no machine that can take it has granted it: {counted(reasons)}", reasons
         )
-
-    def place_gang(
-        self,
-        need: Need,
-        size: int,
-        *,
-        spread: Mapping[str, int] | None = None,
-        ttl_s: float = LEASE_S,
-        deadline_s: float = GANG_DEADLINE_S,
-    ) -> Placement[Gang]:
-        """Claim a need for each of `size` members, all of them or none.
-
-        `spread={"site": 2}` puts at most two members where that attribute or label is the same; a
-        machine may take several. What was granted is kept while the rest is asked for again, with
-        two to spare, until the deadline; then all is given back. Raises as `place`, and UsageError
-        unless size is 1..256.
-        """
-        _check_times(ttl_s, deadline_s)
-        if need.preempt:
-            raise UsageError("a gang does not preempt: leave preempt out of its need")
-        if type(size) is not int or not 1 <= size <= SAMPLE_MAX:
-            raise UsageError(f"size must be 1..{SAMPLE_MAX}, got {size!r}")
-        domain, at_most = next(iter(spread.items())) if spread else (None, None)
-        if spread and (len(spread) > 1 or type(at_most) is not int or at_most < 1):
-            raise UsageError(
-                f"spread names one attribute or label and how many may share it, as "
-                f'{{"site": 2}}, got {spread!r}'
-            )
-        rules = _Rules(size, domain, at_most, ttl_s)
-        return Placement(lambda: self._place_gang(need, rules, deadline_s))
-
-    async def _place_gang(self, need: Need, rules: "_Rules", deadline_s: float) -> Gang:
-        won: list[Lease] = []
-        reasons: dict[str, int] = {}
-        self._demand.add(need)
-        try:
-            async with asyncio.timeout(deadline_s):
-                draw: Draw | None = None
-                for turn in count():
-                    draw = await self._enlarge(need, rules, won, reasons, draw)
-                    if len(won) >= rules.size:
-                        break
-                    await asyncio.sleep(
-                        _BACKOFF_S * 2 ** min(turn, 3) * self._rng.uniform(0.5, 1.5)
-                    )
-        except BaseException as error:
-            for lease in won:
-                await lease.release()
-            if isinstance(error, TimeoutError):
-                told = f": {_counted(reasons)}" if reasons else ""
-                raise ClaimsRefused(
-                    f"only {len(won)} of {rules.size} were granted in time{told}", reasons
-                ) from error
-            raise
-        for lease in won[rules.size :]:
-            await lease.release()
-        return Gang(won[: rules.size])
-
-    async def _enlarge(
-        self,
-        need: Need,
-        rules: "_Rules",
-        won: list[Lease],
-        reasons: dict[str, int],
-        tried: Draw | None,
-    ) -> Draw:
-        """Ask once for the members that are missing, all at the same time."""
-        missing = rules.size - len(won)
-        asked = min(SAMPLE_MAX, max(CANDIDATES, CANDIDATES_PER_MEMBER * missing))
-        clock, domain = self.driver.clock, rules.domain
-        draw = await self._draws.of(need, asked, clock, spread=domain, after=tried)
-        if not len(draw.offers) and not won and not reasons:
-            raise await self._nobody(draw.plan)
-        placed = [Candidate.of(lease.hit, need, spread=domain).domain for lease in won]
-        members = assign(
-            need,
-            draw.offers.candidates(),
-            missing + SPARES,
-            rng=self._rng,
-            demand=self._demand,
-            scorer=self._scorer,
-            placed=placed,
-            at_most=rules.at_most,
-        )
-        if not members:
-            reasons["room"] = reasons.get("room", 0) + missing
-
-        async def enlist(node_id: bytes) -> None:
-            draw.offers.expect(node_id)
-            outcome = await self._ask_for([draw.bid_of(node_id)], rules.ttl_s)
-            draw.learn(outcome)
-            _count(outcome, reasons)
-            if outcome.granted is not None:
-                won.append(self._lease(outcome.granted, draw.hits[node_id]))
-
-        await asyncio.gather(*(enlist(member.node_id) for member in members))
-        return draw
 
     async def _claim(self, draw: Draw, candidates: int, ttl_s: float) -> Outcome | None:
         """Claim from the best machines of a sample; None where none of them can take it.
@@ -306,7 +193,7 @@ class Placing(Asking):
         outcome = await self._ask_for(
             [replace(bid(hits[one]), preempt=True) for one in drawn], ttl_s
         )
-        _count(outcome, reasons)
+        tally(outcome, reasons)
         granted = outcome.granted
         return None if granted is None else self._lease(granted, hits[granted.node_id])
 
@@ -339,12 +226,18 @@ class Placing(Asking):
         self.driver.flush()
         return Lease(self.driver, tenancy, hit)
 
+    async def _await_room(self, plan: Plan, *, again: bool) -> None:
+        """Nobody has room: wait once where somebody is large enough; raises NoCandidates."""
+        if again or not await self.count(self._able(plan.need, "")):
+            raise await self._nobody(plan)
+        await asyncio.sleep(_FREED_S)
+
     async def _nobody(self, plan: Plan) -> NoCandidates:
         why = await self.explain(plan.need)
         reasons = {**why.reasons, **plan.reasons}
         text = f"no machine can take it: {why.matching} of {why.machines} are what is asked for"
         if reasons:
-            text += f", ruled out by {_counted(reasons)}"
+            text += f", ruled out by {counted(reasons)}"
         return NoCandidates(text, reasons, complete=plan.coverage.complete)
 
     async def explain(self, need: Need) -> Explanation:
@@ -458,18 +351,20 @@ def _check_candidates(candidates: int) -> None:
         raise UsageError(f"candidates must be 1..{SAMPLE_MAX}, got {candidates!r}")
 
 
-def _check_times(ttl_s: float, deadline_s: float) -> None:
+def check_times(ttl_s: float, deadline_s: float) -> None:
+    """Raise UsageError for a term or a deadline that cannot be."""
     if not is_number(ttl_s) or not LEASE_S_MIN <= ttl_s <= LEASE_S_MAX:
         raise UsageError(f"ttl_s must be {LEASE_S_MIN:g}..{LEASE_S_MAX:g} s, got {ttl_s!r}")
     if not is_number(deadline_s) or deadline_s <= 0:
         raise UsageError(f"deadline_s must be above 0 s, got {deadline_s!r}")
 
 
-def _count(outcome: Outcome, reasons: dict[str, int]) -> None:
+def tally(outcome: Outcome, reasons: dict[str, int]) -> None:
     """Add up who declined, by the first word of why."""
     for declined in outcome.declined:
         reasons[declined.kind] = reasons.get(declined.kind, 0) + 1
 
 
-def _counted(reasons: Mapping[str, int]) -> str:
+def counted(reasons: Mapping[str, int]) -> str:
+    """Reasons as a text."""
     return ", ".join(f"{name} ({count})" for name, count in reasons.items())

@@ -14,8 +14,9 @@ from functools import partial
 from dhtos.core.limits import LEASE_S, LEASE_S_MAX, LEASE_S_MIN, SAMPLE_MAX
 from dhtos.core.value import is_number
 from dhtos.errors import ClaimsRefused, Closed, DhtosError, UsageError
+from dhtos.node.ganging import CANDIDATES_PER_MEMBER, Ganging
 from dhtos.node.lease import Lease, Plan
-from dhtos.node.placing import BIDS_MAX, CANDIDATES, CANDIDATES_PER_MEMBER, DEADLINE_S, Placing
+from dhtos.node.placing import BIDS_MAX, CANDIDATES, DEADLINE_S
 from dhtos.node.replicas import COOL_DOWN_S, Opening, Replicas
 from dhtos.sched import Candidate, Need, check, elect
 from dhtos.sched.candidate import after
@@ -34,7 +35,7 @@ class _Wanted:
     ttl_s: float
 
 
-class Replicating(Placing):
+class Replicating(Ganging):
     """The replicas of a node."""
 
     def replicas(

@@ -23,10 +23,11 @@ from dhtos.node.distance import Central, Rtt, Where
 from dhtos.node.figures import Aggregate, Histogram
 from dhtos.node.find import Count, FindOptions
 from dhtos.node.find import Find as AsyncFind
+from dhtos.node.ganging import GANG_DEADLINE_S
 from dhtos.node.lease import Explanation, Plan
 from dhtos.node.lease import Gang as AsyncGang
 from dhtos.node.lease import Lease as AsyncLease
-from dhtos.node.placing import CANDIDATES, GANG_DEADLINE_S
+from dhtos.node.placing import CANDIDATES
 from dhtos.node.replicas import COOL_DOWN_S
 from dhtos.node.replicas import Replicas as AsyncReplicas
 from dhtos.node.replicating import Spread
