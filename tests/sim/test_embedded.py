@@ -84,3 +84,29 @@ def test_an_embedded_query_is_answered_in_order(sim_seed, sim_replay):
         return [hit["cores"] for hit in result.hits], result.coverage.complete
 
     assert run(cluster, program()) == ([2, 3, 4], True)
+
+
+def test_a_client_follows_a_fleet_of_which_nobody_is_left(sim_seed, sim_replay):
+    """Its seeds and all that it knew at its start have gone; it asked now and then meanwhile."""
+    cluster = _world(sim_seed, delay=0.02, replay=sim_replay)
+
+    async def program():
+        old = await _fleet(cluster, 4)
+        client = _node(cluster, 9, seeds=[old[0].endpoint], client=True)
+        await client.start()
+        new = [_node(cluster, n, seeds=[old[0].endpoint]) for n in range(4, 8)]
+        for node in new:
+            await node.start()
+            await node.joined()
+        for _ in range(3):
+            await client.count("cores >= 1")
+            await asyncio.sleep(5.0)
+        for node in old:
+            node.driver.socket.close()  # without a word
+        await asyncio.sleep(120.0)
+        count = await client.count("cores >= 1")
+        for node in [client, *new, *old]:
+            await node.aclose()
+        return count
+
+    assert run(cluster, program()) == 4
