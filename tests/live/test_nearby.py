@@ -50,7 +50,13 @@ async def fleet(*x_ms, **settings):
 @pytest.fixture
 def still(monkeypatch):
     """Nobody learns from round trips: everybody stays where the test has put it, unmeasured."""
+
+    def remembered(hub, endpoint, _now):
+        return hub.locator.memory.rtt_s(endpoint)  # not how long replies took, here microseconds
+
     monkeypatch.setattr(Place, "measured", lambda *_: None)
+    for module in ("dhtos.node.nearby", "dhtos.protocol.near"):
+        monkeypatch.setattr(f"{module}.peer_rtt", remembered)
 
 
 def numbers(hits):

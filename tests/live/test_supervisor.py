@@ -32,7 +32,7 @@ def command(*argv, env=(), **resources):
         stdin=True,
         resources=resources,
         lease="node-7",
-        token="ab" * 16,
+        token=os.urandom(16).hex(),  # what is left of a command is found by it, in all tests
         fence=7,
         owner="127.0.0.1:1",
     )
@@ -332,9 +332,14 @@ def test_groups_limit_all_processes_together_and_go_with_them(run):
         groups = await groups_of(executor, mem=100.0 * MIB, cores=0.5)
         if not any("memory" in name for name in groups):
             pytest.skip(f"no memory control group can be made here (made: {groups})")
-        script = (
-            "import os; pid = os.fork(); x = bytearray(60 * 2**20)\n"
-            "if pid: print(os.waitpid(pid, 0)[1])"
+        script = (  # the child has its part, and keeps it, before the parent takes the other
+            "import os\n"
+            "has, told = os.pipe(); done, end = os.pipe(); pid = os.fork()\n"
+            "if not pid:\n"
+            "    os.close(end); x = bytearray(60 * 2**20); os.write(told, b'x'); os.read(done, 1)\n"
+            "    os._exit(0)\n"
+            "os.close(told); os.close(done); os.read(has, 1); x = bytearray(60 * 2**20)\n"
+            "os.close(end); print(os.waitpid(pid, 0)[1])"
         )
         ended, out, _ = await outcome(executor, python(script, mem=300.0 * MIB))
         assert (ended.returncode, out) == (0, b"0\n")
