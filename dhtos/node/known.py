@@ -1,7 +1,6 @@
 """What is known while a node runs: whom to ask for a hub, where somebody is, what was carried."""
 
 from collections.abc import Iterable
-from math import inf
 
 from dhtos.core.coordinate import Coordinate
 from dhtos.core.ids import Endpoint
@@ -14,16 +13,11 @@ GATEWAYS_MAX = 32
 
 
 def gateways(engine: Engine, seeds: Iterable[Endpoint]) -> list[Endpoint]:
-    """Peers that have shown to be dhtos nodes, those heard last first: who else answered lives too.
-
-    A client that asks seldom meets nobody but by its questions, and its seeds may be long gone.
-    """
-    peers = engine.core.peers
+    """Peers that have shown to be dhtos nodes: the seeds, then contacts."""
     endpoints = [*seeds, *(contact.endpoint for contact in engine.base.contacts())]
-    known = [peer for e in dict.fromkeys(endpoints) if (peer := peers.known(e)) is not None]
-    heard = {peer.endpoint: peer.last_heard for peer in (*known, *peers.heard_last(GATEWAYS_MAX))}
-    told = [e for e in heard if peers.of(e).capability is Capability.DHTOS]
-    return sorted(told, key=lambda e: -(heard[e] or -inf))[:GATEWAYS_MAX]
+    known = [(e, engine.core.peers.known(e)) for e in dict.fromkeys(endpoints)]
+    told = [e for e, p in known if p is not None and p.capability is Capability.DHTOS]
+    return told[:GATEWAYS_MAX]
 
 
 def coordinate_of(hub: Hub, who: str) -> Coordinate | None:

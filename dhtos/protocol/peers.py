@@ -12,7 +12,6 @@ RTO_UNKNOWN_S unless enough were measured.
 """
 
 from enum import Enum
-from heapq import nlargest
 from itertools import islice
 
 from dhtos.core.ids import Endpoint
@@ -96,11 +95,6 @@ class Peers:
     def known(self, endpoint: Endpoint) -> Peer | None:
         """The peer at `endpoint` if it is remembered; remembers nothing."""
         return self._peers.get(endpoint)
-
-    def heard_last(self, count: int) -> list[Peer]:
-        """Those who answered last, the latest first; O(n)."""
-        heard = [peer for peer in self._peers.values() if peer.last_heard is not None]
-        return nlargest(count, heard, key=lambda peer: peer.last_heard or 0.0)
 
     def guess(self) -> float:
         """The time-out of a peer that was never measured, judged by those met last."""
