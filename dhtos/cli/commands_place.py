@@ -50,9 +50,6 @@ _NEED_OPTIONS = (
     ),
     click.option("--max-price", type=click.FloatRange(0), help="What it may cost an hour."),
     click.option("--priority", default=0, help="How much it matters; told to the node."),
-    click.option(
-        "--preempt", is_flag=True, default=None, help="Take back what is of a lower priority."
-    ),
 )
 
 ttl_option = click.option(
@@ -128,6 +125,7 @@ def explain(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click p
 
 @click.command(cls=CommandAfterDashes)
 @need_options
+@click.option("--preempt", is_flag=True, help="Take back what is of a lower priority.")
 @ttl_option
 @click.option(
     "--env",
@@ -148,7 +146,9 @@ def place(*, ttl_s: float, env: tuple[str, ...], as_json: bool, **options: Any) 
     or 126 where the command cannot be started.
     """
     screen, schema = Screen(as_json=as_json), _schema(options)
+    preempt = options.pop("preempt")
     need, _ = read_need(schema, options)
+    need["preempt"] = preempt
     words, variables = words_after_dashes(), read_variables(env)
     if words:
         run = Run(screen, words, variables)
@@ -266,7 +266,6 @@ def read_need(schema: Schema, options: Plain) -> tuple[Plain, list[str]]:
         "where": options.pop("predicate"),
         "prefer": options.pop("prefer"),
         "priority": options.pop("priority"),
-        "preempt": options.pop("preempt"),
         "max_price": options.pop("max_price"),
     }
     return {name: value for name, value in need.items() if value is not None}, list(resources)

@@ -29,7 +29,7 @@ def ops_of_many(node: "Node") -> dict[str, Callable[[Args], Lines]]:
     async def gang(args: Args) -> Lines:
         need = need_of(take(args, "need", dict))
         size = take(args, "size", int)
-        spread = take(args, "spread", dict, {}) or None
+        spread = args.pop("spread", None)
         ttl_s = take(args, "ttl_s", float, LEASE_S)
         deadline_s = take(args, "deadline_s", float, GANG_DEADLINE_S)
         no_more(args)

@@ -14,12 +14,24 @@ from dhtos.core.limits import LEASE_S, SAMPLE_MAX
 from dhtos.errors import ClaimsRefused, UsageError
 from dhtos.node.draws import Draw
 from dhtos.node.lease import Gang, Lease, Placement
-from dhtos.node.placing import BACKOFF_S, CANDIDATES, Placing, check_times, counted, tally
+from dhtos.node.placing import (
+    BACKOFF_S,
+    CANDIDATES,
+    Placing,
+    check_deadline,
+    check_term,
+    counted,
+    tally,
+)
 from dhtos.sched import Candidate, Need, assign
 
 GANG_DEADLINE_S = 30.0
 SPARES = 2  # members asked for beyond those that are missing
 CANDIDATES_PER_MEMBER = 4
+
+
+Spread = str | Mapping[str, int] | None
+"""The attribute or label that makes a domain, and perhaps how many may share one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,28 +52,24 @@ class Ganging(Placing):
         need: Need,
         size: int,
         *,
-        spread: Mapping[str, int] | None = None,
+        spread: Spread = None,
         ttl_s: float = LEASE_S,
         deadline_s: float = GANG_DEADLINE_S,
     ) -> Placement[Gang]:
         """Claim a need for each of `size` members, all of them or none.
 
-        `spread={"site": 2}` puts at most two members where that attribute or label is the same; a
-        machine may take several. What was granted is kept while the rest is asked for again, with
-        two to spare, until the deadline; then all is given back. Raises as `place`, and UsageError
-        unless size is 1..256.
+        `spread={"site": 2}` puts at most two members where that attribute or label is the same;
+        `spread="site"` tells `prefer="spread"` what to keep apart. A machine may take several. What
+        was granted is kept while the rest is asked for again, with two to spare, until the
+        deadline; then all is given back. Raises as `place`, and UsageError unless size is 1..256.
         """
-        check_times(ttl_s, deadline_s)
+        check_term(ttl_s)
+        check_deadline(deadline_s)
         if need.preempt:
             raise UsageError("a gang does not preempt: leave preempt out of its need")
         if type(size) is not int or not 1 <= size <= SAMPLE_MAX:
             raise UsageError(f"size must be 1..{SAMPLE_MAX}, got {size!r}")
-        domain, at_most = next(iter(spread.items())) if spread else (None, None)
-        if spread and (len(spread) > 1 or type(at_most) is not int or at_most < 1):
-            raise UsageError(
-                f"spread names one attribute or label and how many may share it, as "
-                f'{{"site": 2}}, got {spread!r}'
-            )
+        domain, at_most = read_spread(spread)
         rules = _Rules(size, domain, at_most, ttl_s)
         return Placement(lambda: self._place_gang(need, rules, deadline_s))
 
@@ -132,3 +140,17 @@ class Ganging(Placing):
             return outcome.granted is None
 
         return any(await asyncio.gather(*(enlist(member.node_id) for member in members)))
+
+
+def read_spread(spread: Spread) -> tuple[str | None, int | None]:
+    """What makes a domain, and how many may share one if that is a rule; raises UsageError."""
+    if spread is None or (isinstance(spread, str) and spread):
+        return spread, None
+    if isinstance(spread, Mapping) and len(spread) == 1:
+        ((domain, at_most),) = spread.items()
+        if type(domain) is str and domain and type(at_most) is int and at_most >= 1:
+            return domain, at_most
+    raise UsageError(
+        f'spread is an attribute or label, as "site", or how many may share one, as '
+        f'{{"site": 2}}, got {spread!r}'
+    )

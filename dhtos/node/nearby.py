@@ -33,7 +33,7 @@ from dhtos.core.value import is_number
 from dhtos.errors import Unreachable, UsageError
 from dhtos.node.asking import Asking, Query
 from dhtos.node.distance import Central, Rtt, Where, id_of, predicted
-from dhtos.protocol.near import peer_rtt
+from dhtos.protocol.near import peer_rtt, told_place
 from dhtos.protocol.probing import Probing
 
 # docs/explanation/coordinates.md has the figures of both.
@@ -210,10 +210,8 @@ class Nearby(Asking):
 
     def _told_place(self, record: Record) -> Coordinate | None:
         """Where a machine says it is, if that says anything here."""
-        if record.packed is None:
-            return None
-        place = Coordinate.from_bytes(record.packed)
-        same = len(place.position) == self.engine.hub.locator.memory.dimensions
+        place = told_place(record)
+        same = place and len(place.position) == self.engine.hub.locator.memory.dimensions
         return place if same else None
 
     def _placed(self, spot: _Spot) -> Coordinate:
@@ -282,7 +280,7 @@ class Nearby(Asking):
         endpoint = other.endpoint or await self._look_up(other)
         now = self.driver.clock()
         pings = await self.driver.wait(
-            Probing(self.engine.core, self.engine.id, [endpoint], now).operation
+            Probing(self.engine.core, self.engine.id, {endpoint: None}, now).operation
         )
         if endpoint not in pings:
             raise Unreachable(f"{other.name} does not answer: try again in a moment")
@@ -311,24 +309,14 @@ class Nearby(Asking):
         return own or hit.gateway or hit.record.endpoint in pings
 
     async def _ping(self, hits: Iterable[Hit]) -> dict[Endpoint, float]:
-        """Who answers, and how soon; what says where it is places this node better.
-
-        A reply to a retransmission is no sample: nobody knows which of both it answers.
-        """
-        own = self.engine.id
+        """Who answers, and how soon; what says where it is places this node better."""
+        own, now = self.engine.id, self.driver.clock()
         asked = {
-            hit.record.endpoint: hit
+            hit.record.endpoint: self._told_place(hit.record)
             for hit in hits
             if not hit.gateway and hit.record.node_id != own
         }
-        probing = Probing(self.engine.core, self.engine.id, asked, self.driver.clock())
-        pings = await self.driver.wait(probing.operation)
-        now = self.driver.clock()
-        for endpoint, rtt_s in pings.items():
-            place = self._told_place(asked[endpoint].record)
-            if place is not None and endpoint not in probing.late:
-                self.engine.core.place.measured(endpoint, place, rtt_s, now)
-        return pings
+        return await self.driver.wait(Probing(self.engine.core, own, asked, now).operation)
 
 
 def _distance(hit: Hit) -> float:

@@ -101,7 +101,7 @@ class Placing(Asking):
         return found, machines, gateways
 
     async def _draw(self, need: Need, count: int, spread: str | None) -> Draw:
-        """A sample to place from."""
+        """A sample to place from; `spread` as in `plan`."""
         found, machines, gateways = await self._drawn(need, count)
         candidates = [self._candidate(hit, need, spread) for hit in machines.values()]
         offers = Offers(need, candidates, demand=self._demand, scorer=self._scorer)
@@ -132,7 +132,8 @@ class Placing(Asking):
         """
         if deadline_s is None:
             deadline_s = DEADLINE_S + (LEASE_S if need.preempt else 0.0)
-        check_times(ttl_s, deadline_s)
+        check_term(ttl_s)
+        check_deadline(deadline_s)
         _check_candidates(candidates)
         return Placement(lambda: self._place(need, ttl_s, deadline_s, candidates))
 
@@ -144,19 +145,14 @@ class Placing(Asking):
             async with asyncio.timeout(deadline_s):
                 for turn in range(ROUNDS_MAX):
                     draw = await self._draws.of(need, candidates, self.driver.clock, after=draw)
-                    outcome = await self._claim(draw, candidates, ttl_s)
-                    if need.preempt and (outcome is None or outcome.granted is None):
+                    lease = await self._claim(draw, candidates, ttl_s, reasons)
+                    if lease is None and need.preempt:
                         lease = await self._preempt(need, candidates, ttl_s, reasons)
-                        if lease is not None:
-                            return lease
-                    if outcome is None and not reasons:
+                    if lease is not None:
+                        return lease
+                    if not reasons:
                         await self._await_room(draw.plan, again=turn > 0)
-                        continue
-                    if outcome is not None and outcome.granted is not None:
-                        return self._lease(outcome.granted, draw.hits[outcome.granted.node_id])
-                    if outcome is not None:
-                        tally(outcome, reasons)
-                    if turn + 1 < ROUNDS_MAX:
+                    elif turn + 1 < ROUNDS_MAX:
                         await asyncio.sleep(BACKOFF_S * 2**turn * self._rng.uniform(0.5, 1.5))
         except TimeoutError:
             reasons["time"] = 1
@@ -164,8 +160,10 @@ class Placing(Asking):
             f"no machine that can take it has granted it: {counted(reasons)}", reasons
         )
 
-    async def _claim(self, draw: Draw, candidates: int, ttl_s: float) -> Outcome | None:
-        """Claim from the best machines of a sample; None where none of them can take it.
+    async def _claim(
+        self, draw: Draw, candidates: int, ttl_s: float, reasons: dict[str, int]
+    ) -> Lease | None:
+        """Claim from the best machines of a sample; None where none of them grants it.
 
         How many are compared falls while others are faster: who looks at few finds another best.
         """
@@ -176,11 +174,13 @@ class Placing(Asking):
         draw.offers.expect(chosen[0].node_id)
         outcome = await self._ask_for([draw.bid_of(one.node_id) for one in chosen], ttl_s)
         draw.learn(outcome)
+        tally(outcome, reasons)
         if any(declined.kind == "full" for declined in outcome.declined):
             self._compared = max(self._compared / 2, COMPARED_MIN)
         else:
             self._compared = min(self._compared + _COMPARED_STEP, CANDIDATES)
-        return outcome
+        granted = outcome.granted
+        return None if granted is None else self._lease(granted, draw.hits[granted.node_id])
 
     async def _preempt(
         self, need: Need, candidates: int, ttl_s: float, reasons: dict[str, int]
@@ -351,10 +351,14 @@ def _check_candidates(candidates: int) -> None:
         raise UsageError(f"candidates must be 1..{SAMPLE_MAX}, got {candidates!r}")
 
 
-def check_times(ttl_s: float, deadline_s: float) -> None:
-    """Raise UsageError for a term or a deadline that cannot be."""
+def check_term(ttl_s: float) -> None:
+    """Raise UsageError for what can be no term of a lease."""
     if not is_number(ttl_s) or not LEASE_S_MIN <= ttl_s <= LEASE_S_MAX:
         raise UsageError(f"ttl_s must be {LEASE_S_MIN:g}..{LEASE_S_MAX:g} s, got {ttl_s!r}")
+
+
+def check_deadline(deadline_s: float) -> None:
+    """Raise UsageError for what can be no deadline."""
     if not is_number(deadline_s) or deadline_s <= 0:
         raise UsageError(f"deadline_s must be above 0 s, got {deadline_s!r}")
 

@@ -7,22 +7,19 @@ same time. Whoever says no is left out and the rest is put on the others, withou
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from dhtos.core.limits import LEASE_S, LEASE_S_MAX, LEASE_S_MIN, SAMPLE_MAX
+from dhtos.core.limits import LEASE_S, LEASE_S_MAX, SAMPLE_MAX
 from dhtos.core.value import is_number
 from dhtos.errors import ClaimsRefused, Closed, DhtosError, UsageError
-from dhtos.node.ganging import CANDIDATES_PER_MEMBER, Ganging
+from dhtos.node.ganging import CANDIDATES_PER_MEMBER, Ganging, Spread, read_spread
 from dhtos.node.lease import Lease, Plan
-from dhtos.node.placing import BIDS_MAX, CANDIDATES, DEADLINE_S
+from dhtos.node.placing import BIDS_MAX, CANDIDATES, DEADLINE_S, check_term, counted, tally
 from dhtos.node.replicas import COOL_DOWN_S, Opening, Replicas
 from dhtos.sched import Candidate, Need, check, elect
 from dhtos.sched.candidate import after
-
-Spread = str | Mapping[str, int] | None
-"""The attribute or label that makes a domain, and perhaps how many may share one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +68,9 @@ class Replicating(Ganging):
         self._able(need)
         if need.preempt:
             raise UsageError("replicas do not preempt: leave preempt out of their need")
-        if not is_number(ttl_s) or not LEASE_S_MIN <= ttl_s <= LEASE_S_MAX:
-            raise UsageError(f"ttl_s must be {LEASE_S_MIN:g}..{LEASE_S_MAX:g} s, got {ttl_s!r}")
-        if spread is None or (isinstance(spread, str) and spread):
-            return _Wanted(need, spread, None, ttl_s)
-        if isinstance(spread, Mapping) and len(spread) == 1:
-            ((domain, at_most),) = spread.items()
-            if type(domain) is str and domain and type(at_most) is int and at_most >= 1:
-                return _Wanted(need, domain, at_most, ttl_s)
-        raise UsageError(
-            f'spread is an attribute or label, as "site", or how many may share one, as '
-            f'{{"site": 2}}, got {spread!r}'
-        )
+        check_term(ttl_s)
+        domain, at_most = read_spread(spread)
+        return _Wanted(need, domain, at_most, ttl_s)
 
     async def _fill(self, wanted: _Wanted, opening: Opening) -> DhtosError | None:
         """Place what is missing; returns why not all of it was."""
@@ -105,8 +93,9 @@ class Replicating(Ganging):
             raise
         except DhtosError as error:
             return error
-        counted = ", ".join(f"{name} ({number})" for name, number in reasons.items())
-        return ClaimsRefused(f"no machine that can take more has granted it: {counted}", reasons)
+        return ClaimsRefused(
+            f"no machine that can take more has granted it: {counted(reasons)}", reasons
+        )
 
     async def _recruit(
         self, wanted: _Wanted, opening: Opening, plan: Plan, reasons: dict[str, int]
@@ -122,11 +111,10 @@ class Replicating(Ganging):
         async def enlist(chosen: Candidate) -> None:
             hit = hits[chosen.node_id]
             outcome = await self._bid_for([hit], need, wanted.ttl_s)
-            for declined in outcome.declined:
-                said = declined.reason.partition(":")[0]
-                reasons[said] = reasons.get(said, 0) + 1
+            tally(outcome, reasons)
+            if outcome.granted is None:
                 left.pop(chosen.node_id, None)
-            if outcome.granted is not None:
+            else:
                 standing.append((chosen.node_id, chosen.domain))
                 if chosen.node_id in left:
                     left[chosen.node_id] = after(left[chosen.node_id], need)

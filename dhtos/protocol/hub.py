@@ -51,7 +51,7 @@ from dhtos.protocol.hubwire import (
     state_rumour,
 )
 from dhtos.protocol.join import Join
-from dhtos.protocol.near import NearQuestion, ask_near, is_about, measured_rtt
+from dhtos.protocol.near import NearQuestion, ask_near, is_about, measured_rtt, told_place
 from dhtos.protocol.operation import MemberGone, Operation
 from dhtos.protocol.rows import Rows
 from dhtos.protocol.rpc import Core
@@ -223,8 +223,7 @@ class Hub:
         """A record as users see it; `born` is when that version was made, on our clock."""
         measured = rtt_s = measured_rtt(self, record, now)
         if measured is None and (self.settled or self.locator.is_placed):
-            there = None if record.packed is None else Coordinate.from_bytes(record.packed)
-            rtt_s = self.locator.rtt_s(record.endpoint, there)
+            rtt_s = self.locator.rtt_s(record.endpoint, told_place(record))
         schema = self.schemas.of_tag(record.schema_tag) or self.schema
         age_s, words = max(now - born, 0.0), self.schemas.vocabulary
         return Hit(record, schema, age_s, rtt_s, words, measured is not None)

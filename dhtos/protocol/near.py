@@ -49,6 +49,11 @@ def peer_rtt(hub: "Hub", endpoint: Endpoint, now: float) -> float | None:
     return peer.srtt if now - peer.last_heard <= MEMORY_S else None
 
 
+def told_place(record: Record) -> Coordinate | None:
+    """Where a machine says it is."""
+    return None if record.packed is None else Coordinate.from_bytes(record.packed)
+
+
 def is_about(predicate: Predicate, here: Coordinate) -> bool:
     """Whether a predicate is about round trips, and those from `here` alone."""
     places = {
@@ -88,7 +93,7 @@ class NearQuestion:
         """Take what has been found, and what pings have told."""
         if self.operation.done:
             return
-        fresh = self._take(now) + self._hear(now)
+        fresh = self._take(now) + self._hear()
         self._passed |= {hit.record.node_id: hit for hit in fresh}
         if self.wish.order is None:
             self.operation.push(fresh)
@@ -104,22 +109,19 @@ class NearQuestion:
         chosen = unsure[: NEAR_PROBES - self._probed]
         if chosen:
             self._probed += len(chosen)
-            endpoints = [hit.record.endpoint for hit in chosen]
-            probing = Probing(self.hub.core, self.hub.node_id, endpoints, now)
+            asked = {hit.record.endpoint: told_place(hit.record) for hit in chosen}
+            probing = Probing(self.hub.core, self.hub.node_id, asked, now)
             self._probings.append((probing, chosen))
         waiting = {hit.record.node_id for hit in chosen}
         return [hit for hit in found if hit.record.node_id not in waiting]
 
-    def _hear(self, now: float) -> list[Hit]:
+    def _hear(self) -> list[Hit]:
         """The hits whose pings have come back and say that they match."""
         near: list[Hit] = []
         for probing, hits in self._probings:
             for hit in [hit for hit in hits if hit.record.endpoint in probing.found]:
                 hits.remove(hit)
-                endpoint, rtt_s = hit.record.endpoint, probing.found[hit.record.endpoint]
-                if endpoint not in probing.late and hit.record.packed is not None:
-                    there = Coordinate.from_bytes(hit.record.packed)
-                    self.hub.core.place.measured(endpoint, there, rtt_s, now)
+                rtt_s = probing.found[hit.record.endpoint]
                 if self._judge(hit.schema).matches(hit.record, rtt=rtt_s):
                     near.append(replace(hit, rtt_s=rtt_s, rtt_measured=True))
         self._probings = [entry for entry in self._probings if not entry[0].operation.done]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from dhtos.sched.candidate import Candidate, after
 from dhtos.sched.demand import Demand
 from dhtos.sched.need import Need
-from dhtos.sched.rank import Refused, Scored, context_of, score_of
+from dhtos.sched.rank import Scored, context_of, score_of, sift
 from dhtos.sched.score import Scorer, StandardScorer
 
 if TYPE_CHECKING:
@@ -37,16 +37,8 @@ class Offers:
         scorer: Scorer | None = None,
     ) -> None:
         self.need = need
-        self.refused: list[Refused] = []
-        self._known: dict[bytes, Candidate] = {}
-        able = []
-        for candidate in candidates:
-            self._known[candidate.node_id] = candidate
-            reason = candidate.refusal(need)
-            if reason is None:
-                able.append(candidate)
-            else:
-                self.refused.append(Refused(candidate, reason))
+        self._known = {candidate.node_id: candidate for candidate in candidates}
+        able, self.refused = sift(need, self._known.values())
         self._scorer = StandardScorer() if scorer is None else scorer
         self._factors = need.weights.factors
         self._context = context_of(able, demand=demand)

@@ -61,14 +61,7 @@ def rank(
     `demand` is what fragmentation is measured against, without it that term is 0; `weights` win
     over what the need prefers; `placed` counts by domain the members that a gang already has.
     """
-    able: list[Candidate] = []
-    refused: list[Refused] = []
-    for candidate in candidates:
-        reason = candidate.refusal(need)
-        if reason is None:
-            able.append(candidate)
-        else:
-            refused.append(Refused(candidate, reason))
+    able, refused = sift(need, candidates)
     scorer = StandardScorer() if scorer is None else scorer
     context = context_of(able, demand=demand, placed=placed)
     factors = (need.weights if weights is None else weights).factors
@@ -77,6 +70,19 @@ def rank(
     ]
     order = sorted((one.score, rng.random(), n) for n, one in enumerate(scored))
     return Ranking(tuple([scored[n] for *_, n in order]), tuple(refused))
+
+
+def sift(need: Need, candidates: Iterable[Candidate]) -> tuple[list[Candidate], list[Refused]]:
+    """Those that can take a need, and those that cannot."""
+    able: list[Candidate] = []
+    refused: list[Refused] = []
+    for candidate in candidates:
+        reason = candidate.refusal(need)
+        if reason is None:
+            able.append(candidate)
+        else:
+            refused.append(Refused(candidate, reason))
+    return able, refused
 
 
 def context_of(

@@ -25,7 +25,26 @@ Run = Callable[[Callable[[], Awaitable[Any]]], Any]
 """Does a piece of work in the loop of the node, and waits for it."""
 
 
-class Find:
+class _Closing:
+    """A context manager that is closed at its end."""
+
+    def close(self) -> None:
+        """Let go of it; may be called again."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Find(_Closing):
     """Hits as they come: an iterator that is a context manager; leaving it frees the query."""
 
     def __init__(self, find: AsyncFind, run: Run) -> None:
@@ -52,17 +71,6 @@ class Find:
 
     async def _step(self) -> Hit | None:
         return await anext(self._find, None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _Held:
@@ -221,7 +229,7 @@ class Writer:
         self._run(end)
 
 
-class Process:
+class Process(_Closing):
     """A command on another machine: a context manager that ends it."""
 
     def __init__(self, process: AsyncProcess, run: Run) -> None:
@@ -271,17 +279,6 @@ class Process:
         """End it if it still runs, and let go of it; may be called again."""
         self._run(self._process.aclose)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 class Gang(_Held):
     """Leases that are of use only together; a context manager that releases them."""
@@ -302,7 +299,7 @@ class Change:
     count: int
 
 
-class Replicas:
+class Replicas(_Closing):
     """So many leases of one need, kept alive in the background until they are closed."""
 
     def __init__(self, replicas: AsyncReplicas, run: Run) -> None:
@@ -355,14 +352,3 @@ class Replicas:
     def close(self) -> None:
         """Release all of them and ask for no more; may be called again."""
         self._run(self._replicas.aclose)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -23,14 +23,13 @@ from dhtos.node.distance import Central, Rtt, Where
 from dhtos.node.figures import Aggregate, Histogram
 from dhtos.node.find import Count, FindOptions
 from dhtos.node.find import Find as AsyncFind
-from dhtos.node.ganging import GANG_DEADLINE_S
+from dhtos.node.ganging import GANG_DEADLINE_S, Spread
 from dhtos.node.lease import Explanation, Plan
 from dhtos.node.lease import Gang as AsyncGang
 from dhtos.node.lease import Lease as AsyncLease
 from dhtos.node.placing import CANDIDATES
 from dhtos.node.replicas import COOL_DOWN_S
 from dhtos.node.replicas import Replicas as AsyncReplicas
-from dhtos.node.replicating import Spread
 from dhtos.node.sampler import Sampler
 from dhtos.node.usage import UsageRow
 from dhtos.protocol.frontier import FindResult
@@ -280,7 +279,7 @@ class Node:
         need: Need,
         size: int,
         *,
-        spread: Mapping[str, int] | None = None,
+        spread: Spread = None,
         ttl_s: float = LEASE_S,
         deadline_s: float = GANG_DEADLINE_S,
     ) -> Gang:

@@ -445,7 +445,8 @@ def test_a_gang_is_spread_and_ends_with_its_first_member(run):
             for node in nodes:
                 await released(node)
             for bad in ({"size": 0}, {"size": 2, "spread": {"site": 0}},
-                        {"size": 2, "spread": {"site": 1, "arch": 1}}):  # fmt: skip
+                        {"size": 2, "spread": {"site": 1, "arch": 1}}, {"size": 2, "spread": 7},
+                        {"size": 2, "spread": ""}):  # fmt: skip
                 with pytest.raises(UsageError):
                     nodes[0].place_gang(Need(cores=1), **bad)
 

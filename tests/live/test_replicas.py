@@ -122,7 +122,7 @@ def test_over_the_control_socket(run, tmp_path):
                 for args, match in (
                     ({"size": "3"}, "must be of type int"),
                     ({"size": 0}, r"size must be 1\.\.256"),
-                    ({"size": 2, "spread": "site"}, "must be of type dict"),
+                    ({"size": 2, "spread": 7}, "spread is an attribute"),
                     ({}, "'size' is missing"),
                     ({"size": 2, "colour": 1}, "unknown arguments: 'colour'"),
                 ):

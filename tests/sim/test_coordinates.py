@@ -255,9 +255,10 @@ def test_pings_tell_how_far_a_few_nodes_are(groups: Fleet, planetlab: LatencyMat
     groups.cluster.crash([dead])
     asked = [dead.endpoint, *(one.endpoint for one in others), others[0].endpoint]
     operation = groups.cluster.begin(
-        asker, lambda engine, now: Probing(engine.core, engine.id, asked, now).operation
+        asker,
+        lambda engine, now: Probing(engine.core, engine.id, dict.fromkeys(asked), now).operation,
     )
-    nobody = groups.cluster.begin(asker, lambda e, now: Probing(e.core, e.id, [], now).operation)
+    nobody = groups.cluster.begin(asker, lambda e, now: Probing(e.core, e.id, {}, now).operation)
     groups.cluster.wait([operation, nobody])
     assert nobody.result() == {}
     found = operation.result()

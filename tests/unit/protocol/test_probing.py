@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from dhtos.core.coordinate import Coordinate
 from dhtos.errors import Closed
 from dhtos.protocol.engine import Engine
 from dhtos.protocol.probing import Probing
@@ -47,7 +48,7 @@ class Line:
 
 
 def probing_of(engine, endpoints, now):
-    return Probing(engine.core, engine.id, endpoints, now)
+    return Probing(engine.core, engine.id, dict.fromkeys(endpoints), now)
 
 
 def test_who_answers_is_timed_and_who_does_not_is_left_out():
@@ -56,7 +57,7 @@ def test_who_answers_is_timed_and_who_does_not_is_left_out():
     line.run(60.0, probing.operation)
     found = probing.operation.result()
     assert found == {NEAR: pytest.approx(0.02), FAR: pytest.approx(0.1)}
-    assert probing.late == {DEAD}
+    assert probing._late == {DEAD}
     line.prober.check()
 
 
@@ -65,13 +66,13 @@ def test_a_reply_that_may_be_to_the_second_ping_counts_from_the_first():
     probing = probing_of(line.prober, [NEAR, FAR], 0.0)
     line.run(60.0, probing.operation)
     assert probing.operation.result()[FAR] == pytest.approx(0.6)
-    assert probing.late == {FAR}
+    assert probing._late == {FAR}
 
 
 def test_nobody_to_ask_is_an_answer():
     probing = probing_of(Line.engine(1), [], 0.0)
     assert probing.operation.result() == {}
-    assert probing.late == set()
+    assert probing._late == set()
 
 
 def test_cancelling_forgets_the_calls():
@@ -82,3 +83,15 @@ def test_cancelling_forgets_the_calls():
         probing.operation.result()
     assert line.prober.stats()["calls_open"] == 0
     line.prober.check()
+
+
+def test_who_says_where_it_is_places_us_unless_the_reply_is_late():
+    """Nobody knows which ping a late reply answers."""
+    line = Line(far=0.3)
+    there = Coordinate((0.01, 0.0, 0.0, 0.0, 0.0), 0.001, 0.1)
+    probing = Probing(line.prober.core, line.prober.id, {NEAR: there, FAR: there}, 0.0)
+    line.run(60.0, probing.operation)
+    memory = line.prober.core.place.locator.memory
+    assert set(probing.found) == {NEAR, FAR}
+    assert memory.peers() == [NEAR]
+    assert memory.rtt_s(NEAR) == probing.found[NEAR]
