@@ -17,8 +17,6 @@ PUBLIC_BYTES = 32
 SIGNATURE_BYTES = 64
 
 _PREFIX = b"dhtos/1 "
-_FIELD = 2**255 - 19  # of Curve25519: a canonical key is below it, apart from its sign bit
-_SIGN_BIT = 2**255
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +73,9 @@ def exchange_public(public: bytes) -> bytes | None:
     from nacl.bindings import crypto_sign_ed25519_pk_to_curve25519
     from nacl.exceptions import CryptoError
 
-    if int.from_bytes(public, "little") % _SIGN_BIT >= _FIELD:
-        return None  # a second spelling of another key
     try:
         return crypto_sign_ed25519_pk_to_curve25519(public)
-    except CryptoError:  # of another length, of small order or not on the curve
+    except CryptoError:  # of another length, not on the curve or outside the group of prime order
         return None
 
 
