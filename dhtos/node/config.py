@@ -54,6 +54,7 @@ class Config:
     advertise_host: str | None = None
     name: str | None = None
     state_dir: Path | None = None
+    credentials: Path | None = None
     schema: Schema | None = None
     other_schemas: tuple[Schema, ...] = ()
     client: bool = False
@@ -76,7 +77,7 @@ class Config:
 
     def __post_init__(self) -> None:
         self._normalise("seeds", _texts("seeds", self.seeds))
-        for key in ("state_dir", "control_path", "gateway"):
+        for key in ("state_dir", "credentials", "control_path", "gateway"):
             self._normalise(key, _path(key, getattr(self, key)))
         self._normalise("advertise", dict(_mapping("advertise", self.advertise)))
         self._normalise("labels", dict(_mapping("labels", self.labels)))
@@ -206,7 +207,7 @@ class Config:
         """Read a TOML file; paths in it are relative to the file. Blocks for the disk."""
         path = Path(path).expanduser()
         mapping = _read_toml(path)
-        for key in ("schema", "state_dir", "control_path", "gateway"):
+        for key in ("schema", "state_dir", "credentials", "control_path", "gateway"):
             value = mapping.get(key)
             if isinstance(value, str) and value:
                 mapping[key] = str(path.parent / Path(value).expanduser())

@@ -3,10 +3,15 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dhtos.core.ids import Endpoint
+from dhtos.node.membership import Membership, admitted, read_credentials, read_membership
 from dhtos.node.state import SEQ_RESERVE, Identity, StateDir, open_state
 from dhtos.protocol.engine import Engine
+
+if TYPE_CHECKING:
+    from dhtos.trust.member import Member
 
 
 class Keeper:
@@ -18,21 +23,47 @@ class Keeper:
         state: StateDir | None = None,
         contacts: Sequence[Endpoint] = (),
         first_seq: int = 1,
+        membership: Membership | None = None,
     ) -> None:
         self.identity = identity
+        self.membership = membership
         self.contacts = list(contacts)
         self.first_seq = first_seq
         self._state = state
         self._seq_bound = first_seq + SEQ_RESERVE
 
     @classmethod
-    async def open(cls, path: Path | None, wall_clock: Callable[[], float]) -> "Keeper":
-        """Open a state directory, or be somebody new; raises ConfigError."""
+    async def open(
+        cls, path: Path | None, wall_clock: Callable[[], float], credentials: Path | None = None
+    ) -> "Keeper":
+        """Open a state directory, or be somebody new; raises ConfigError.
+
+        With `credentials` the key and the membership are those of that directory.
+        """
+        return await asyncio.to_thread(cls._open, path, wall_clock, credentials)
+
+    @classmethod
+    def _open(
+        cls, path: Path | None, wall_clock: Callable[[], float], credentials: Path | None
+    ) -> "Keeper":
+        shown = None if credentials is None else read_credentials(credentials)
         if path is None:
-            return cls(await asyncio.to_thread(Identity.generate))
-        opened = await asyncio.to_thread(open_state, path, wall_clock)
-        state, identity, contacts, first_seq = opened
-        return cls(identity, state, contacts, first_seq)
+            identity, membership = shown or (Identity.generate(), None)
+            return cls(identity, membership=membership)
+        state, identity, contacts, first_seq = open_state(path, wall_clock)
+        try:
+            membership = read_membership(path, identity)
+        except BaseException:
+            state.close()
+            raise
+        identity, membership = shown or admitted(identity, membership)
+        return cls(identity, state, contacts, first_seq, membership)
+
+    def member(self, wall_clock: Callable[[], float]) -> "Member | None":
+        """Who we are in our cluster; None in open mode. Raises ConfigError where that has ended."""
+        if self.membership is None:
+            return None
+        return self.membership.member(self.identity, wall_clock=wall_clock)
 
     @property
     def warnings(self) -> Sequence[str]:

@@ -121,17 +121,19 @@ class Node(Nearby, Replicating):
         config = self.config
         if self.gateway is not None:
             await asyncio.to_thread(self.gateway.check)
-        self._keeper = await Keeper.open(config.state_dir, self._wall_clock)
-        stored = self._keeper.contacts
+        keeper = await Keeper.open(config.state_dir, self._wall_clock, config.credentials)
+        self._keeper = keeper
+        stored = keeper.contacts
         loop = asyncio.get_running_loop()
         sock, self._listener = open_sockets(config, self._open_socket)
         clock = self._clock or clock_of(loop)
         self._engine = Engine(
-            self._keeper.identity.node_id,
+            keeper.identity.node_id,
             rng=self._rng,
             now=clock(),
             schema=self.schema,
             config=config.engine_config(),
+            member=keeper.member(self._wall_clock),
         )
         self._driver = Driver(self._engine, sock, loop, clock)
         self._meter = Meter(self._engine, self._driver)

@@ -30,6 +30,7 @@ from dhtos.core.limits import STORED_CONTACTS_MAX
 from dhtos.errors import Closed, ConfigError
 
 SECRET_BYTES = 32
+_IDENTITY = "identity.json"
 SEQ_RESERVE = 1024  # versions a node may publish between two writes of `seq.json`
 _CORRUPT_MAX = 1000
 _DOMAIN = b"dhtos-id"
@@ -95,21 +96,11 @@ class StateDir:
 
     def identity(self) -> Identity:
         """The identity of this directory, made on the first run."""
-        path = self.path / "identity.json"
-        try:
-            stored = msgspec.json.decode(path.read_bytes(), type=_IdentityFile)
-            secret, nonce = bytes.fromhex(stored.secret), bytes.fromhex(stored.nonce)
-        except FileNotFoundError:
+        identity = read_identity(self.path)
+        if identity is None:
             identity = Identity.generate()
-            self._write(path.name, _IdentityFile(identity.secret.hex()))
-            return identity
-        except (msgspec.DecodeError, ValueError) as error:
-            raise _corrupt_identity(path) from error
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-        if len(secret) != SECRET_BYTES:
-            raise _corrupt_identity(path)
-        return Identity.generate(secret, nonce)
+            self._write(_IDENTITY, _IdentityFile(identity.secret.hex()))
+        return identity
 
     def contacts(self) -> list[Contact]:
         """The contacts of the last run; none after a first start or a corrupt file."""
@@ -180,6 +171,28 @@ class StateDir:
             if self._lock is None:
                 raise Closed(f"state_dir {self.path} is closed")
             write_atomically(self.path / name, msgspec.json.encode(content) + b"\n")
+
+
+def read_identity(directory: Path) -> Identity | None:
+    """The identity that is kept in a directory, None if it has none.
+
+    Raises ConfigError for one that is corrupt, or that others than its owner can read.
+    """
+    path = directory / _IDENTITY
+    try:
+        if os.name == "posix" and path.stat().st_mode & 0o077:
+            raise ConfigError(f"{path} is a secret that others can read: chmod 600 {path}")
+        stored = msgspec.json.decode(path.read_bytes(), type=_IdentityFile)
+        secret, nonce = bytes.fromhex(stored.secret), bytes.fromhex(stored.nonce)
+    except FileNotFoundError:
+        return None
+    except (msgspec.DecodeError, ValueError) as error:
+        raise _corrupt_identity(path) from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    if len(secret) != SECRET_BYTES:
+        raise _corrupt_identity(path)
+    return Identity.generate(secret, nonce)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

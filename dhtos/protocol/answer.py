@@ -273,7 +273,7 @@ class Answering:
     def __init__(self, hub: "Hub") -> None:
         self.hub = hub
         self._bounds: dict[bytes, Bound] = {}
-        hub.core.register("dh_range", self._on_range, placed=True)
+        hub.core.register("dh_range", self._on_range, verb="query", placed=True)
 
     def _on_range(
         self, args: list[Any], source: Endpoint, _trailer: list[Any] | None, now: float

@@ -326,7 +326,7 @@ class Trains:
         self._waiting: deque[Measurement] = deque()
         self._known: dict[Endpoint, tuple[float, Bandwidth]] = {}
         self._answered: dict[str, tuple[float, int]] = {}  # per host: since when, how many
-        core.register("dh_train", self._on_train)
+        core.register("dh_train", self._on_train, verb="query")
 
     # --- measuring --------------------------------------------------------------------------------
 

@@ -85,11 +85,11 @@ class BaseOverlay:
         self._handoff = Handoff(self)
         self._upkeep = Upkeep(self, now)
         if not client:
-            core.register("ping", self._on_ping)
-            core.register("store", self._on_store)
-            core.register("find_node", self._on_find_node)
-            core.register("find_value", self._on_find_value)
-            core.register("stun", self._on_stun)
+            core.register("ping", self._on_ping, verb="query")
+            core.register("store", self._on_store, verb="publish")
+            core.register("find_node", self._on_find_node, verb="query")
+            core.register("find_value", self._on_find_value, verb="query")
+            core.register("stun", self._on_stun, verb=None)
 
     # --- operations -----------------------------------------------------------------------------
 
@@ -179,6 +179,9 @@ class BaseOverlay:
 
     def answered(self, contact: Contact, now: float) -> None:
         """A contact answered us: it is fresh, or it enters the table."""
+        if not self.core.owns(contact.id, contact.endpoint):
+            self.core.counters["ids_false"] += 1
+            return
         self._heard = now
         if self.routing.seen(contact.id, contact.endpoint, now):
             return
@@ -277,6 +280,8 @@ class BaseOverlay:
         """A request came from somebody who calls itself `claimed`: see whether that is so."""
         if type(claimed) is not bytes or len(claimed) != ID_BYTES:
             raise MalformedMessage("a request starts with the id of its sender")
+        if not self.core.owns(claimed, source):
+            return  # one that only asks, or one that lies
         known = self.routing.get(claimed)
         if claimed == self.id or (known is not None and known.endpoint == source):
             return

@@ -152,6 +152,13 @@ class Calls:
         self._outbox.append((encode_request(self._new_id(), name, args), endpoint))
         self._counters["notices_out"] += 1
 
+    def departed(self, endpoint: Endpoint, now: float) -> None:
+        """What waited for keys has left only now: time it from here."""
+        for call in self._open.values():
+            if call.endpoint == endpoint:
+                call.deadline += now - call.sent_at
+                call.sent_at = now
+
     def cancel(self, call: Call) -> None:
         """Forget a call: its owner hears nothing more."""
         if call.timer is not None:

@@ -344,7 +344,7 @@ class Tenants:
     def __init__(self, core: "Core") -> None:
         self.core = core
         self.kept: dict[bytes, Tenancy] = {}
-        core.register("dh_revoke", self._on_revoke)
+        core.register("dh_revoke", self._on_revoke, verb="publish")
 
     def keep(self, granted: Granted, now: float) -> Tenancy:
         """Renew a lease from now on."""

@@ -6,7 +6,8 @@ socket and a clock (`dhtos.transport`), or the simulator (`dhtos.sim`), drives i
 same code, so one seed replays one run.
 
 The engine composes two overlays on one `Core`: the base overlay (exact keys, stock wire) and,
-when it is given a schema, the hub (records, groups, range queries).
+when it is given a schema, the hub (records, groups, range queries). Given a `Member` it is of a
+cluster: all that leaves and arrives passes through `Sessions`.
 """
 
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from dhtos.protocol.rpc import Core
 
 if TYPE_CHECKING:
     from random import Random
+
+    from dhtos.trust.member import Member
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,19 @@ class Engine:
         now: float,
         schema: Schema | None = None,
         config: EngineConfig | None = None,
+        member: "Member | None" = None,
     ) -> None:
         assert len(node_id) == ID_BYTES
         self.id = node_id
         self.config = config or EngineConfig()
-        self.core = Core(rng)
-        self.counters = self.core.counters
+        self.core = core = Core(rng)
+        self.counters = core.counters
+        self._sealed: list[tuple[bytes, Endpoint]] = []
+        if member is not None:
+            from dhtos.protocol.sessions import Sessions  # with what open mode has no use for
+
+            core.sessions = Sessions(member, core.timers, self._sealed, core.counters)
+            core.sessions.on_open = core.calls.departed
         self.base = BaseOverlay(
             self.core,
             node_id,
@@ -87,7 +97,10 @@ class Engine:
 
     def receive(self, datagram: bytes, source: Endpoint, now: float) -> None:
         """Take one datagram from the network; never raises for what a peer sent."""
-        self.core.receive(datagram, source, now)
+        sessions = self.core.sessions
+        plain = datagram if sessions is None else sessions.receive(datagram, source, now)
+        if plain is not None:
+            self.core.receive(plain, source, now)
         if self._hub is not None:
             self._hub.proceed(now)
 
@@ -103,7 +116,11 @@ class Engine:
 
     def outbox(self) -> list[tuple[bytes, Endpoint]]:
         """Take the datagrams to send."""
-        sending = self.core.sending
+        sending, sessions = self.core.sending, self.core.sessions
+        if sessions is not None:
+            sessions.seal(sending)
+            sending.clear()
+            sending = self._sealed
         taken = sending[:]
         sending.clear()
         return taken
@@ -122,6 +139,8 @@ class Engine:
         figures["values"] = len(self.base.store)
         figures["peers"] = len(self.core.peers)
         figures["calls_open"] = len(self.core.calls)
+        if self.core.sessions is not None:
+            figures["sessions"] = len(self.core.sessions)
         if self._hub is not None:
             figures |= self._hub.stats()
         return figures

@@ -54,7 +54,7 @@ class Foreign:
     def __init__(self, hub: "Hub") -> None:
         self.hub = hub
         self.core = hub.core
-        self.core.register("dh_put", self._on_put)
+        self.core.register("dh_put", self._on_put, verb="publish")
 
     def _on_put(
         self, args: list[Any], source: Endpoint, _trailer: list[Any] | None, now: float

@@ -77,8 +77,8 @@ class Gossip:
         self._refuted = False  # whether the message at hand took us for dead, or for in doubt
         self.repair = Repair(self, _ROOM)
         self.liveness = Liveness(self)
-        self.core.register("dh_gossip", self._on_gossip)
-        self.core.register("dh_push", self._on_push)
+        self.core.register("dh_gossip", self._on_gossip, verb="publish")
+        self.core.register("dh_push", self._on_push, verb="publish")
 
     def start(self, now: float) -> None:
         """Begin to tick; the first tick comes at a random moment of the interval."""

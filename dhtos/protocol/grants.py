@@ -83,7 +83,7 @@ class Grants:
             ("dh_renew", self._on_renew),
             ("dh_release", self._on_release),
         ):
-            self.core.register(name, handler)
+            self.core.register(name, handler, verb="claim")
         self._arm()
 
     def offer(self, attributes: Mapping[str, Value], names: Iterable[str]) -> dict[str, Value]:

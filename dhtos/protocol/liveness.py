@@ -36,7 +36,7 @@ class Liveness:
         self.core = gossip.core
         self._reached: dict[bytes, bool] = {}  # who is being tried by others, and did one succeed
         self._doubted: dict[bytes, float] = {}  # since when each suspect is one
-        self.core.register("dh_probe", self._on_probe)
+        self.core.register("dh_probe", self._on_probe, verb="publish")
 
     def heard(self, key: bytes, endpoint: Endpoint, now: float) -> None:
         """`key` spoke to us from `endpoint`."""

@@ -49,8 +49,8 @@ class Repair:
         self.unfinished = False  # the last repair did not fit in a datagram: go on next tick
         self.wanted: set[bytes] = set()  # keys somebody told of, whose records we lack
         self._room = room
-        self.core.register("dh_sync", self._on_sync)
-        self.core.register("dh_fetch", self._on_fetch)
+        self.core.register("dh_sync", self._on_sync, verb="publish")
+        self.core.register("dh_fetch", self._on_fetch, verb="publish")
 
     def vector(self, theirs: Prefix, view: int) -> list[Any]:
         """What to add to an answer when the views differ: `[shared prefix, version vector]`."""

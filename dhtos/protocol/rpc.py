@@ -24,9 +24,12 @@ from dhtos.protocol.peers import Capability, Peers
 from dhtos.protocol.place import Place
 from dhtos.protocol.timers import Timers
 from dhtos.protocol.wire import Response, encode_response, encode_trailer, parse
+from dhtos.trust.cert import Verb
 
 if TYPE_CHECKING:
     from random import Random
+
+    from dhtos.protocol.sessions import Sessions
 
 
 class _NoReply:
@@ -72,16 +75,25 @@ class Core:
         self.calls = Calls(
             self.sending, self.timers, self.peers, rng, self.counters, place=self.place
         )
+        self.sessions: Sessions | None = None  # none in open mode
         self._handlers: dict[str, Handler] = {}
+        self._verbs: dict[str, Verb | None] = {}
         self._placed: set[str] = set()
         self._greeting = encode_trailer([OWN_CAPABILITIES])
         self._cookie_key = rng.randbytes(16)
         self.cookies: dict[Endpoint, bytes] = {}  # what others gave us to prove our address
 
-    def register(self, name: str, handler: Handler, *, placed: bool = False) -> None:
-        """Answer the RPC `name` with `handler`; `placed` replies say where we are."""
+    def register(
+        self, name: str, handler: Handler, *, verb: Verb | None, placed: bool = False
+    ) -> None:
+        """Answer the RPC `name` with `handler`; `placed` replies say where we are.
+
+        In a cluster only those are answered who may `verb` here; with None anybody is, also a
+        guest.
+        """
         assert name not in self._handlers, name
         self._handlers[name] = handler
+        self._verbs[name] = verb
         if placed:
             self._placed.add(name)
 
@@ -117,6 +129,9 @@ class Core:
             if handler is None:
                 counters["requests_unknown"] += 1
                 return
+            if self.sessions is not None and not self.sessions.allows(self._verbs[message.name]):
+                counters["requests_denied"] += 1
+                return
             trailer = message.trailer
             value = handler(message.args, source, trailer, now)
         except MalformedMessage:
@@ -133,6 +148,10 @@ class Core:
     def answer(self, deferred: Deferred, value: Any) -> None:
         """Send the reply that a handler put off."""
         self._reply(deferred.msg_id, deferred.source, value, greet=deferred.greet)
+
+    def owns(self, node_id: bytes, endpoint: Endpoint) -> bool:
+        """Whether the node at an endpoint may call itself so; in open mode everybody may."""
+        return self.sessions is None or self.sessions.node_id(endpoint) == node_id
 
     def cookie(self, source: Endpoint) -> bytes:
         """Eight bytes that only somebody who receives at `source` can know."""
@@ -174,3 +193,5 @@ class Core:
         self.timers.check()
         self.peers.check()
         self.calls.check()
+        if self.sessions is not None:
+            self.sessions.check()

@@ -70,7 +70,7 @@ class Summaries:
         self._own_summary: tuple[int, float, Summary] | None = None
         self._bits_asked: dict[int, float] = {}
         self._stamps_asked = -inf
-        hub.core.register("dh_summary", self._on_summary, placed=True)
+        hub.core.register("dh_summary", self._on_summary, verb="query", placed=True)
 
     # --- asking -----------------------------------------------------------------------------------
 

@@ -58,9 +58,21 @@ def test_the_identity_survives_and_is_private(tmp_path):
 def test_a_corrupt_identity_is_never_replaced(tmp_path, content):
     path = tmp_path / "identity.json"
     path.write_bytes(content)
+    path.chmod(0o600)
     with StateDir(tmp_path) as state, pytest.raises(ConfigError, match="restore it from a backup"):
         state.identity()
     assert path.read_bytes() == content
+
+
+def test_a_secret_that_others_can_read_is_refused_with_the_command_that_helps(tmp_path):
+    with StateDir(tmp_path) as state:
+        secret = state.identity()
+        path = tmp_path / "identity.json"
+        path.chmod(0o640)
+        with pytest.raises(ConfigError, match=f"chmod 600 {path}"):
+            state.identity()
+        path.chmod(0o600)
+        assert state.identity() == secret
 
 
 def test_contacts_come_back(tmp_path):

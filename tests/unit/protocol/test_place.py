@@ -42,8 +42,8 @@ class Node:
     def __init__(self, seed: int = 1, answer: Any = "fine") -> None:
         self.core = Core(random.Random(seed))
         self.ears = Ears()
-        self.core.register("near", lambda *_: answer, placed=True)
-        self.core.register("plain", lambda *_: answer)
+        self.core.register("near", lambda *_: answer, verb="query", placed=True)
+        self.core.register("plain", lambda *_: answer, verb="query")
 
     def learn(self) -> Coordinate:
         """Have a place of our own."""

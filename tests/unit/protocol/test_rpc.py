@@ -26,7 +26,7 @@ class Service:
         self.core = Core(random.Random(seed))
         self.answer = answer
         self.asked: list[tuple[list[Any], Endpoint, list[Any] | None, float]] = []
-        self.core.register("ask", self._on_ask)
+        self.core.register("ask", self._on_ask, verb="query")
 
     def _on_ask(
         self, args: list[Any], source: Endpoint, trailer: list[Any] | None, now: float
@@ -100,7 +100,7 @@ def test_an_unknown_name_is_counted_and_left_unanswered() -> None:
 def test_a_name_has_one_handler() -> None:
     service = Service()
     with pytest.raises(AssertionError):
-        service.core.register("ask", lambda args, source, trailer, now: None)
+        service.core.register("ask", lambda args, source, trailer, now: None, verb="query")
 
 
 @pytest.mark.parametrize("datagram", [b"", b"\x00", bytes(21), b"\x07" + bytes(40), b"\xff" * 70])

@@ -1,0 +1,114 @@
+"""Which cluster a node is of: one file of its state directory, and a `Member` made of it.
+
+`membership.json` holds the cluster's name and the own chain of certificates; the key is the one of
+`identity.json`. It appears when somebody makes a cluster or is admitted to one; a directory without
+it is of a node in open mode.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from dhtos.errors import ConfigError, MalformedMessage
+from dhtos.node.state import Identity, read_identity, write_atomically
+from dhtos.trust.cert import Chain, parse_chain, root_hash
+from dhtos.trust.keys import KeyPair
+from dhtos.trust.member import Member
+
+NAME = "membership.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """An own chain of certificates, and where to ask first."""
+
+    chain: Chain
+    seeds: tuple[str, ...] = ()
+
+    @property
+    def root(self) -> bytes:
+        """The cluster's name: the hash of its root's public key."""
+        return root_hash(self.chain.root)
+
+    def member(
+        self,
+        identity: Identity,
+        *,
+        wall_clock: Callable[[], float],
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> Member:
+        """What the engine needs to speak as this member; raises ConfigError for what has ended."""
+        member = Member(
+            KeyPair(identity.secret),
+            self.root,
+            entropy=entropy,
+            wall_s=wall_clock,
+            chain=self.chain,
+        )
+        try:
+            member.check(self.chain)
+        except MalformedMessage as error:
+            raise ConfigError(
+                f"this node's certificate is of no use: {error}; see `date`, or ask an issuer for "
+                "a token and `dhtos-node join` again"
+            ) from error
+        return member
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    root: str
+    chain: str
+    seeds: list[str] = []
+
+
+def read_membership(directory: Path, identity: Identity) -> Membership | None:
+    """The membership kept in a state directory; None in open mode. Raises ConfigError."""
+    path = directory / NAME
+    try:
+        stored = msgspec.json.decode(path.read_bytes(), type=_File)
+        chain = parse_chain(bytes.fromhex(stored.chain))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (msgspec.DecodeError, ValueError, MalformedMessage) as error:
+        raise ConfigError(
+            f"{path} is corrupt ({error}): `dhtos-node join` with a new token writes another"
+        ) from error
+    if chain.leaf.subject != identity.public_key:
+        raise ConfigError(
+            f"{path} is for another key than identity.json: the two belong together; restore the "
+            "one that is missing, or `dhtos-node join` with a new token"
+        )
+    return Membership(chain, tuple(stored.seeds))
+
+
+def admitted(
+    identity: Identity, membership: Membership | None
+) -> tuple[Identity, Membership | None]:
+    """The identity as its cluster knows it: the issuer's nonce decides the id."""
+    if membership is None:
+        return identity, None
+    nonce = membership.chain.leaf.nonce
+    return Identity(identity.secret, identity.public_key, nonce), membership
+
+
+def read_credentials(directory: Path) -> tuple[Identity, Membership]:
+    """A key and its membership, of a directory that nobody locks; raises ConfigError."""
+    identity = read_identity(directory)
+    membership = None if identity is None else read_membership(directory, identity)
+    if identity is None or membership is None:
+        raise ConfigError(
+            f"credentials {directory} holds no identity.json and membership.json: "
+            "`dhtos-node join TOKEN --state-dir` writes both"
+        )
+    return Identity(identity.secret, identity.public_key, membership.chain.leaf.nonce), membership
+
+
+def write_membership(directory: Path, membership: Membership) -> None:
+    """Keep a membership."""
+    file = _File(membership.root.hex(), membership.chain.wire.hex(), list(membership.seeds))
+    write_atomically(directory / NAME, msgspec.json.encode(file) + b"\n")

@@ -1,0 +1,147 @@
+"""The five datagrams of secured peers, and what is checked before anything is computed.
+
+    0xD0 PROBE  nonce(16), zeros to 66 bytes           who are you?
+    0xD1 WHO    nonce, cookie(16), public key(32)      nothing is kept for it
+    0xD2 HELLO  index(4), nonce, cookie, Noise message 1 { chain }
+    0xD3 READY  index(4), index(4), Noise message 2 { chain, or why not }
+    0xD4 DATA   index(4), counter(8), sealed datagram
+
+The first bytes 0 and 1 are the stock wire, which a secured node does not answer. An index names a
+session at its receiver, and tells nobody else anything. The challenge is that of discv5
+(`discv5-wire`), the handshake WireGuard's (Donenfeld, "WireGuard", NDSS 2017): an address is sent
+no byte more than came from it before it has shown, by a cookie, to receive there; before that no
+asymmetric work is done, and each address may cause so much of it a second.
+"""
+
+from hashlib import blake2b
+from struct import Struct
+
+import msgspec
+
+from dhtos.core.ids import Endpoint
+from dhtos.core.limits import (
+    COOKIE_S,
+    HANDSHAKE_SOURCES_MAX,
+    HANDSHAKES_BURST,
+    HANDSHAKES_PER_S,
+    REASON_BYTES_MAX,
+)
+from dhtos.core.value import is_printable
+from dhtos.errors import MalformedMessage
+
+PROBE, WHO, HELLO, READY, DATA = range(0xD0, 0xD5)
+NONCE_BYTES = 16
+COOKIE_BYTES = 16
+KEY_BYTES = 32
+PROBE_BYTES = 66
+WHO_BYTES = 1 + NONCE_BYTES + COOKIE_BYTES + KEY_BYTES
+DATA_BYTES_MIN = 29
+HELLO_AT = 1 + 4 + NONCE_BYTES + COOKIE_BYTES  # where its Noise message begins
+READY_AT = 1 + 4 + 4
+
+data_head = Struct("<BIQ")
+hello_head = Struct("<BI16s16s")
+ready_head = Struct("<BII")
+assert data_head.size == DATA_BYTES_MIN - 16
+assert WHO_BYTES < PROBE_BYTES
+
+
+class Ready(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """What the second message says: the chain of whoever answers, and why not, or nothing."""
+
+    chain: bytes
+    refusal: str = ""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_ready = msgspec.msgpack.Decoder(Ready).decode
+
+
+def write_ready(chain: bytes, refusal: str) -> bytes:
+    """The payload of the second message."""
+    return _encode(Ready(chain, refusal[:REASON_BYTES_MAX]))
+
+
+def read_ready(payload: bytes) -> Ready:
+    """Parse the payload of the second message; raises MalformedMessage."""
+    try:
+        ready = _decode_ready(payload)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise MalformedMessage("the end of a handshake is [chain, refusal]") from error
+    if not is_printable(ready.refusal, REASON_BYTES_MAX):
+        raise MalformedMessage("a refusal is a short line")
+    return ready
+
+
+def probe(nonce: bytes) -> bytes:
+    """The first question, longer than its answer."""
+    return (bytes((PROBE,)) + nonce).ljust(PROBE_BYTES, b"\0")
+
+
+class Doorkeeper:
+    """Cookies and rates: what an address must show, and how often it may have us work."""
+
+    def __init__(self, secret: bytes, public: bytes) -> None:
+        self._secret = secret
+        self._public = public
+        self._rates: dict[str, tuple[float, float]] = {}  # tokens left, and when
+
+    def who(self, nonce: bytes, source: Endpoint, now: float) -> bytes:
+        """The answer to whoever we share no keys with."""
+        cookie = self._cookie(nonce, source, int(now // COOKIE_S))
+        return bytes((WHO,)) + nonce + cookie + self._public
+
+    def admits(self, nonce: bytes, cookie: bytes, source: Endpoint, now: float) -> bool:
+        """Whether somebody receives at `source`, and has not asked for too much."""
+        epoch = int(now // COOKIE_S)
+        if all(cookie != self._cookie(nonce, source, e) for e in (epoch, epoch - 1)):
+            return False
+        host = _network(source[0])
+        left, since = self._rates.pop(host, (float(HANDSHAKES_BURST), now))
+        left = min(left + (now - since) * HANDSHAKES_PER_S, float(HANDSHAKES_BURST))
+        if len(self._rates) >= HANDSHAKE_SOURCES_MAX:
+            del self._rates[next(iter(self._rates))]
+        self._rates[host] = (max(left - 1, 0.0), now)
+        return left >= 1
+
+    def _cookie(self, nonce: bytes, source: Endpoint, epoch: int) -> bytes:
+        text = f"{epoch}|{source[0]}|{source[1]}|".encode() + nonce
+        return blake2b(text, key=self._secret, digest_size=COOKIE_BYTES).digest()
+
+
+def _network(host: str) -> str:
+    """Whose rate an address counts for: of IP version 6 the first half."""
+    if ":" not in host:
+        return host
+    from ipaddress import IPv6Address
+
+    try:
+        return IPv6Address(host.partition("%")[0]).packed[:8].hex()
+    except ValueError:
+        return host
+
+
+class Window:
+    """Which counters of a session have come: each once, and none that is much older (RFC 6479)."""
+
+    __slots__ = ("_seen", "_top")
+    BITS = 1024
+
+    def __init__(self) -> None:
+        self._top = -1
+        self._seen = 0  # bit n: the counter `_top - n`
+
+    def fresh(self, counter: int) -> bool:
+        """Whether this one has not come yet, as far as is known."""
+        behind = self._top - counter
+        return behind < 0 or (behind < self.BITS and not self._seen >> behind & 1)
+
+    def add(self, counter: int) -> None:
+        """It came, and was genuine."""
+        ahead = counter - self._top
+        if ahead > 0:
+            kept = self._seen << ahead if ahead < self.BITS else 0
+            self._seen = (kept | 1) & ((1 << self.BITS) - 1)
+            self._top = counter
+        else:
+            self._seen |= 1 << -ahead

@@ -1,0 +1,263 @@
+"""Certificates: who somebody is, what they may do, and who says so.
+
+A `Cert` names a public key and gives it capabilities; whoever gives signs. One key, the root, is
+trusted for itself and makes a cluster; all others show a `Chain` of at most three certificates,
+from one that the root signed down to their own:
+
+    root -> issuer              a node that may admit others
+    root -> issuer -> node      a member: it has an id, advertises and holds records
+    root -> issuer -> user      somebody who asks and claims, and is no member
+    ... -> delegate             a key that may do some of what its signer may: of a job, for minutes
+
+No link gives more than its signer has (attenuation), lives longer, or is believed outside of its
+cluster: signatures are over the root's hash too. Only the root makes issuers. Who may not issue may
+still delegate, but never `publish`: one admission makes one node.
+
+A chain is parsed and verified once (41 us a link) and then known by its bytes, which are kept as
+they came: nothing is encoded again to be verified.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Literal
+
+import msgspec
+
+from dhtos.core.ids import ID_BYTES
+from dhtos.core.value import is_printable
+from dhtos.errors import MalformedMessage, UsageError
+from dhtos.trust.keys import KeyPair, verify
+
+Verb = Literal["query", "publish", "claim", "run", "issue", "admin"]
+VERBS: tuple[Verb, ...] = ("query", "publish", "claim", "run", "issue", "admin")
+DELEGABLE: frozenset[str] = frozenset({"query", "claim", "run"})
+
+NONCE_BYTES = 8
+SERIAL_BYTES = 8
+KEY_BYTES = 32
+CHAIN_MAX = 3
+GROUPS_MAX = 8
+CAPS_MAX = 16
+NAME_BYTES_MAX = 63
+GROUP_BYTES_MAX = 32
+CERT_BYTES_MAX = 400
+CHAIN_BYTES_MAX = 900  # what a handshake has room for
+CLOCK_SKEW_S = 90.0
+_SIGNATURE_BYTES = 64
+_NODE_DOMAIN = b"dhtos-id"
+_ROOT_DOMAIN = b"dhtos-root"
+
+
+class Cert(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """What a signer says of a key. Times are seconds since 1970, `expires` not included."""
+
+    subject: bytes  # its Ed25519 public key
+    nonce: bytes  # of a node: chosen by the issuer, so that nobody chooses an id; else empty
+    serial: bytes
+    name: str
+    groups: tuple[str, ...]
+    caps: tuple[str, ...]  # "verb", or "verb:group" where it holds for machines of that group only
+    not_before: int
+    expires: int
+    version: Literal[1] = 1
+
+    def scopes(self, verb: Verb) -> frozenset[str] | None:
+        """The groups in which it may do this; None for all of them, empty for nowhere."""
+        if verb in self.caps:
+            return None
+        start = f"{verb}:"
+        return frozenset(cap.removeprefix(start) for cap in self.caps if cap.startswith(start))
+
+    def may(self, verb: Verb, groups: Iterable[str] = ()) -> bool:
+        """Whether it may do this on a machine of these groups."""
+        scopes = self.scopes(verb)
+        return scopes is None or not scopes.isdisjoint(groups)
+
+    @property
+    def is_node(self) -> bool:
+        """Whether it is of a member: one that has an id and a place."""
+        return "publish" in self.caps
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Certificates from the root's own down to a leaf, verified but for the date and the root."""
+
+    root: bytes
+    certs: tuple[Cert, ...]
+    wire: bytes
+
+    @property
+    def leaf(self) -> Cert:
+        """The certificate of whoever shows the chain."""
+        return self.certs[-1]
+
+    @property
+    def principal(self) -> Cert:
+        """For whom the leaf acts: the last that was admitted by an issuer."""
+        for parent, cert in zip(reversed(self.certs[:-1]), reversed(self.certs[1:]), strict=True):
+            if parent.scopes("issue") != frozenset():
+                return cert
+        return self.certs[0]
+
+    @property
+    def expires(self) -> int:
+        """When the first of them ends."""
+        return min(cert.expires for cert in self.certs)
+
+    def check_date(self, wall_s: float) -> None:
+        """Raise MalformedMessage outside of the time in which all of them hold."""
+        begin = max(cert.not_before for cert in self.certs)
+        if wall_s < begin - CLOCK_SKEW_S:
+            raise MalformedMessage(
+                f"a certificate holds only in {begin - wall_s:.0f} s: is a clock wrong?"
+            )
+        if wall_s >= self.expires + CLOCK_SKEW_S:
+            raise MalformedMessage(f"a certificate ended {wall_s - self.expires:.0f} s ago")
+
+    def node_id(self) -> bytes:
+        """The id of the member whose chain this is."""
+        return node_id(self.leaf.subject, self.leaf.nonce)
+
+
+class _Signed(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    body: bytes
+    signature: bytes
+
+
+class _Wire(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    root: bytes
+    links: tuple[_Signed, ...]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_wire = msgspec.msgpack.Decoder(_Wire).decode
+_decode_cert = msgspec.msgpack.Decoder(Cert).decode
+
+
+def node_id(public: bytes, nonce: bytes) -> bytes:
+    """The id of a node: BLAKE2b-160 of its public key and its issuer's nonce."""
+    return blake2b(_NODE_DOMAIN + public + nonce, digest_size=ID_BYTES).digest()
+
+
+def root_hash(public: bytes) -> bytes:
+    """The name of a cluster, 20 bytes: a hash of its root's public key."""
+    return blake2b(_ROOT_DOMAIN + public, digest_size=20).digest()
+
+
+def parse_chain(wire: bytes) -> Chain:
+    """Read and verify a chain; raises MalformedMessage. The caller compares its root and the date.
+
+    Costs one Ed25519 verification a link; what is too long or of the wrong form costs none.
+    """
+    if len(wire) > CHAIN_BYTES_MAX:
+        raise MalformedMessage(f"a chain has at most {CHAIN_BYTES_MAX} bytes, got {len(wire)}")
+    try:
+        read = _decode_wire(wire)
+        certs = tuple(_decode_cert(link.body) for link in read.links)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise MalformedMessage(f"not a chain of certificates: {type(error).__name__}") from error
+    if len(read.root) != KEY_BYTES or not 1 <= len(certs) <= CHAIN_MAX:
+        raise MalformedMessage(f"a chain is a root and 1..{CHAIN_MAX} certificates")
+    signer, parent = read.root, None
+    domain = _domain(read.root)
+    for link, cert in zip(read.links, certs, strict=True):
+        wrong = misfit(cert, parent)
+        if wrong is not None:
+            raise MalformedMessage(f"a certificate {wrong}")
+        if not verify(signer, link.signature, domain, link.body):
+            raise MalformedMessage("a certificate is not signed by the one before it")
+        signer, parent = cert.subject, cert
+    return Chain(read.root, certs, wire)
+
+
+def sign_cert(key: KeyPair, above: Chain | None, cert: Cert) -> Chain:
+    """The chain of a new certificate; without a chain `above` the key is the root itself.
+
+    Raises UsageError for what the signer may not give.
+    """
+    assert above is None or above.leaf.subject == key.public
+    wrong = misfit(cert, None if above is None else above.leaf)
+    if wrong is not None:
+        raise UsageError(f"this certificate {wrong}")
+    root = key.public if above is None else above.root
+    links = () if above is None else _decode_wire(above.wire).links
+    certs = () if above is None else above.certs
+    if len(links) >= CHAIN_MAX:
+        raise UsageError(f"a chain has at most {CHAIN_MAX} certificates: this one cannot go on")
+    body = _encode(cert)
+    wire = _encode(_Wire(root, (*links, _Signed(body, key.sign(_domain(root), body)))))
+    if len(wire) > CHAIN_BYTES_MAX:
+        raise UsageError(
+            f"a chain has at most {CHAIN_BYTES_MAX} bytes, this one {len(wire)}: "
+            "shorten names, or give fewer groups and capabilities"
+        )
+    return Chain(root, (*certs, cert), wire)
+
+
+def misfit(cert: Cert, signer: Cert | None) -> str | None:
+    """Why nobody may make this certificate, or not this signer (None: the root); None if it may."""
+    wrong = _malformed(cert)
+    if wrong is not None or signer is None:
+        return wrong
+    if cert.expires > signer.expires:
+        return f"ends after its signer's: give it at most {signer.expires - cert.not_before} s"
+    if cert.may("issue") or cert.scopes("issue"):
+        return "gives `issue`, which only the root does"
+    for cap in cert.caps:
+        verb, _, scope = cap.partition(":")
+        if not signer.may(_verb(verb), (scope,) if scope else ()):
+            return f"gives {cap!r}, which its signer has not"
+    return _misfit_groups(cert, signer)
+
+
+def _misfit_groups(cert: Cert, signer: Cert) -> str | None:
+    issues = signer.scopes("issue")
+    if issues is None:
+        return None
+    if not issues:  # no issuer: it may only lend what it has
+        lent = {cap.partition(":")[0] for cap in cert.caps}
+        if not lent <= DELEGABLE:
+            return f"lends {', '.join(sorted(lent - DELEGABLE))}, which only an issuer gives"
+        issues = frozenset(signer.groups)
+    beyond = sorted(set(cert.groups) - issues)
+    return f"names the group {beyond[0]!r}, which its signer may not give" if beyond else None
+
+
+def _malformed(cert: Cert) -> str | None:
+    sizes = (len(cert.subject), len(cert.serial))
+    if sizes != (KEY_BYTES, SERIAL_BYTES) or len(cert.nonce) not in (0, NONCE_BYTES):
+        return "has a key of 32 bytes, a serial of 8 and a nonce of 8 or none"
+    if cert.is_node != (cert.nonce != b""):
+        return "has a nonce exactly if it lets its owner publish"
+    if not cert.name or not is_printable(cert.name, NAME_BYTES_MAX):
+        return f"has a name of 1..{NAME_BYTES_MAX} printable bytes"
+    if len(cert.groups) > GROUPS_MAX or not all(map(is_group, cert.groups)):
+        return f"has at most {GROUPS_MAX} groups, named by letters, digits, `-`, `_` and `.`"
+    if len(cert.caps) > CAPS_MAX or not all(map(_is_cap, cert.caps)):
+        return (
+            f"has at most {CAPS_MAX} capabilities of {', '.join(VERBS)}, each with a :group or none"
+        )
+    if not 0 <= cert.not_before < cert.expires < 2**53:
+        return "holds from a time to a later one"
+    return None
+
+
+def is_group(text: str) -> bool:
+    """Whether a text can name a group."""
+    plain = text.replace("-", "").replace("_", "").replace(".", "")
+    return 0 < len(text) <= GROUP_BYTES_MAX and plain.isascii() and plain.isalnum()
+
+
+def _is_cap(text: str) -> bool:
+    verb, colon, scope = text.partition(":")
+    return verb in VERBS and (is_group(scope) if colon else True)
+
+
+def _verb(text: str) -> Verb:
+    return VERBS[VERBS.index(text)]
+
+
+def _domain(root: bytes) -> bytes:
+    return b"cert " + root_hash(root).hex().encode()
