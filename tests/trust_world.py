@@ -7,9 +7,10 @@ from dhtos.core.schema import Schema
 from dhtos.protocol.engine import Engine, EngineConfig
 from dhtos.sim.cluster import Factory
 from dhtos.sim.node import SimNode
-from dhtos.trust.cert import Cert, Chain, root_hash, sign_cert
+from dhtos.trust.cert import Cert, Chain, sign_cert
 from dhtos.trust.keys import KeyPair
 from dhtos.trust.member import Member
+from dhtos.trust.token import root_hash
 
 DAY_S = 86_400
 BEGIN = 1_800_000_000  # what the wall clock of a simulation says at its start

@@ -14,9 +14,10 @@ import msgspec
 
 from dhtos.errors import ConfigError, MalformedMessage
 from dhtos.node.state import Identity, read_identity, write_atomically
-from dhtos.trust.cert import Chain, parse_chain, root_hash
+from dhtos.trust.cert import Chain, parse_chain
 from dhtos.trust.keys import KeyPair
 from dhtos.trust.member import Member
+from dhtos.trust.token import root_hash
 
 NAME = "membership.json"
 

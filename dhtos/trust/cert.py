@@ -28,6 +28,7 @@ from dhtos.core.ids import ID_BYTES
 from dhtos.core.value import is_printable
 from dhtos.errors import MalformedMessage, UsageError
 from dhtos.trust.keys import KeyPair, verify
+from dhtos.trust.token import root_hash
 
 Verb = Literal["query", "publish", "claim", "run", "issue", "admin"]
 VERBS: tuple[Verb, ...] = ("query", "publish", "claim", "run", "issue", "admin")
@@ -46,7 +47,6 @@ CHAIN_BYTES_MAX = 900  # what a handshake has room for
 CLOCK_SKEW_S = 90.0
 _SIGNATURE_BYTES = 64
 _NODE_DOMAIN = b"dhtos-id"
-_ROOT_DOMAIN = b"dhtos-root"
 
 
 class Cert(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -139,11 +139,6 @@ _decode_cert = msgspec.msgpack.Decoder(Cert).decode
 def node_id(public: bytes, nonce: bytes) -> bytes:
     """The id of a node: BLAKE2b-160 of its public key and its issuer's nonce."""
     return blake2b(_NODE_DOMAIN + public + nonce, digest_size=ID_BYTES).digest()
-
-
-def root_hash(public: bytes) -> bytes:
-    """The name of a cluster, 20 bytes: a hash of its root's public key."""
-    return blake2b(_ROOT_DOMAIN + public, digest_size=20).digest()
 
 
 def parse_chain(wire: bytes) -> Chain:

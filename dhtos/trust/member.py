@@ -7,8 +7,9 @@ Chains that were verified are remembered by their bytes, so that each costs its 
 from collections.abc import Callable, Iterable
 
 from dhtos.errors import MalformedMessage
-from dhtos.trust.cert import Chain, parse_chain, root_hash
+from dhtos.trust.cert import Chain, parse_chain
 from dhtos.trust.keys import KeyPair
+from dhtos.trust.token import root_hash
 
 CHAINS_MAX = 16384
 

@@ -4,8 +4,8 @@ import pytest
 from trust_world import Authority, secured
 
 from dhtos.sim import Cluster
-from dhtos.sim.network import Weather
 from dhtos.sim.engines import bootstrap
+from dhtos.sim.network import Weather
 
 
 def joined(count, *, seed=1, authority=None, **options):
