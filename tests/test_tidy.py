@@ -20,7 +20,7 @@ FUNCTION_LINES_MAX = 60
 INIT_LINES_MAX = 100
 POSITIONAL_MAX = 5
 
-SANS_IO = ("core", "protocol", "query", "sched")
+SANS_IO = ("core", "protocol", "query", "sched", "trust")
 BANNED_IN_SANS_IO = {
     "asyncio",
     "datetime",
