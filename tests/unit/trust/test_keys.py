@@ -114,6 +114,15 @@ def test_a_key_has_one_spelling(sign):
         assert exchange_public((y + FIELD + sign).to_bytes(32, "little")) is None
 
 
+def test_a_key_moved_by_a_point_of_order_two_is_none():
+    """(-x, -y), which libsodium took for a key until the end of 2025 (CVE-2025-69277)."""
+    for pair in (PAIR, OTHER):
+        number = int.from_bytes(pair.public, "little")
+        sign, y = number >> 255, number % 2**255
+        moved = (FIELD - y) | (1 - sign) << 255
+        assert exchange_public(moved.to_bytes(32, "little")) is None
+
+
 def test_numbers_that_are_no_point_are_no_keys():
     kinds = {exchange_public(bytes([n]) + bytes(31)) is None for n in range(64)}
     assert kinds == {True, False}, "about half of all numbers are"
