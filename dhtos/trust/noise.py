@@ -8,8 +8,10 @@ section 7.5: the initiator knows the key of the responder and gives its own in t
     -> e, es, s, ss     message 1, MESSAGE_1_BYTES more than its payload
     <- e, ee, se        message 2, MESSAGE_2_BYTES more than its payload
 
-The payload of message 1 has no forward secrecy and may be replayed; whoever answers it must stand
-that, or bind it to something fresh in the prologue. From message 2 on neither is so.
+The payload of message 1 may be replayed, and is read and forged by whoever later has the secret of
+the responder; who answers it must stand that, or put something fresh into the prologue. Message 2
+answers one message 1 only. The initiator's first sealed message shows that it is there now, and
+what follows that stays secret though both static secrets get lost (section 7.7).
 
 States: WRITE or READ is what comes next, DONE has split, FAILED has read something strange and
 forgot all it knew. A strange message is a peer's doing (MalformedMessage), also one that comes
