@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from dhtos.errors import ConfigError, Unreachable, UsageError
 from dhtos.node.config import Config
 from dhtos.node.control import Answer, ControlClient, default_control_path
+from dhtos.node.membership import NAME, member_home
 
 Plain = dict[str, Any]
 Stored = str | bytes | int | float | bool
@@ -242,9 +243,12 @@ class DaemonAsker:
 async def asker(config: Config, *, seeded: bool) -> AsyncIterator[Asker]:
     """Whoever answers: a light client if seeds were given, else the daemon of this machine.
 
-    Raises Unreachable where no daemon runs, NoPeers when no seed answers.
+    Where this machine has joined a cluster the client is who joined, and knows whom to ask where
+    no daemon runs. Raises Unreachable where none runs, NoPeers when no seed answers.
     """
-    if not seeded:
+    home = config.credentials or member_home(config.state_dir)
+    joined = home is not None and (home / NAME).exists()
+    if not seeded and (not joined or _daemon_runs(config)):
         async with ControlClient(control_path(config)) as client:
             yield DaemonAsker(client)
         return
@@ -252,6 +256,8 @@ async def asker(config: Config, *, seeded: bool) -> AsyncIterator[Asker]:
     from dhtos.node.node import Node
 
     light = config.merged({"client": True, "port": 0, "sample": False, "state_dir": None})
+    if joined:
+        light = light.merged({"credentials": home})
     async with Node(light) as node:
         yield ClientAsker(node)
 
@@ -267,6 +273,9 @@ def control_path(config: Config) -> Path:
     if config.state_dir is not None or _answers(path):
         return path
     sockets = sorted(path.parent.glob("[0-9]*.sock")) if path.parent.is_dir() else []
+    home = member_home(None)
+    if home is not None:
+        sockets.append(default_control_path(home, config.port))
     running = list(filter(_answers, sockets))
     if len(running) > 1:
         shown = ", ".join(map(str, running[:4]))
@@ -277,6 +286,13 @@ def control_path(config: Config) -> Path:
             "or ask through a member of the fleet: --seed HOST:PORT"
         )
     return running[0]
+
+
+def _daemon_runs(config: Config) -> bool:
+    try:
+        return _answers(control_path(config))
+    except Unreachable:
+        return False
 
 
 def _answers(path: Path) -> bool:

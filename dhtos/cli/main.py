@@ -76,9 +76,20 @@ def _top() -> ModuleType:
     return commands_top
 
 
+def _trust() -> ModuleType:
+    from dhtos.cli import commands_trust
+
+    return commands_trust
+
+
 COMMANDS: Mapping[str, tuple[Loader, str]] = {
     "run": (_run, "run"),
     "demo": (_demo, "demo"),
+    "up": (_trust, "up"),
+    "join": (_trust, "join"),
+    "invite": (_trust, "invite"),
+    "user": (_trust, "user"),
+    "whoami": (_trust, "whoami"),
     "find": (_ask, "find"),
     "count": (_ask, "count"),
     "sum": (_figures, "sum_figures"),

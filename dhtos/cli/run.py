@@ -4,7 +4,7 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from dhtos.cli.settings import effective_config, node_options
 from dhtos.errors import ConfigError, NoPeers
 from dhtos.node.config import Config
 from dhtos.node.control import default_control_path
+from dhtos.node.membership import member_home
 
 if TYPE_CHECKING:
     from dhtos.http import HttpServer
@@ -38,10 +39,19 @@ def run(*, wait: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401 -
     other commands on this machine.
     """
     config = effective_config(options).merged({"control": True}, where="command line")
+    home = member_home(config.state_dir)
+    if home != config.state_dir:
+        config = config.merged({"state_dir": home})
     run_loop(serve(config, wait=wait, as_json=as_json))
 
 
-async def serve(config: Config, *, wait: bool = False, as_json: bool = False) -> None:
+async def serve(
+    config: Config,
+    *,
+    wait: bool = False,
+    as_json: bool = False,
+    on_ready: Callable[["Node"], Awaitable[None]] | None = None,
+) -> None:
     """Start, announce, wait for a signal, leave with a goodbye."""
     from dhtos.node.node import Node
 
@@ -70,6 +80,8 @@ async def serve(config: Config, *, wait: bool = False, as_json: bool = False) ->
                     if http is not None:
                         await http.start(node)
                     _announce(node, http, as_json=as_json)
+                    if on_ready is not None:
+                        await on_ready(node)
                     await leaving.wait()
             finally:
                 if http is not None:

@@ -11,6 +11,7 @@ from dhtos.node.values import read_value
 from dhtos.query.units import UNITS, words
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) ?(s|ms|us)")
+_PERIOD = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(s|min|h|d)")
 
 
 def value_text(attribute: Attribute, value: Value) -> str:
@@ -106,6 +107,18 @@ def read_seconds(text: str) -> float:
     if found is None:
         raise UsageError(f"a time is a number and a unit, got {text!r}; try 20ms, or 0.5s")
     return float(found[1]) * float(UNITS[found[2]].factor)
+
+
+def read_period(text: str) -> float:
+    """How long something is good, in seconds; raises UsageError.
+
+    >>> read_period("1h"), read_period("90s"), read_period("7 d")
+    (3600.0, 90.0, 604800.0)
+    """
+    found = _PERIOD.fullmatch(text.strip())
+    if found is None or float(found[1]) == 0:
+        raise UsageError(f"a period is a number and a unit, got {text!r}; try 30min, 12h or 7d")
+    return float(found[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86_400}[found[2]]
 
 
 def read_setting(schema: Schema, text: str) -> tuple[str, Value]:

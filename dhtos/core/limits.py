@@ -219,3 +219,7 @@ HANDSHAKES_BURST = 400
 HANDSHAKE_SOURCES_MAX = 4096  # addresses whose rate is remembered
 REASON_BYTES_MAX = 120  # why a handshake is refused
 TOKEN_SEEDS_MAX = 8  # addresses in a join token: one line still
+ENROL_REASON_BYTES_MAX = 200  # why somebody is not admitted
+INVITES_MAX = 256  # of one issuer at a time
+INVITE_USES_MAX = 1000  # machines that one token admits
+INVITE_S_MAX = 30 * 86_400.0  # for which a token may be good

@@ -42,7 +42,7 @@ OPS = (
     "rtt", "within", "central",
     "find", "count", "sum", "histogram", "sample", "closest", "members", "put", "get", "status",
     "advertise", "config", "plan", "explain", "place", "leases", "drain", "undrain", "revoke",
-    "usage", "gang", "replicas",
+    "usage", "gang", "replicas", "whoami", "invite", "invites", "uninvite",
 )  # fmt: skip
 
 _encode = msgspec.json.Encoder().encode

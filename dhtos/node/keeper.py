@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dhtos.core.ids import Endpoint
+from dhtos.node.config import parse_endpoint
 from dhtos.node.membership import Membership, admitted, read_credentials, read_membership
 from dhtos.node.state import SEQ_RESERVE, Identity, StateDir, open_state
 from dhtos.protocol.engine import Engine
@@ -64,6 +65,11 @@ class Keeper:
         if self.membership is None:
             return None
         return self.membership.member(self.identity, wall_clock=wall_clock)
+
+    @property
+    def seeds(self) -> list[Endpoint]:
+        """Where the token said to ask; none in open mode."""
+        return [] if self.membership is None else [*map(parse_endpoint, self.membership.seeds)]
 
     @property
     def warnings(self) -> Sequence[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from dhtos.core.coordinate import Coordinate
 from dhtos.core.ids import Endpoint
+from dhtos.errors import NoPeers
 from dhtos.protocol.engine import Engine
 from dhtos.protocol.hub import Hub
 from dhtos.protocol.peers import Capability
@@ -18,6 +19,23 @@ def gateways(engine: Engine, seeds: Iterable[Endpoint]) -> list[Endpoint]:
     known = [(e, engine.core.peers.known(e)) for e in dict.fromkeys(endpoints)]
     told = [e for e, p in known if p is not None and p.capability is Capability.DHTOS]
     return told[:GATEWAYS_MAX]
+
+
+def silence(engine: Engine, endpoints: Iterable[Endpoint], error: NoPeers) -> NoPeers:
+    """The same error, with what is known of why nobody answered."""
+    sessions = engine.core.sessions
+    if sessions is None:
+        return NoPeers(
+            f"{error}; try the address, and UDP; a node of a cluster answers only those who have "
+            "joined it with dhtos-node join"
+        )
+    told = [sessions.refusals[e] for e in endpoints if e in sessions.refusals]
+    if told:
+        return NoPeers(f"{error} ({told[0]}); try a member of the cluster that this machine joined")
+    return NoPeers(
+        f"{error}; try the address, and UDP; a node in open mode does not answer members of a "
+        "cluster"
+    )
 
 
 def coordinate_of(hub: Hub, who: str) -> Coordinate | None:

@@ -6,6 +6,7 @@ it is of a node in open mode.
 """
 
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,7 @@ def read_membership(directory: Path, identity: Identity) -> Membership | None:
     """The membership kept in a state directory; None in open mode. Raises ConfigError."""
     path = directory / NAME
     try:
+        check_private(directory)
         stored = msgspec.json.decode(path.read_bytes(), type=_File)
         chain = parse_chain(bytes.fromhex(stored.chain))
     except FileNotFoundError:
@@ -85,6 +87,34 @@ def read_membership(directory: Path, identity: Identity) -> Membership | None:
             "one that is missing, or `dhtos-node join` with a new token"
         )
     return Membership(chain, tuple(stored.seeds))
+
+
+def check_private(path: Path) -> None:
+    """Raise ConfigError for a file that others can read, or a directory that they can write to."""
+    if os.name != "posix":
+        return
+    found = path.stat()
+    if stat.S_ISDIR(found.st_mode):
+        if found.st_mode & 0o022:
+            raise ConfigError(
+                f"{path} holds keys and others can write to it: use chmod go-w {path}"
+            )
+    elif found.st_mode & 0o077:
+        raise ConfigError(f"{path} is a secret that others can read: use chmod 600 {path}")
+
+
+def default_home() -> Path:
+    """Where a machine keeps its membership unless it is told otherwise (XDG base directories)."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "state") / "dhtos"
+
+
+def member_home(directory: Path | None) -> Path | None:
+    """The directory that was named, or the default one if it is a member's."""
+    if directory is not None:
+        return directory
+    home = default_home()
+    return home if (home / NAME).exists() else None
 
 
 def admitted(

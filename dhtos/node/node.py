@@ -31,7 +31,8 @@ from dhtos.node.draws import Draws
 from dhtos.node.gateway import GatewayFile
 from dhtos.node.journal import LeaseJournal
 from dhtos.node.keeper import Keeper
-from dhtos.node.known import gateways
+from dhtos.node.known import gateways, silence
+from dhtos.node.membership import Membership
 from dhtos.node.nearby import Nearby
 from dhtos.node.replicating import Replicating
 from dhtos.node.sampler import Sampler, is_news
@@ -47,6 +48,7 @@ from dhtos.transport.udp import UdpSocket
 
 if TYPE_CHECKING:
     from dhtos.node.control_server import ControlServer
+    from dhtos.node.enrolling import Admission
 
 UPKEEP_INTERVAL_S = 60.0
 
@@ -96,6 +98,7 @@ class Node(Nearby, Replicating):
         self._seeds: list[Endpoint] = []
         self._background = Background()
         self._journal: LeaseJournal | None = None
+        self.admission: Admission | None = None
         self._demand = Demand()
         self._scorer = scorer
         self._refusals = {}
@@ -123,7 +126,7 @@ class Node(Nearby, Replicating):
             await asyncio.to_thread(self.gateway.check)
         keeper = await Keeper.open(config.state_dir, self._wall_clock, config.credentials)
         self._keeper = keeper
-        stored = keeper.contacts
+        stored = keeper.contacts if config.seeds else [*keeper.contacts, *keeper.seeds]
         loop = asyncio.get_running_loop()
         sock, self._listener = open_sockets(config, self._open_socket)
         clock = self._clock or clock_of(loop)
@@ -138,6 +141,11 @@ class Node(Nearby, Replicating):
         self._driver = Driver(self._engine, sock, loop, clock)
         self._meter = Meter(self._engine, self._driver)
         self._tenants = Tenants(self._engine.core)
+        if keeper.membership is not None and not config.client:
+            from dhtos.node.enrolling import open_admission  # with what open mode has no use for
+
+            directory, driver = config.state_dir, self._driver
+            self.admission = await open_admission(keeper, directory, driver, self._wall_clock)
         if not config.client:
             await self._open_ledger()
         self._seeds = await resolve(config.seeds, sock)
@@ -190,9 +198,9 @@ class Node(Nearby, Replicating):
         engine = self.engine
         try:
             await self._driver.wait(engine.base.bootstrap(endpoints, self._driver.clock()))
-        except NoPeers:
+        except NoPeers as error:
             if self._seeds or self.config.client:
-                raise
+                raise silence(engine, endpoints, error) from error
         self._seeds = endpoints
 
     async def _describe(self, endpoint: Endpoint) -> None:
@@ -242,6 +250,8 @@ class Node(Nearby, Replicating):
             elif self._listener is not None:
                 self._listener.close()
             await self._background.aclose()
+            if self.admission is not None:
+                await self.admission.aclose()
             await asyncio.to_thread(self._sampler.close)
             if self._engine is not None:
                 await self._kept.save(self._engine)
@@ -295,6 +305,11 @@ class Node(Nearby, Replicating):
         if self._grants is None:
             raise UsageError("a client grants nothing: ask a node that was started without client")
         return self._grants
+
+    @property
+    def membership(self) -> Membership | None:
+        """Which cluster the started node is of, and as what; None in open mode."""
+        return self._kept.membership
 
     @property
     def _kept(self) -> Keeper:

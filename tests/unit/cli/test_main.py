@@ -23,6 +23,10 @@ def test_help_lists_every_command_with_a_sentence(shell: Any) -> None:
 def test_every_command_has_help_and_json(shell: Any, name: str) -> None:
     text = shell.run(name, "--help")
     assert f"Usage: dhtos-node {name}" in text
+    load, attribute = entry.COMMANDS[name]
+    command = getattr(load(), attribute)
+    if isinstance(command, click.Group):
+        text = "".join(shell.run(name, one, "--help") for one in command.commands)
     assert "--json" in text
 
 

@@ -1,0 +1,328 @@
+"""The commands of a cluster: make one, join it, let others in, and say who one is."""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from socket import gethostname
+from typing import Any
+
+import click
+
+from dhtos.cli.asking import Plain, control_path
+from dhtos.cli.commands_ask import json_option
+from dhtos.cli.loop import run_loop
+from dhtos.cli.run import serve
+from dhtos.cli.screen import Column, Screen
+from dhtos.cli.settings import effective_config, node_options
+from dhtos.cli.wording import age_text, plural, read_period
+from dhtos.core.limits import INVITE_USES_MAX
+from dhtos.errors import Unreachable, UsageError
+from dhtos.node.config import Config
+from dhtos.node.control import ControlClient
+from dhtos.node.control_trust import membership_to_plain
+from dhtos.node.enrolling import join_cluster
+from dhtos.node.founding import found_cluster
+from dhtos.node.membership import default_home, member_home, read_credentials
+from dhtos.trust.cert import NAME_BYTES_MAX
+from dhtos.trust.token import Token
+
+_DAY_S = 86_400.0
+
+name_option = click.option(
+    "--name", metavar="NAME", help="What certificates call this machine.  [default: its host name]"
+)
+uses_option = click.option(
+    "--uses",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, INVITE_USES_MAX),
+    help="How many may come with the token.",
+)
+ttl_option = click.option(
+    "--ttl",
+    default="1h",
+    show_default=True,
+    metavar="TIME",
+    help="How long the token is good, as 30min, 12h, 7d.",
+)
+group_option = click.option(
+    "--group", "groups", multiple=True, metavar="GROUP", help="A group of whoever comes."
+)
+cap_option = click.option(
+    "--cap",
+    "caps",
+    multiple=True,
+    metavar="VERB[:GROUP]",
+    help="What whoever comes may do, in place of the usual: query, publish, claim, run.",
+)
+control_option = click.option(
+    "--control",
+    "control_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The Unix socket of the node to ask.  [default: the one that runs here]",
+)
+state_option = click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The directory of the node, or of the user.",
+)
+
+
+@click.command()
+@node_options
+@name_option
+@uses_option
+@ttl_option
+@click.option("--json", "as_json", is_flag=True, help="Both lines as JSON.")
+def up(
+    *,
+    name: str | None,
+    uses: int,
+    ttl: str,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401 - click passes them
+) -> None:
+    """Make a cluster on this machine and run its first node, which admits the others.
+
+    All that members say to each other is sealed, and nobody else is answered. The line after
+    `ready` is the command that a new machine needs. Started again, the node just runs.
+    """
+    config = _daemon_config(options)
+    seconds = read_period(ttl)
+    assert config.state_dir is not None
+    made = found_cluster(config.state_dir, _own_name(config, name), time.time())
+
+    async def invite(node: Any) -> None:  # noqa: ANN401 - the node of serve
+        from dhtos.node.enrolling import make_token
+
+        token = await make_token(node, uses=uses, ttl_s=seconds)
+        _show_token(Screen(as_json=as_json), str(token), "join", uses, seconds)
+
+    run_loop(serve(config, as_json=as_json, on_ready=invite if made else None))
+
+
+@click.command()
+@click.argument("token")
+@node_options
+@name_option
+@click.option("--wait", is_flag=True, help="Keep trying while nobody answers.")
+@click.option("--json", "as_json", is_flag=True, help="The ready line as JSON.")
+def join(
+    *,
+    token: str,
+    name: str | None,
+    wait: bool,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401 - click passes them
+) -> None:
+    """Join a cluster with a token: dhtos-node join dhtos1-...
+
+    With the token of a machine this one is admitted, and runs from then on as with
+    `dhtos-node run`. With the token of a user it may ask from then on, and the command ends.
+    """
+    read = Token.parse(token)
+    config = _daemon_config(options)
+    assert config.state_dir is not None
+    joining = join_cluster(
+        config.state_dir,
+        read,
+        host=config.host,
+        name=_own_name(config, name),
+        wall_clock=time.time,
+    )
+    membership = run_loop(joining)
+    if membership.chain.leaf.is_node:
+        run_loop(serve(config, wait=wait, as_json=as_json))
+        return
+    screen = Screen(as_json=as_json)
+    if as_json:
+        screen.document(membership_to_plain(membership))
+        return
+    _show_member(screen, membership_to_plain(membership))
+    where = "" if config.state_dir == default_home() else f" --state-dir {config.state_dir}"
+    screen.say(f'ask as this user with: dhtos-node find "cores >= 1"{where}')
+
+
+@click.command()
+@uses_option
+@ttl_option
+@group_option
+@cap_option
+@click.option(
+    "--days", type=click.FloatRange(0, min_open=True), help="How long the certificates hold."
+)
+@click.option("--list", "listing", is_flag=True, help="Show the tokens that may still be used.")
+@click.option("--revoke", metavar="ID", help="Admit nobody more with that token.")
+@state_option
+@control_option
+@json_option
+def invite(
+    *,
+    uses: int,
+    ttl: str,
+    groups: tuple[str, ...],
+    caps: tuple[str, ...],
+    days: float | None,
+    listing: bool,
+    revoke: str | None,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401 - click passes them
+) -> None:
+    """Make a token with which machines may join the cluster of this node.
+
+    Only the machine that made the cluster makes tokens. Whoever has the token gets in, until it is
+    used up, has ended, or is revoked: send it as you would send a password.
+    """
+    screen = Screen(as_json=as_json)
+    if revoke is not None:
+        done = _ask(options, "uninvite", prefix=revoke)
+        screen.document(done) if as_json else screen.say(f"revoked {done['id']}")
+        return
+    if listing:
+        _list(screen, options)
+        return
+    seconds = read_period(ttl)
+    told: Plain = {"uses": uses, "ttl_s": seconds, "groups": [*groups], "caps": [*caps]}
+    if days is not None:
+        told["lifetime_s"] = days * _DAY_S
+    token = _ask(options, "invite", **told)["token"]
+    _show_token(screen, token, "join", uses, seconds)
+
+
+@click.group()
+def user() -> None:
+    """Let people ask the cluster from machines that are no members."""
+
+
+@user.command()
+@click.argument("name")
+@ttl_option
+@group_option
+@cap_option
+@click.option(
+    "--hours",
+    default=24.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="How long the certificate holds.",
+)
+@state_option
+@control_option
+@json_option
+def add(
+    *,
+    name: str,
+    ttl: str,
+    groups: tuple[str, ...],
+    caps: tuple[str, ...],
+    hours: float,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401 - click passes them
+) -> None:
+    """Make a token for a user, who may query and claim unless --cap says otherwise."""
+    seconds = read_period(ttl)
+    told: Plain = {"kind": "user", "name": name, "groups": [*groups], "caps": [*caps]}
+    told |= {"ttl_s": seconds, "lifetime_s": hours * 3600.0}
+    token = _ask(options, "invite", **told)["token"]
+    _show_token(Screen(as_json=as_json), token, "join", 1, seconds)
+
+
+@click.command()
+@state_option
+@control_option
+@json_option
+def whoami(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click passes them
+    """Say who this machine or user is in its cluster: name, groups, capabilities, until when."""
+    home = None if options["control_path"] else member_home(options["state_dir"])
+    if home is not None:
+        known = membership_to_plain(read_credentials(home)[1])
+    else:
+        known = _ask(options, "whoami")
+    screen = Screen(as_json=as_json)
+    if as_json:
+        screen.document(known)
+    else:
+        _show_member(screen, known)
+
+
+def _daemon_config(options: Plain) -> Config:
+    """The settings of a node that keeps its membership somewhere."""
+    config = effective_config(options).merged({"control": True}, where="command line")
+    if config.state_dir is None:
+        config = config.merged({"state_dir": default_home()})
+    return config
+
+
+def _own_name(config: Config, name: str | None) -> str:
+    chosen = name or config.name or gethostname()[:NAME_BYTES_MAX]
+    if len(chosen.encode()) > NAME_BYTES_MAX or not chosen.isprintable():
+        raise UsageError(f"--name takes 1..{NAME_BYTES_MAX} printable bytes, got {chosen!r}")
+    return chosen
+
+
+def _ask(options: Plain, op: str, **told: Any) -> Plain:  # noqa: ANN401 - arguments of an op
+    """Ask the node of this machine."""
+
+    async def ask() -> Plain:
+        async with ControlClient(control_path(effective_config(options))) as client:
+            return await client.call(op, **told)
+
+    try:
+        return run_loop(ask())
+    except Unreachable as error:
+        raise Unreachable(f"{error}; start the cluster's first node with dhtos-node up") from error
+
+
+def _list(screen: Screen, options: Plain) -> None:
+    async def ask() -> list[Plain]:
+        async with ControlClient(control_path(effective_config(options))) as client:
+            return [one async for one in client.ask("invites")]
+
+    found = run_loop(ask())
+    if screen.as_json:
+        screen.document({"invites": found})
+        return
+    rows = [
+        [
+            one["id"][:12],
+            one["kind"],
+            one["name"] or "-",
+            str(one["uses"]),
+            age_text(max(0.0, one["expires"] - time.time())),
+            ",".join(one["groups"]) or "-",
+            ",".join(one["caps"]),
+        ]
+        for one in found
+    ]
+    names = ("id", "for", "name", "uses left", "ends in", "groups", "may")
+    screen.table([Column(name) for name in names], rows, plural(len(rows), "open token"))
+
+
+def _show_token(screen: Screen, token: str, command: str, uses: int, seconds: float) -> None:
+    if screen.as_json:
+        screen.line({"token": token, "uses": uses, "ttl_s": seconds})
+        return
+    screen.say(f"dhtos-node {command} {token}")
+    screen.warn(f"good for {plural(uses, 'use')} within {_span(seconds)}: a secret until then")
+
+
+def _show_member(screen: Screen, known: Plain) -> None:
+    ends = datetime.fromtimestamp(known["expires"], UTC)
+    left = known["expires"] - time.time()
+    rows = [
+        [known["kind"], known["name"]],
+        ["groups", ", ".join(known["groups"]) or "-"],
+        ["may", ", ".join(known["caps"])],
+        ["chain", " > ".join(["root", *known["chain"]])],
+        ["ends", f"{ends:%Y-%m-%d %H:%M} UTC, in {_span(left)}" if left > 0 else f"{ends} (over)"],
+        ["cluster", known["cluster"]],
+    ]
+    screen.table((Column("who"), Column("is")), rows)
+
+
+def _span(seconds: float) -> str:
+    """A time ahead, in the largest unit that says it well."""
+    for size, noun in ((86_400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            return plural(round(seconds / size), noun)
+    return plural(round(seconds), "second")

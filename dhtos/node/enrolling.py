@@ -1,0 +1,174 @@
+"""Being admitted, and admitting, on a running loop: `dhtos.protocol.enrol` with what it needs."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from random import Random, SystemRandom
+from typing import TYPE_CHECKING, Any
+
+from dhtos.errors import ConfigError, Refused, UsageError
+from dhtos.node.address import resolve
+from dhtos.node.authority import Issuer, Unknown
+from dhtos.node.background import Background
+from dhtos.node.config import format_endpoint
+from dhtos.node.keeper import Keeper
+from dhtos.node.membership import Membership, read_membership, write_membership
+from dhtos.node.state import Identity, StateDir
+from dhtos.protocol.engine import Engine, EngineConfig
+from dhtos.protocol.enrol import Enrolment, Request, admitted, declined, enrol
+from dhtos.protocol.rpc import Core, Deferred
+from dhtos.transport.driver import Driver, clock_of
+from dhtos.transport.udp import UdpSocket
+from dhtos.trust.cert import Chain
+from dhtos.trust.keys import KeyPair
+from dhtos.trust.member import Member
+from dhtos.trust.token import Token
+
+if TYPE_CHECKING:
+    from dhtos.node.node import Node
+
+WallClock = Callable[[], float]
+
+
+class Admission:
+    """Answers those who ask to be admitted: an issuer's files are written on a thread."""
+
+    def __init__(self, core: Core, issuer: Issuer | None, flush: Callable[[], None]) -> None:
+        self.issuer = issuer
+        self._core = core
+        self._background = Background()
+        self._flush = flush
+        Enrolment(core, None if issuer is None else self._admit)
+
+    async def aclose(self) -> None:
+        """Admit nobody more."""
+        await self._background.aclose()
+
+    def _admit(self, request: Request) -> Deferred:
+        deferred = Deferred()
+        self._background.spawn(self._answer(request, deferred))
+        return deferred
+
+    async def _answer(self, request: Request, deferred: Deferred) -> None:
+        reply = await asyncio.to_thread(self._decide, request)
+        self._core.answer(deferred, reply)
+        self._flush()
+
+    def _decide(self, request: Request) -> list[Any]:
+        assert self.issuer is not None
+        try:
+            chain = self.issuer.admit(request.secret, request.public, request.name)
+        except Refused as refused:
+            self._core.counters["enrolments_refused"] += 1
+            return declined(str(refused), final=not isinstance(refused, Unknown))
+        self._core.counters["enrolments"] += 1
+        return admitted(chain)
+
+
+async def open_admission(
+    keeper: Keeper, directory: Path | None, driver: Driver, wall_clock: WallClock
+) -> Admission:
+    """Answer those who come to this member: as an issuer, or with why it admits nobody."""
+    engine, issuer = driver.engine, None
+    assert isinstance(engine, Engine)
+    assert keeper.membership is not None
+    chain = keeper.membership.chain
+    if directory is not None and chain.leaf.may("issue"):
+        key = KeyPair(keeper.identity.secret)
+        issuer = await asyncio.to_thread(Issuer, directory, key, chain, wall_s=wall_clock)
+    return Admission(engine.core, issuer, driver.flush)
+
+
+async def join_cluster(
+    directory: Path, token: Token, *, host: str, name: str, wall_clock: WallClock
+) -> Membership:
+    """Be admitted with a token and keep the membership; raises what `enrol` and ConfigError say."""
+    state = await asyncio.to_thread(StateDir, directory)
+    try:
+        identity, known = await asyncio.to_thread(_who, state, token)
+        chain = await ask_to_join(identity, token, host=host, name=name, wall_clock=wall_clock)
+        if known is not None and known.chain.leaf.is_node != chain.leaf.is_node:
+            kind = "a node" if known.chain.leaf.is_node else "a user"
+            raise ConfigError(
+                f"state_dir {directory} is of {kind}, {known.chain.leaf.name!r}, and the token is "
+                "not for one: choose another with --state-dir"
+            )
+        membership = Membership(chain, tuple(map(format_endpoint, token.seeds)))
+        await asyncio.to_thread(write_membership, directory, membership)
+        return membership
+    finally:
+        state.close()
+
+
+def _who(state: StateDir, token: Token) -> tuple[Identity, Membership | None]:
+    """The identity of a directory, and its membership if it may be replaced."""
+    identity = state.identity()
+    known = read_membership(state.path, identity)
+    if known is None:
+        return identity, None
+    if known.root != token.root:
+        raise ConfigError(
+            f"state_dir {state.path} is already a member of another cluster, "
+            f"{known.root.hex()[:12]}: choose another with --state-dir"
+        )
+    if known.chain.leaf.may("issue"):
+        raise ConfigError(
+            f"state_dir {state.path} made this cluster and needs no token: start it with "
+            "dhtos-node up"
+        )
+    return identity, known
+
+
+async def ask_to_join(
+    identity: Identity,
+    token: Token,
+    *,
+    host: str,
+    name: str,
+    wall_clock: WallClock,
+    rng: Random | None = None,
+) -> Chain:
+    """Ask whom a token names for a chain, from a port of its own that is then closed."""
+    member = Member(KeyPair(identity.secret), token.root, entropy=os.urandom, wall_s=wall_clock)
+    loop = asyncio.get_running_loop()
+    clock = clock_of(loop)
+    sock = UdpSocket(host, 0)
+    try:
+        seeds = await resolve([format_endpoint(seed) for seed in token.seeds], sock)
+        engine = Engine(
+            identity.node_id,
+            rng=rng or Random(SystemRandom().getrandbits(64)),
+            now=clock(),
+            config=EngineConfig(client=True),
+            member=member,
+        )
+        driver = Driver(engine, sock, loop, clock)
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        return await driver.wait(enrol(engine.core, seeds, token.secret, name, driver.clock()))
+    finally:
+        await driver.aclose()
+
+
+async def make_token(node: "Node", **promise: Any) -> Token:  # noqa: ANN401 - of Issuer.invite
+    """A token that leads to this node; `promise` is that of `Issuer.invite`. Raises UsageError."""
+    issuer = issuer_of(node)
+    assert node.membership is not None, "an issuer is a member"
+    secret = await asyncio.to_thread(issuer.invite, **promise)
+    return Token(node.membership.root, secret, (node.advert.endpoint,))
+
+
+def issuer_of(node: "Node") -> Issuer:
+    """Who admits for a started node; raises UsageError where nobody does."""
+    if node.membership is None:
+        raise UsageError(
+            "this node is in open mode, which anybody may join: start a cluster with dhtos-node up"
+        )
+    if node.admission is None or node.admission.issuer is None:
+        raise UsageError(
+            "this node admits nobody: give the command on the machine that made the cluster"
+        )
+    return node.admission.issuer

@@ -1,0 +1,225 @@
+"""How somebody is admitted: one RPC that also guests may call, and who asks it.
+
+    guest                                   issuer
+    dh_enrol []                        ->
+                                       <-   ["", "" or why it admits nobody]
+    dh_enrol [secret, public, name]    ->   (the session has proved the key)
+                                       <-   [chain] or ["", reason, final]
+
+The first question makes the session, in which the answerer shows its chain: the cluster's root is
+the one that the token names, or there is no session. The secret is told only to whom that chain
+lets issue, so no other member learns it. A refusal that is not `final` is of an issuer that does
+not know the invite: another one may.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from dhtos.core.ids import Endpoint
+from dhtos.core.limits import ENROL_REASON_BYTES_MAX, OPERATION_DEADLINE_S, TOKEN_SEEDS_MAX
+from dhtos.core.value import is_printable
+from dhtos.errors import DhtosError, MalformedMessage, NoPeers, Refused
+from dhtos.protocol.calls import Call
+from dhtos.protocol.operation import Operation
+from dhtos.protocol.rpc import Core
+from dhtos.trust.cert import CHAIN_BYTES_MAX, KEY_BYTES, NAME_BYTES_MAX, Chain
+from dhtos.trust.keys import exchange_public
+from dhtos.trust.member import Member
+from dhtos.trust.token import SECRET_BYTES
+
+NAME = "dh_enrol"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What somebody says who wants to be admitted; the issuer may give another name."""
+
+    secret: bytes = field(repr=False)
+    public: bytes
+    name: str
+
+
+Admit = Callable[[Request], Any]
+"""`admit(request)` returns the reply to it, made by `admitted` or `declined`, or a `Deferred`."""
+
+
+def admitted(chain: Chain) -> list[Any]:
+    """The reply that admits."""
+    return [chain.wire]
+
+
+def declined(reason: str, *, final: bool) -> list[Any]:
+    """The reply that does not; where it is not `final` another issuer may."""
+    return [b"", reason.encode()[:ENROL_REASON_BYTES_MAX].decode(errors="ignore"), final]
+
+
+class Enrolment:
+    """Answers `dh_enrol`; without `admit` with the reason why this node admits nobody."""
+
+    def __init__(self, core: Core, admit: Admit | None) -> None:
+        self._core = core
+        self._admit = admit
+        core.register(NAME, self._on_enrol, verb=None)
+
+    def _on_enrol(
+        self, args: list[Any], _source: Endpoint, _trailer: list[Any] | None, _now: float
+    ) -> Any:
+        if self._admit is None:
+            return declined("this node admits nobody: use the token of one that does", final=False)
+        if not args:
+            return declined("", final=False)
+        request = _request(args)
+        sessions = self._core.sessions
+        assert sessions is not None, "only members of a cluster admit"
+        assert sessions.heard is not None, "what is handled came over a session"
+        if exchange_public(request.public) != sessions.heard.remote:
+            raise MalformedMessage("whoever asks holds the key that is to be certified")
+        self._core.counters["enrolments_asked"] += 1
+        return self._admit(request)
+
+
+def enrol(
+    core: Core, seeds: Iterable[Endpoint], secret: bytes, name: str, now: float
+) -> Operation[Chain]:
+    """Ask these seeds, as a guest, to be admitted; the key is the one of our sessions.
+
+    Ends with Refused where an issuer says no or nobody can be believed, NoPeers in silence.
+    """
+    assert core.sessions is not None, "who asks has a key"
+    member = core.sessions.member
+    return Enrolling(core, member, Request(secret, member.key.public, name), now).begin(seeds, now)
+
+
+class Enrolling:
+    """One attempt: all seeds are asked who they are, and those who issue, one by one, for us."""
+
+    def __init__(self, core: Core, member: Member, request: Request, now: float) -> None:
+        self._core = core
+        self._member = member
+        self._request = request
+        self._open: set[Call] = set()
+        self._issuers: list[Endpoint] = []
+        self._reasons: list[str] = []
+        self._telling = False
+        self.operation: Operation[Chain] = core.operation(self._on_cancel)
+        self._timer = core.timers.at(now + OPERATION_DEADLINE_S, self._on_deadline)
+
+    def begin(self, seeds: Iterable[Endpoint], now: float) -> Operation[Chain]:
+        """Ask every seed who it is."""
+        for seed in list(dict.fromkeys(seeds))[:TOKEN_SEEDS_MAX]:
+            self._send(seed, [], now)
+        self._step(now)
+        return self.operation
+
+    def _send(self, endpoint: Endpoint, args: list[Any], now: float) -> None:
+        self._open.add(self._core.calls.send(endpoint, NAME, args, self, now, tag=bool(args)))
+
+    def _on_cancel(self, _now: float) -> None:
+        self._timer.cancel()
+        for call in self._open:
+            self._core.calls.cancel(call)
+        self._open.clear()
+
+    def _on_deadline(self, now: float) -> None:
+        self._fail(NoPeers("nobody admitted us in time: try again"), now)
+
+    def _fail(self, error: DhtosError, now: float) -> None:
+        self.operation.fail(error)
+        self._on_cancel(now)
+
+    def on_reply(self, call: Call, value: Any, _trailer: list[Any] | None, now: float) -> None:
+        """Somebody said who it is, or what an issuer thinks of us."""
+        self._ended(call)
+        try:
+            chain, reason, final = _answer(value)
+            if not call.tag:
+                self._met(call.endpoint, reason)
+            elif chain:
+                self._finish(self._member.read(chain), now)
+            elif final:
+                self._fail(Refused(reason), now)
+            else:
+                self._reasons.append(reason)
+        except MalformedMessage as error:
+            self._core.counters["malformed"] += 1
+            self._reasons.append(f"{call.endpoint[0]} answers what cannot be used: {error}")
+        self._step(now)
+
+    def on_late(self, call: Call, now: float) -> None:
+        """Do not wait for whoever refused a session, or was refused one."""
+        if self._refusal(call.endpoint) is not None:
+            self._core.calls.cancel(call)
+            self.on_failure(call, now)
+
+    def on_failure(self, call: Call, now: float) -> None:
+        """Silence, or no session."""
+        self._ended(call)
+        host, port = call.endpoint
+        refusal = self._refusal(call.endpoint)
+        if refusal is not None:
+            self._reasons.append(f"{host}:{port} and we do not speak: {refusal}")
+        self._step(now)
+
+    def _ended(self, call: Call) -> None:
+        self._open.discard(call)
+        if call.tag:
+            self._telling = False
+
+    def _refusal(self, endpoint: Endpoint) -> str | None:
+        sessions = self._core.sessions
+        assert sessions is not None
+        return sessions.refusals.get(endpoint)
+
+    def _met(self, endpoint: Endpoint, reason: str) -> None:
+        """Keep whoever may issue, and is who we would send to."""
+        sessions = self._core.sessions
+        assert sessions is not None
+        shown = sessions.speaker
+        own = shown is not None and shown.leaf.is_node and shown.leaf.may("issue")
+        if own and shown is not None and sessions.node_id(endpoint) == shown.node_id():
+            self._issuers.append(endpoint)
+        else:
+            self._reasons.append(reason or "that node admits nobody")
+
+    def _finish(self, chain: Chain, now: float) -> None:
+        if chain.leaf.subject != self._request.public:
+            raise MalformedMessage("a certificate for another key")
+        self.operation.finish(chain)
+        self._on_cancel(now)
+
+    def _step(self, now: float) -> None:
+        if self.operation.done or self._telling:
+            return
+        if self._issuers:
+            request = self._request
+            self._telling = True
+            words = [request.secret, request.public, request.name]
+            self._send(self._issuers.pop(0), words, now)
+        elif not self._open:
+            reasons = self._reasons
+            silent = NoPeers(
+                "nobody whom the token names answers: try again, or give a newer token"
+            )
+            self._fail(Refused(reasons[-1]) if reasons else silent, now)
+
+
+def _request(args: list[Any]) -> Request:
+    match args:
+        case [bytes() as secret, bytes() as public, str() as name, *_]:
+            if (len(secret), len(public)) == (SECRET_BYTES, KEY_BYTES) and is_printable(
+                name, NAME_BYTES_MAX
+            ):
+                return Request(secret, public, name)
+    raise MalformedMessage("to be admitted takes a secret, a key and a name")
+
+
+def _answer(value: Any) -> tuple[bytes, str, bool]:
+    """The chain, or why not and whether others cannot either."""
+    match value:
+        case [bytes() as chain] if 0 < len(chain) <= CHAIN_BYTES_MAX:
+            return chain, "", True
+        case [b"", str() as reason, bool() as final, *_]:
+            if is_printable(reason, ENROL_REASON_BYTES_MAX):
+                return b"", reason, final
+    raise MalformedMessage("an answer is [chain] or [nothing, reason, final]")
