@@ -11,9 +11,10 @@ an event of the pod.
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import replace
 from random import Random, SystemRandom
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Struct
@@ -22,7 +23,8 @@ from dhtos.adapters.kubernetes_affinity import node_affinity, patch_affinity
 from dhtos.adapters.kubernetes_api import ApiServer, Settings
 from dhtos.adapters.kubernetes_bind import Binder, Key
 from dhtos.adapters.kubernetes_pods import Pod, need_of_pod, parse_quantity
-from dhtos.adapters.kubernetes_view import Snapshot, Verdicts, View
+from dhtos.adapters.kubernetes_verdicts import Snapshot, Verdicts
+from dhtos.adapters.kubernetes_view import View
 from dhtos.core.limits import EXTENDER_PODS_MAX
 from dhtos.errors import ClaimsRefused, DhtosError, NoCandidates, UsageError
 from dhtos.node.advice import advise, one_line
@@ -37,7 +39,6 @@ __all__ = [
 SCORED = 64  # names that are scored for a pod: 16 at random are as good as all
 SCORE_MAX = 10
 REST_S = 10.0  # a machine that has not granted what we asked of it is left out for so long
-RESTS = "dhtos: has not granted a claim just now"
 REFUSAL_S = 60.0  # and asked last for so long
 _REFUSED_MAX = 1024
 
@@ -57,13 +58,22 @@ class Judged(Struct, frozen=True, rename="pascal", kw_only=True):
     node_names: list[str] | None = None
 
 
+_REASONS = {"type": "object", "additionalProperties": {"type": "string"}, "default": {}}
+Reasons = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema=_REASONS)]
+"""By name, why a node cannot take a pod; in JSON already."""
+
+
+def _nobody() -> msgspec.Raw:
+    return msgspec.Raw(b"{}")
+
+
 class Filtered(Struct, frozen=True, rename="pascal", kw_only=True):
     """What filter answers; a node that preempting others does not help with is in both maps."""
 
     nodes: NodeList | None = None
     node_names: list[str] | None = None
-    failed_nodes: dict[str, str] = {}
-    failed_and_unresolvable_nodes: dict[str, str] = {}
+    failed_nodes: Reasons = msgspec.field(default_factory=_nobody)
+    failed_and_unresolvable_nodes: Reasons = msgspec.field(default_factory=_nobody)
     error: str = ""
 
 
@@ -163,26 +173,25 @@ class Extender:
         """Who can take the pod; never raises what dhtos raises."""
         try:
             names, raw = _names(asked)
-            _, snapshot, verdicts = await self._judge(asked.pod)
+            _, _, verdicts = await self._judge(asked.pod, self._resting())
         except DhtosError as error:
             return Filtered(error=said(error))
-        kept, failed, hopeless = self._sort(names, snapshot, verdicts)
-        if raw is None:
-            return Filtered(
-                node_names=kept, failed_nodes=failed, failed_and_unresolvable_nodes=hopeless
-            )
+        kept, failed, hopeless = verdicts.sort(names)
         return Filtered(
-            nodes=NodeList([raw[name] for name in kept]),
+            nodes=None if raw is None else NodeList([raw[name] for name in kept]),
+            node_names=kept if raw is None else None,
             failed_nodes=failed,
             failed_and_unresolvable_nodes=hopeless,
         )
 
-    async def _judge(self, pod: Pod) -> tuple[Need, Snapshot, Verdicts]:
+    async def _judge(
+        self, pod: Pod, resting: Iterable[str] = ()
+    ) -> tuple[Need, Snapshot, Verdicts]:
         need = need_of_pod(pod, self._node.schema)
         check(need, self._node.schema)
         self._remember(pod, need)
         snapshot = await self._view.current()
-        return need, snapshot, self._view.verdicts(snapshot, need)
+        return need, snapshot, self._view.verdicts(snapshot, need, resting)
 
     def _remember(self, pod: Pod, need: Need) -> None:
         """A Binding names the pod and does not show it."""
@@ -191,21 +200,6 @@ class Extender:
         self._pods.move_to_end(key)
         if len(self._pods) > EXTENDER_PODS_MAX:
             self._pods.popitem(last=False)
-
-    def _sort(
-        self, names: list[str], snapshot: Snapshot, verdicts: Verdicts
-    ) -> tuple[list[str], dict[str, str], dict[str, str]]:
-        """Those that can, those that cannot, and those of them that never will."""
-        reasons = verdicts.of(snapshot, names)
-        kept = [name for name, why in zip(names, reasons, strict=True) if why is None]
-        failed = {name: why for name, why in zip(names, reasons, strict=True) if why is not None}
-        never = verdicts.hopeless
-        hopeless = {name: why for name, why in failed.items() if why in never}
-        resting = self._resting()
-        if resting:
-            failed |= {name: RESTS for name in kept if name in resting}
-            kept = [name for name in kept if name not in resting]
-        return kept, failed, hopeless
 
     # --- prioritize -------------------------------------------------------------------------------
 
@@ -217,9 +211,7 @@ class Extender:
         names, _ = _names(asked)
         need, snapshot, verdicts = await self._judge(asked.pod)
         self._demand.add(need)
-        reasons = verdicts.of(snapshot, names)
-        able = [name for name, why in zip(names, reasons, strict=True) if why is None]
-        scores = self._scores(need, snapshot, able)
+        scores = self._scores(need, snapshot, verdicts.able(names))
         return [HostScore(name, score) for name, score in scores.items()]
 
     def _scores(self, need: Need, snapshot: Snapshot, names: list[str]) -> dict[str, int]:

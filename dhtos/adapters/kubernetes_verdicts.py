@@ -1,0 +1,190 @@
+"""What the machines of a snapshot say to a need: yes, or the reason why not.
+
+What a need is compared with are columns that know who has the least, so whom an amount rules out is
+the front of a column: a need costs as much as it rules out, whether it is like others or not.
+
+A machine that many reasons rule out has one: they are marked in turn, and the last one counts.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import compress
+from operator import itemgetter
+
+import msgspec
+
+from dhtos.core.hit import Hit
+from dhtos.sched import Candidate, Need
+from dhtos.sched.candidate import TOLERANCE
+
+UNKNOWN = "dhtos: no machine of the fleet has this name"
+TWICE = "dhtos: is the name of several machines"
+FOREIGN = "dhtos: runs no node that grants"
+ELSEWHERE = "dhtos: is not what dhtos.io/where asks for"
+DEAR = "dhtos: costs more than dhtos.io/max-price, or says no price"
+RESTS = "dhtos: has not granted a claim just now"
+_IS = tuple([bytes(code == one for one in range(256)) for code in range(256)])
+"""By code, the table that makes it 1 and all others 0."""
+_DEL = "\x7f"
+
+
+class Index(dict[str, int]):
+    """By name, its place in the lists of a snapshot; who is not there is behind the last one."""
+
+    def __missing__(self, name: str) -> int:
+        return -1
+
+
+class Column:
+    """A number of each machine, and the machines in its order."""
+
+    def __init__(self, values: list[float]) -> None:
+        self.values = values
+        self._order = list(range(len(values)))
+        self._sorted = False
+
+    def below(self, limit: float) -> list[int]:
+        """The places of those that have less; O(found), and O(n) after a change."""
+        value = self.values.__getitem__
+        if not self._sorted:
+            self._order.sort(key=value)
+            self._sorted = True
+        return self._order[: bisect_left(self._order, limit, key=value)]
+
+    def put(self, at: int, value: float) -> None:
+        """Change one."""
+        self.values[at] = value
+        self._sorted = False
+
+
+@dataclass(slots=True, eq=False)
+class Snapshot:
+    """All machines with a name, as they were at `born`; `complete` if nobody was missed.
+
+    `names` are in the order of the other lists. The rest is made of those.
+    """
+
+    born: float
+    names: list[str]
+    hits: list[Hit]
+    candidates: list[Candidate]
+    complete: bool
+    twice: frozenset[str] = frozenset()
+    index: Index = field(init=False)
+    foreign: list[int] = field(init=False)
+    elsewhere: dict[str, list[int]] = field(
+        default_factory=dict
+    )  # by predicate: who does not match
+    _amounts: dict[str, tuple[Column, Column]] = field(default_factory=dict)
+    _rebates: Column | None = None
+
+    def __post_init__(self) -> None:
+        # Numbers that lie side by side are read twice as fast as those made one by one.
+        self.index = Index(zip(self.names, range(len(self.names)), strict=True))
+        self.foreign = [at for at, hit in enumerate(self.hits) if hit.record.is_foreign]
+
+    def amounts(self, name: str) -> tuple[Column, Column]:
+        """What is free of a resource, and what there is of it; -1 where that is not said."""
+        found = self._amounts.get(name)
+        if found is None:
+            free = Column([one.free.get(name, -1.0) for one in self.candidates])
+            capacity = Column([one.capacity.get(name, -1.0) for one in self.candidates])
+            found = self._amounts[name] = free, capacity
+        return found
+
+    def rebates(self) -> Column:
+        """Prices below zero, so that the dear have least, as have those that say none."""
+        if self._rebates is None:
+            prices = [one.price for one in self.candidates]
+            self._rebates = Column([-float("inf") if price is None else -price for price in prices])
+        return self._rebates
+
+    def take(self, at: int, need: Need) -> None:
+        """A need was granted there: so much less is free."""
+        candidate = self.candidates[at]
+        left = {name: has - need.resources.get(name, 0.0) for name, has in candidate.free.items()}
+        self.candidates[at] = replace(candidate, free=left)
+        for name, (free, _) in self._amounts.items():
+            free.put(at, self.candidates[at].free.get(name, -1.0))
+
+
+class Verdicts:
+    """What each machine of a snapshot says to one need: the code of a reason, 0 for yes."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._codes = bytearray(len(index) + 1)
+        self._reasons = [""]
+        self._hopeless: set[int] = set()  # what nothing that ends elsewhere will change
+        self.mark([-1], UNKNOWN, hopeless=True)
+
+    def mark(self, places: Iterable[int], reason: str, *, hopeless: bool) -> None:
+        """Rule machines out, whatever was said of them before."""
+        code = len(self._reasons)
+        self._reasons.append(reason)
+        if hopeless:
+            self._hopeless.add(code)
+        codes = self._codes
+        for at in places:
+            codes[at] = code
+
+    def able(self, names: Sequence[str]) -> list[str]:
+        """Those that can."""
+        return list(compress(names, self._of(names).translate(_IS[0])))
+
+    def sort(self, names: Sequence[str]) -> tuple[list[str], msgspec.Raw, msgspec.Raw]:
+        """Those that can; of the others the reasons by name, in JSON; of those that never will."""
+        codes = self._of(names)
+        failed, never = [], []
+        for code, reason in enumerate(self._reasons[1:], 1):
+            if code in codes:
+                part = _members(compress(names, codes.translate(_IS[code])), reason)
+                failed.append(part)
+                if code in self._hopeless:
+                    never.append(part)
+        kept = list(compress(names, codes.translate(_IS[0])))
+        return kept, _object(failed), _object(never)
+
+    def _of(self, names: Sequence[str]) -> bytes:
+        """The codes of names; one subscript for all is twice as fast as a loop."""
+        if len(names) < 2:
+            return bytes([self._codes[self._index[name]] for name in names])
+        places = itemgetter(*names)(self._index)
+        return bytes(itemgetter(*places)(self._codes))
+
+
+def _members(names: Iterable[str], reason: str) -> bytes:
+    """What says the same of all names, in JSON: escaped at once, DEL between them has no name."""
+    value = b":" + msgspec.json.encode(reason)
+    return (
+        msgspec.json.encode(_DEL.join(names)).replace(_DEL.encode(), b'"' + value + b',"') + value
+    )
+
+
+def _object(members: Iterable[bytes]) -> msgspec.Raw:
+    pieces = [piece for one in members for piece in (b",", one)]
+    return msgspec.Raw(b"".join([b"{", *pieces[1:], b"}"]))
+
+
+def judge(
+    snapshot: Snapshot, need: Need, *, elsewhere: Iterable[int] = (), resting: Iterable[int] = ()
+) -> Verdicts:
+    """What all machines say to a need; `elsewhere` are those that its `where` does not match.
+
+    As `Candidate.refusal` says of one machine, with the reasons that count most at the end.
+    """
+    found = Verdicts(snapshot.index)
+    found.mark(resting, RESTS, hopeless=False)
+    if need.max_price is not None:
+        found.mark(snapshot.rebates().below(-need.max_price), DEAR, hopeless=True)
+    for name, amount in reversed(list(need.resources.items())):
+        least = amount - TOLERANCE
+        free, capacity = snapshot.amounts(name)
+        found.mark(free.below(least), f"dhtos: not enough {name} free", hopeless=False)
+        found.mark(capacity.below(least), f"dhtos: not enough {name} in all", hopeless=True)
+        found.mark(capacity.below(0), f"dhtos: does not say its {name}", hopeless=True)
+    found.mark(elsewhere, ELSEWHERE, hopeless=True)
+    found.mark(snapshot.foreign, FOREIGN, hopeless=True)
+    found.mark([snapshot.index[name] for name in snapshot.twice], TWICE, hopeless=True)
+    return found
