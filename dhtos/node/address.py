@@ -1,7 +1,8 @@
 """Which address to tell the fleet: how others see us, learned in the order of what is surest.
 
 A configured host; the one address we are bound to; what a seed says it sees (`stun`, which also
-sees through a NAT); the interface towards the first seed; the loopback of a machine on its own.
+sees through a NAT); the interface towards the first seed; of a machine on its own the loopback, or,
+where it is the first of a cluster that others are to join, the interface towards all others.
 """
 
 import asyncio
@@ -20,6 +21,8 @@ from dhtos.transport.driver import Driver
 from dhtos.transport.udp import UdpSocket
 
 STUN_SEEDS_MAX = 3
+LOOPBACK = "127.0.0.1"
+_ELSEWHERE: Sequence[Endpoint] = (("192.0.2.1", 9), ("2001:db8::1", 9))  # RFC 5737, RFC 3849
 
 
 async def resolve(texts: Sequence[str], sock: UdpSocket) -> list[Endpoint]:
@@ -50,9 +53,14 @@ async def resolve(texts: Sequence[str], sock: UdpSocket) -> list[Endpoint]:
 
 
 async def learn(
-    configured: str | None, driver: Driver, core: Core, seeds: Sequence[Endpoint]
+    configured: str | None,
+    driver: Driver,
+    core: Core,
+    seeds: Sequence[Endpoint],
+    *,
+    alone: str = LOOPBACK,
 ) -> Endpoint:
-    """The endpoint to advertise."""
+    """The endpoint to advertise; with the host `alone` where there is nobody to ask."""
     host, port = driver.socket.endpoint
     if configured is not None:
         return configured, port
@@ -64,8 +72,13 @@ async def learn(
         except Unreachable:
             continue
     if seeds:
-        return _towards(seeds[0]) or "127.0.0.1", port
-    return "127.0.0.1", port
+        return _towards(seeds[0]) or LOOPBACK, port
+    return alone, port
+
+
+def outward() -> str:
+    """The address of this machine on its way to all others; the loopback's where there is none."""
+    return next(filter(None, map(_towards, _ELSEWHERE)), LOOPBACK)
 
 
 def stun(core: Core, seed: Endpoint, now: float) -> Operation[Endpoint]:

@@ -20,7 +20,7 @@ from dhtos.core.ids import Endpoint, NodeId
 from dhtos.core.schema import Schema, Value
 from dhtos.errors import Closed, ConfigError, NoPeers, Unreachable, UsageError
 from dhtos.node.accept import Accept
-from dhtos.node.address import learn, resolve
+from dhtos.node.address import LOOPBACK, learn, outward, resolve
 from dhtos.node.advert import Advert
 from dhtos.node.background import Background
 from dhtos.node.bandwidth import Meter
@@ -152,8 +152,7 @@ class Node(Nearby, Replicating):
         if config.client and not self._seeds and not stored:
             raise ConfigError("a client must know somebody to ask: give it a seed")
         await self._find_fleet(stored)
-        endpoint = await learn(config.advertise_host, self._driver, self._engine.core, self._seeds)
-        await self._describe(endpoint)
+        await self._describe(await self._learn_address())
         self._take_place()
         if self.gateway is not None:
             self.gateway.own = self.engine.hub.own
@@ -202,6 +201,11 @@ class Node(Nearby, Replicating):
             if self._seeds or self.config.client:
                 raise silence(engine, endpoints, error) from error
         self._seeds = endpoints
+
+    async def _learn_address(self) -> Endpoint:
+        alone = LOOPBACK if self.membership is None else outward()
+        core, configured = self.engine.core, self.config.advertise_host
+        return await learn(configured, self.driver, core, self._seeds, alone=alone)
 
     async def _describe(self, endpoint: Endpoint) -> None:
         """Measure this machine, unless it only asks."""

@@ -181,7 +181,7 @@ def read_identity(directory: Path) -> Identity | None:
     path = directory / _IDENTITY
     try:
         if os.name == "posix" and path.stat().st_mode & 0o077:
-            raise ConfigError(f"{path} is a secret that others can read: chmod 600 {path}")
+            raise ConfigError(f"{path} is a secret that others can read: use chmod 600 {path}")
         stored = msgspec.json.decode(path.read_bytes(), type=_IdentityFile)
         secret, nonce = bytes.fromhex(stored.secret), bytes.fromhex(stored.nonce)
     except FileNotFoundError:

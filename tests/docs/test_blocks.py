@@ -103,6 +103,7 @@ def shell(tmp_path: Path) -> dict[str, str]:
     return {
         **os.environ,
         "HOME": str(tmp_path),
+        "XDG_STATE_HOME": str(tmp_path / "xdg"),
         "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(package),
         "PYTHONUNBUFFERED": "1",
@@ -209,7 +210,8 @@ def test_the_commands_shown_exist(name: str, options: tuple[str, ...]) -> None:
     context = click.Context(groups[0])
     command = groups[0].get_command(context, name)
     assert command is not None, f"dhtos-node has no {name}"
-    known = {opt for parameter in command.params for opt in parameter.opts}
+    commands = command.commands.values() if isinstance(command, click.Group) else [command]
+    known = {opt for one in commands for parameter in one.params for opt in parameter.opts}
     assert set(options) <= known, f"{name} has no {set(options) - known}"
 
 

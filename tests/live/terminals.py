@@ -5,6 +5,7 @@ import selectors
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class Shell:
         self.home = home
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith("DHTOS_")
-        } | {"XDG_RUNTIME_DIR": str(home), "NO_COLOR": "1"}
+        } | {"XDG_RUNTIME_DIR": str(home), "XDG_STATE_HOME": str(home / "xdg"), "NO_COLOR": "1"}
         self.daemons: list[Daemon] = []
 
     def command(self, *arguments: str) -> list[str]:
@@ -78,9 +79,9 @@ class Shell:
             text=True,
         )
 
-    def daemon(self, *arguments: str) -> Daemon:
+    def daemon(self, *arguments: str, command: Sequence[str] = ("run",)) -> Daemon:
         """Start a node on a free port of the loopback and wait until it is ready."""
-        process = self.spawn("run", "--host", "127.0.0.1", "--port", "0", *arguments)
+        process = self.spawn(*command, "--host", "127.0.0.1", "--port", "0", *arguments)
         assert process.stdout is not None
         line = read_line(process.stdout, READY_S)
         daemon = Daemon(process, {})

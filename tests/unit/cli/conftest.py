@@ -46,6 +46,12 @@ class Shell:
         return error.removeprefix("error: "), hint.removeprefix("hint: ")
 
 
+@pytest.fixture(autouse=True)
+def no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever runs the tests may have joined a cluster."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
+
+
 @pytest.fixture
 def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
     for name in ("DHTOS_PORT", "DHTOS_SEEDS", "DHTOS_CONTROL_PATH", "DHTOS_TRACEBACK"):
