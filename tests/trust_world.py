@@ -64,12 +64,25 @@ class Authority:
 def secured(
     authority: Authority, *, schema: Schema | None = None, config: EngineConfig | None = None
 ) -> Factory[Engine]:
-    """A factory for `Cluster`: each node a member; its id is that of its certificate."""
+    """A factory for `Cluster`: each node a member; its id is that of its certificate.
+
+    A node that is restarted has its key and its chain still.
+    """
+    members: dict[int, Member] = {}
 
     def build(node: SimNode[Engine], now: float) -> Engine:
-        member = authority.member(f"n{node.index}")
+        member = members.get(node.index)
+        if member is None:
+            member = members[node.index] = authority.member(f"n{node.index}")
         assert member.chain is not None
         node.id = member.chain.node_id()
         return Engine(node.id, rng=node.rng, now=now, schema=schema, config=config, member=member)
 
     return build
+
+
+def member_of(node: SimNode[Engine]) -> Member:
+    """Who a node of `secured` is."""
+    sessions = node.engine.core.sessions
+    assert sessions is not None
+    return sessions.member

@@ -33,7 +33,8 @@ from dhtos.core.value import Value, is_printable, is_whole
 from dhtos.errors import MalformedMessage, OtherSchema, UsageError, ValueTooLarge
 
 IDENTITY_BYTES = 32
-SIGNATURE_BYTES_MAX = 64
+PROOF_BYTES_MAX = 464  # a signature and a certificate
+SIGNATURE_BYTES = 64
 SEQ_MAX = 2**62
 HOST_BYTES_MAX = 64
 
@@ -60,7 +61,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     seq: int
     dynamic: Slots
     packed: bytes | None  # the coordinate, as `Coordinate.to_bytes`
-    signature: bytes = b""
+    proof: bytes = b""  # who said so (`dhtos.trust.proof`); empty in open mode
     row: str = ""  # the gateway's name for a machine without a node; empty in a node's own record
     serves: bool = True  # whether a node answers at the endpoint in this record's name
 
@@ -99,7 +100,8 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     def delta(self, schema: Schema) -> "Delta":
         """All that a holder of the static part needs to have this version."""
-        return Delta(self.key(schema), self.rev, self.seq, self.dynamic, self.packed)
+        signature = self.proof[:SIGNATURE_BYTES]
+        return Delta(self.key(schema), self.rev, self.seq, self.dynamic, self.packed, signature)
 
     def apply(self, delta: "Delta") -> "Record":
         """The version that a delta makes of this one; the caller has compared `rev` and `seq`.
@@ -107,15 +109,16 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
         Raises MalformedMessage if that version is larger than a record may be.
         """
         assert delta.rev == self.rev
-        record = self._next(delta.seq, delta.dynamic, delta.packed)
+        proof = delta.signature + self.proof[SIGNATURE_BYTES:] if delta.signature else b""
+        record = self._next(delta.seq, delta.dynamic, delta.packed, proof)
         if record_size(record) > RECORD_BYTES_MAX:
             raise _bad(f"has at most {RECORD_BYTES_MAX} bytes")
         return record
 
-    def _next(self, seq: int, dynamic: Slots, packed: bytes | None) -> "Record":
+    def _next(self, seq: int, dynamic: Slots, packed: bytes | None, proof: bytes = b"") -> "Record":
         assert seq > self.seq
         assert len(dynamic) == len(self.dynamic)
-        return msgspec.structs.replace(self, seq=seq, dynamic=dynamic, packed=packed, signature=b"")
+        return msgspec.structs.replace(self, seq=seq, dynamic=dynamic, packed=packed, proof=proof)
 
 
 class Delta(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -126,6 +129,7 @@ class Delta(msgspec.Struct, array_like=True, frozen=True, gc=False):
     seq: int
     dynamic: Slots
     packed: bytes | None
+    signature: bytes = b""  # of the version that this makes
 
     @property
     def coordinate(self) -> tuple[float, ...] | None:
@@ -224,9 +228,9 @@ def check_record(schema: Schema, wire: object) -> Record:
     """Parse a record from its decoded wire form; raises MalformedMessage for anything odd."""
     if type(wire) is not list or len(wire) < _RECORD_FIELDS:
         raise _bad(f"has {_RECORD_FIELDS} fields")
-    node_id, identity, host, port, tag, static, labels, rev, seq, dynamic, coordinate, signature = (
-        wire[:12]
-    )
+    node_id, identity, host, port, tag, static, labels, rev, seq, dynamic, coordinate, proof = wire[
+        :12
+    ]
     row, serves = wire[12:_RECORD_FIELDS]
     if type(node_id) is not bytes or len(node_id) != ID_BYTES:
         raise _bad("carries a node id of 20 bytes")
@@ -238,8 +242,8 @@ def check_record(schema: Schema, wire: object) -> Record:
         raise _bad("carries a port 1..65535")
     if type(tag) is not int or tag != schema.tag:
         raise OtherSchema("a record is of another schema")
-    if type(signature) is not bytes or len(signature) > SIGNATURE_BYTES_MAX:
-        raise _bad(f"carries a signature of at most {SIGNATURE_BYTES_MAX} bytes")
+    if type(proof) is not bytes or len(proof) > PROOF_BYTES_MAX:
+        raise _bad(f"carries a proof of at most {PROOF_BYTES_MAX} bytes")
     _check_versions(rev, seq)
     _check_row(node_id, identity, row, serves)
     pool = schema.pool
@@ -255,7 +259,7 @@ def check_record(schema: Schema, wire: object) -> Record:
         seq,
         tuple(_check_slots(schema.dynamic_tests, dynamic)),
         _check_coordinate(coordinate),
-        signature,
+        proof,
         row,
         serves,
     )
@@ -269,11 +273,14 @@ def check_delta(schema: Schema, wire: object) -> Delta:
     if type(wire) is not list or len(wire) < _DELTA_FIELDS:
         raise _bad(f"delta has {_DELTA_FIELDS} fields")
     key, rev, seq, dynamic, coordinate = wire[:_DELTA_FIELDS]
+    signature = wire[_DELTA_FIELDS] if len(wire) > _DELTA_FIELDS else b""
+    if type(signature) is not bytes or len(signature) not in (0, SIGNATURE_BYTES):
+        raise _bad(f"delta carries a signature of {SIGNATURE_BYTES} bytes, or none")
     if type(key) is not bytes or len(key) != ID_BYTES:
         raise _bad("delta carries a key of 20 bytes")
     _check_versions(rev, seq)
     slots = tuple(_check_slots(schema.dynamic_tests, dynamic))
-    return Delta(key, rev, seq, slots, _check_coordinate(coordinate))
+    return Delta(key, rev, seq, slots, _check_coordinate(coordinate), signature)
 
 
 def _bad(what: str) -> MalformedMessage:

@@ -12,6 +12,7 @@ silent, so the call gets one more short wait.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dhtos.core.ids import ID_BYTES, Endpoint
@@ -96,6 +97,7 @@ class Calls:
         self._open: dict[bytes, Call] = {}
         self._ids: list[bytes] = []  # drawn ahead, the next one last
         self._greeting = encode_trailer([OWN_CAPABILITIES])
+        self.keyless: Callable[[Endpoint], bool] | None = None  # whether keys must be made first
 
     def send(
         self,
@@ -131,6 +133,8 @@ class Calls:
         call.datagram = datagram
         call.sent_at = now
         rto = peer.rto()
+        if self.keyless is not None and self.keyless(endpoint):
+            rto *= 3  # two round trips of a handshake go before
         if deadline_s is None:
             deadline_s = _deadline_of(rto if peer.srtt else RTO_UNKNOWN_S)
         call.deadline = now + deadline_s

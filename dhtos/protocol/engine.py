@@ -74,6 +74,7 @@ class Engine:
 
             core.sessions = Sessions(member, core.timers, self._sealed, core.counters)
             core.sessions.on_open = core.calls.departed
+            core.calls.keyless = core.sessions.keyless
         self.base = BaseOverlay(
             self.core,
             node_id,

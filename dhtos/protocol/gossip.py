@@ -27,7 +27,7 @@ from dhtos.core.limits import (
     RUMOUR_HOPS_MAX,
     RUMOURS_PER_MESSAGE_MAX,
 )
-from dhtos.core.record import pack_coordinate
+from dhtos.core.record import Record, pack_coordinate
 from dhtos.protocol.calls import Call
 from dhtos.protocol.hubwire import (
     News,
@@ -369,7 +369,7 @@ class Gossip:
             elif hub.lacks(news.key, news.seq):
                 self.repair.wanted.add(news.key)
                 return False
-        if record is None:
+        if record is None or not self._believed(record, member):
             return False
         if not hub.group.prefix.holds(news.key):
             if record.serves:
@@ -388,6 +388,11 @@ class Gossip:
         elif not whole:
             self.rumours.tire(news.key)
         return False
+
+    def _believed(self, record: Record, member: Member | None) -> bool:
+        """Whether a record is worth looking at: one that we have is not verified again."""
+        known = member is not None and record.seq <= member.record.seq
+        return known or self.core.believes(record)
 
     def _take_state(self, news: News, now: float) -> bool:
         hub = self.hub

@@ -77,7 +77,9 @@ def read_heard(told: Told, asked: Prefix, question: Question, hub: "Hub", now: f
     kept = [
         hit
         for hit in hits
-        if any(prefix.holds(hit[0]) for prefix in covers) and question.bound.matches(hit[1])
+        if any(prefix.holds(hit[0]) for prefix in covers)
+        and question.bound.matches(hit[1])
+        and hub.core.believes(hit[1])
     ]
     return Heard(
         as_key(fields[0]),

@@ -113,7 +113,11 @@ class Hub:
     # --- the own record ---------------------------------------------------------------------------
 
     def advertise(self, record: Record, now: float, *, eager: bool = False) -> None:
-        """Publish a version of the own record; a new key moves the node to another place."""
+        """Publish a version of the own record; a new key moves the node to another place.
+
+        In a cluster it is signed here; raises ValueTooLarge if it is too long with that.
+        """
+        record = self.core.prove(record)
         key = record.key(self.schema)
         previous = self.own
         if previous is not None and key == self.key:

@@ -23,7 +23,7 @@ from dhtos.core.curve import version_of
 from dhtos.core.group import State
 from dhtos.core.ids import ID_BYTES, Endpoint, Prefix
 from dhtos.core.limits import NODE_TTL_S, REPLY_BYTES_MAX
-from dhtos.core.record import Delta, Record, check_delta, check_record
+from dhtos.core.record import SIGNATURE_BYTES, Delta, Record, check_delta, check_record
 from dhtos.core.schema import Schema
 from dhtos.errors import MalformedMessage, OtherSchema
 
@@ -133,7 +133,8 @@ def record_rumour(record: Record, age: float) -> list[Any]:
 
 def delta_rumour(key: bytes, record: Record, age: float) -> list[Any]:
     """A rumour that carries what changes: a receiver with the static part applies it."""
-    return [1, age, key, record.rev, record.seq, record.dynamic, record.packed]
+    words = [1, age, key, record.rev, record.seq, record.dynamic, record.packed]
+    return [*words, record.proof[:SIGNATURE_BYTES]] if record.proof else words
 
 
 def state_rumour(key: bytes, seq: int, state: State, age: float) -> list[Any]:

@@ -156,10 +156,14 @@ class Rows:
         entry = self._entries.get(key)
         if entry is None or key in self.seats.hubs:
             return None
-        record = entry.record
+        record = entry.record = self._proved(entry.record)
         if whole or entry.told_rev != record.rev:
             return record_rumour(record, 0.0)
         return delta_rumour(key, record, 0.0)
+
+    def _proved(self, record: Record) -> Record:
+        """Signed when it is first told: not each version is."""
+        return record if record.proof else self.hub.core.prove(record)
 
     def version(self, key: bytes) -> int:
         """The `seq` of what `words` says now."""
@@ -206,7 +210,7 @@ class Rows:
             tombstone = holder.group.tombstones.get(key)
             if tombstone is not None and tombstone.seq >= entry.record.seq:
                 self.outdated(key, tombstone.seq)
-            record = entry.record
+            record = entry.record = self._proved(entry.record)
             holder.gossip.take(News(key, record.seq, 0.0, record=record), now)
             held = holder.group.members.get(key)
             entry.held = held is not None and held.record.seq >= record.seq

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dhtos.core.ids import Endpoint
 from dhtos.core.limits import PEERS_MAX
+from dhtos.core.record import Record
 from dhtos.errors import MalformedMessage
 from dhtos.protocol.calls import OWN_CAPABILITIES, Calls
 from dhtos.protocol.operation import Event, Operation
@@ -152,6 +153,14 @@ class Core:
     def owns(self, node_id: bytes, endpoint: Endpoint) -> bool:
         """Whether the node at an endpoint may call itself so; in open mode everybody may."""
         return self.sessions is None or self.sessions.node_id(endpoint) == node_id
+
+    def prove(self, record: Record) -> Record:
+        """A record of ours as others believe it, in open mode as it is; raises ValueTooLarge."""
+        return record if self.sessions is None else self.sessions.prove(record)
+
+    def believes(self, record: Record) -> bool:
+        """Whether its publisher has said so; in open mode everybody is believed."""
+        return self.sessions is None or self.sessions.believes(record)
 
     def cookie(self, source: Endpoint) -> bytes:
         """Eight bytes that only somebody who receives at `source` can know."""

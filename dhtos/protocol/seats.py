@@ -198,4 +198,4 @@ class Seats:
 
 
 def _seated(record: Record, seq: int, *, serves: bool) -> Record:
-    return msgspec.structs.replace(record, serves=serves, seq=seq, rev=seq, signature=b"")
+    return msgspec.structs.replace(record, serves=serves, seq=seq, rev=seq, proof=b"")

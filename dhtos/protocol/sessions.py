@@ -37,6 +37,7 @@ from dhtos.core.limits import (
     SESSION_REKEY_S,
     SESSIONS_MAX,
 )
+from dhtos.core.record import Record
 from dhtos.errors import MalformedMessage
 from dhtos.protocol.handshakes import (
     DATA,
@@ -64,6 +65,7 @@ from dhtos.trust.cert import Chain, Verb
 from dhtos.trust.keys import exchange_public
 from dhtos.trust.member import Member
 from dhtos.trust.noise import Handshake, seal, unseal
+from dhtos.trust.proof import check_proof, proved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -249,8 +251,8 @@ class Sessions:
             self._counters["replies_unasked"] += 1
             return
         remote = exchange_public(public)
-        if remote is None or public == self.member.key.public:
-            raise MalformedMessage("that is no key of another")
+        if remote is None:
+            raise MalformedMessage("that is no key")
         member = self.member
         opening.index = self._new_index()
         head = hello_head.pack(HELLO, opening.index, nonce, cookie)
@@ -381,7 +383,24 @@ class Sessions:
         speaker = self.speaker
         return speaker is not None and speaker.leaf.may(verb, self.member.groups)
 
+    def prove(self, record: Record) -> Record:
+        """A record of ours, signed; raises ValueTooLarge."""
+        return proved(self.member, record)
+
+    def believes(self, record: Record) -> bool:
+        """Whether an admitted node has signed this record; what is not believed is counted."""
+        try:
+            check_proof(self.member, record)
+        except MalformedMessage:
+            self._counters["records_forged"] += 1
+            return False
+        return True
+
     # --- the table --------------------------------------------------------------------------------
+
+    def keyless(self, endpoint: Endpoint) -> bool:
+        """Whether we share no keys with an endpoint yet."""
+        return endpoint not in self._current
 
     def node_id(self, endpoint: Endpoint) -> bytes | None:
         """The id of the member that we share keys with at an endpoint, if it is one."""

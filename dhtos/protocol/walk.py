@@ -304,10 +304,13 @@ class Walk:
         item.open.append(call)
 
     def _drop_calls(self, item: WalkItem) -> None:
-        for call in item.open:
-            self.core.calls.cancel(call)
-        item.open.clear()
-        item.parts.clear()
+        for call in tuple(item.open):
+            self._drop_call(item, call)
+
+    def _drop_call(self, item: WalkItem, call: Call) -> None:
+        self.core.calls.cancel(call)
+        item.open.remove(call)
+        item.parts.pop(call, None)
 
     def on_late(self, call: Call, now: float) -> None:
         """Hedge: ask the next contact as well, keep waiting for this one."""
@@ -325,9 +328,7 @@ class Walk:
     def _retry(self, call: Call, outcome: explain.Outcome, now: float) -> None:
         item = call.tag[0]
         self._trace.ended(call, outcome, now)
-        self.core.calls.cancel(call)
-        item.open.remove(call)
-        item.parts.pop(call, None)
+        self._drop_call(item, call)
         if not item.open:
             self._ask(item, now)
         self._pump(now)
@@ -369,13 +370,14 @@ class Walk:
             self._send(item, contact, now)
             return
         heard = read_heard(told, item.prefix, self.question, self.hub, now)
-        self._drop_calls(item)
         self._answered.append(contact.endpoint)
         self._effort.rounds = max(self._effort.rounds, item.round + 1)
-        if heard.covers is None:
+        if heard.covers is None:  # whoever else was asked may cover it, and only be slow
+            self._drop_call(item, call)
             self._trace.ended(call, explain.Outcome.HANDED_ON, now)
             self._take_hints(item, heard.items, now)
             return
+        self._drop_calls(item)
         self._active.remove(item)
         self.core.counters["hits_refused"] += heard.refused
         said = explain.Told(heard.matches, len(heard.hits), heard.items, heard.pruned)

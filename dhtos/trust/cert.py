@@ -62,6 +62,14 @@ class Cert(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=T
     expires: int
     version: Literal[1] = 1
 
+    def check_date(self, wall_s: float) -> None:
+        """Raise MalformedMessage outside of the time in which it holds."""
+        if wall_s < self.not_before - CLOCK_SKEW_S:
+            early_s = self.not_before - wall_s
+            raise MalformedMessage(f"a certificate begins in {early_s:.0f} s: is a clock wrong?")
+        if wall_s >= self.expires + CLOCK_SKEW_S:
+            raise MalformedMessage(f"a certificate ended {wall_s - self.expires:.0f} s ago")
+
     def scopes(self, verb: Verb) -> frozenset[str] | None:
         """The groups in which it may do this; None for all of them, empty for nowhere."""
         if verb in self.caps:
@@ -106,15 +114,10 @@ class Chain:
         """When the first of them ends."""
         return min(cert.expires for cert in self.certs)
 
-    def check_date(self, wall_s: float) -> None:
-        """Raise MalformedMessage outside of the time in which all of them hold."""
-        begin = max(cert.not_before for cert in self.certs)
-        if wall_s < begin - CLOCK_SKEW_S:
-            raise MalformedMessage(
-                f"a certificate holds only in {begin - wall_s:.0f} s: is a clock wrong?"
-            )
-        if wall_s >= self.expires + CLOCK_SKEW_S:
-            raise MalformedMessage(f"a certificate ended {wall_s - self.expires:.0f} s ago")
+    @property
+    def link(self) -> bytes:
+        """The leaf alone, as `parse_link` reads it."""
+        return _encode(_decode_wire(self.wire).links[-1])
 
     def node_id(self) -> bytes:
         """The id of the member whose chain this is."""
@@ -133,6 +136,7 @@ class _Wire(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_wire = msgspec.msgpack.Decoder(_Wire).decode
+_decode_link = msgspec.msgpack.Decoder(_Signed).decode
 _decode_cert = msgspec.msgpack.Decoder(Cert).decode
 
 
@@ -165,6 +169,25 @@ def parse_chain(wire: bytes) -> Chain:
             raise MalformedMessage("a certificate is not signed by the one before it")
         signer, parent = cert.subject, cert
     return Chain(read.root, certs, wire)
+
+
+def parse_link(wire: bytes, root: bytes, issuers: Iterable[Cert]) -> tuple[Cert, Cert | None]:
+    """A certificate alone, by one of these issuers or by the root, and by whom (None: the root).
+
+    Raises MalformedMessage. It is what a record carries of its publisher's chain: who holds records
+    knows the few issuers there are.
+    """
+    try:
+        link = _decode_link(wire)
+        cert = _decode_cert(link.body)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise MalformedMessage(f"not a certificate: {type(error).__name__}") from error
+    domain = _domain(root)
+    signers: list[tuple[bytes, Cert | None]] = [(cert.subject, cert) for cert in issuers]
+    for public, signer in [*signers, (root, None)]:
+        if misfit(cert, signer) is None and verify(public, link.signature, domain, link.body):
+            return cert, signer
+    raise MalformedMessage("a certificate is of an issuer that is not known here")
 
 
 def sign_cert(key: KeyPair, above: Chain | None, cert: Cert) -> Chain:

@@ -7,11 +7,12 @@ Chains that were verified are remembered by their bytes, so that each costs its 
 from collections.abc import Callable, Iterable
 
 from dhtos.errors import MalformedMessage
-from dhtos.trust.cert import Chain, parse_chain
+from dhtos.trust.cert import Cert, Chain, parse_chain, parse_link
 from dhtos.trust.keys import KeyPair
 from dhtos.trust.token import root_hash
 
 CHAINS_MAX = 16384
+ISSUERS_MAX = 64
 
 
 class Member:
@@ -38,7 +39,12 @@ class Member:
         self.wall_s = wall_s
         self.revoked: frozenset[bytes] = frozenset()
         self._domain = b" " + root.hex().encode()
+        self.issuers: dict[bytes, Cert] = {}  # that were seen in any chain, by their key
+        self._root_key = b"" if chain is None else chain.root
         self._verified: dict[bytes, Chain] = {}
+        self._links: dict[bytes, tuple[Cert, Cert | None]] = {}
+        if chain is not None:
+            self._learn(chain)
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -58,14 +64,39 @@ class Member:
             if len(self._verified) >= CHAINS_MAX:
                 del self._verified[next(iter(self._verified))]
             self._verified[wire] = chain
+            self._learn(chain)
         self.check(chain)
         return chain
 
+    def read_link(self, wire: bytes) -> Cert:
+        """The certificate that a record carries; raises MalformedMessage as `read` does."""
+        found = self._links.get(wire)
+        if found is None:
+            found = parse_link(wire, self._root_key, self.issuers.values())
+            if len(self._links) >= CHAINS_MAX:
+                del self._links[next(iter(self._links))]
+            self._links[wire] = found
+        cert, issuer = found
+        self._check((cert,) if issuer is None else (issuer, cert))
+        return cert
+
     def check(self, chain: Chain) -> None:
         """Raise MalformedMessage if a chain is believed no more."""
-        chain.check_date(self.wall_s())
-        if self.revoked and any(cert.serial in self.revoked for cert in chain.certs):
-            raise MalformedMessage("a certificate was revoked")
+        self._check(chain.certs)
+
+    def _check(self, certs: tuple[Cert, ...]) -> None:
+        wall_s, revoked = self.wall_s(), self.revoked
+        for cert in certs:
+            cert.check_date(wall_s)
+            if cert.serial in revoked:
+                raise MalformedMessage("a certificate was revoked")
+
+    def _learn(self, chain: Chain) -> None:
+        """Remember who may admit, and the key of the root."""
+        self._root_key = chain.root
+        first = chain.certs[0]
+        if first.scopes("issue") != frozenset() and len(self.issuers) < ISSUERS_MAX:
+            self.issuers[first.subject] = first
 
     def revoke(self, serials: Iterable[bytes]) -> None:
         """Believe no more what has one of these serial numbers."""

@@ -57,9 +57,9 @@ def _alive(row, rng):
 class Fleet:
     """A cluster whose nodes advertise machines, and brute force over it."""
 
-    def __init__(self, count, *, seed, fleet="cloud", group_size=32, **options):
+    def __init__(self, count, *, seed, fleet="cloud", group_size=32, factory=engines, **options):
         config = EngineConfig(group_size=group_size)
-        self.cluster = Cluster(engines(schema=SCHEMA, config=config), seed=seed, **options)
+        self.cluster = Cluster(factory(schema=SCHEMA, config=config), seed=seed, **options)
         self.rng = self.cluster.stream("test")
         self.machines = machines(fleet, count, self.cluster.stream("machines"))
         self._identities = self.cluster.stream("identities")

@@ -42,7 +42,7 @@ NODE_ID, PUBLIC_KEY = bytes(range(20)), bytes(range(32))
 
 # The places of fields on the wire.
 NODE, IDENTITY, HOST, PORT, TAG, STATIC, LABELS, REV, SEQ, DYNAMIC, COORDINATE = range(11)
-SIGNATURE, ROW, SERVES = range(11, 14)
+PROOF, ROW, SERVES = range(11, 14)
 
 
 def machine(seq=7, labels=None, **changes):
@@ -85,7 +85,7 @@ def test_values_go_to_their_places():
     assert record.endpoint == ("10.0.0.1", 7400)
     assert record.rev == record.seq == 7
     assert record.coordinate == HERE
-    assert record.signature == b""
+    assert record.proof == b""
 
 
 def test_attributes_leave_out_what_is_missing():
@@ -311,9 +311,9 @@ def test_equal_numbers_of_other_types_do_not_take_each_others_place():
         (COORDINATE, [0.0, 0.0, 0.0, 0.0, 0.1, "0.5"]),
         (COORDINATE, [0.0, 0.0, 0.0, 0.0, True, 0.5]),
         (COORDINATE, 3),
-        (SIGNATURE, None),
-        (SIGNATURE, bytes(65)),
-        (SIGNATURE, "x"),
+        (PROOF, None),
+        (PROOF, bytes(465)),
+        (PROOF, "x"),
     ],
 )
 def test_strange_records_are_refused(field, value):
@@ -348,11 +348,11 @@ def test_a_coordinate_that_is_let_in_can_be_used(wire):
 
 
 def test_an_update_keeps_the_static_part_and_drops_the_signature():
-    signed = msgspec.structs.replace(machine(), signature=bytes(64))
+    signed = msgspec.structs.replace(machine(), proof=bytes(64))
     later = signed.updated(9, (0.9, True), None)
     assert (later.rev, later.seq, later.dynamic, later.coordinate) == (7, 9, (0.9, True), None)
     assert later.static is signed.static
-    assert later.signature == b""
+    assert later.proof == b""
     assert later.key(SCHEMA) == signed.key(SCHEMA)
 
 

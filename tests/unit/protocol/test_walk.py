@@ -327,7 +327,23 @@ def test_a_detour_that_knows_nobody_new_ends_the_item() -> None:
     lone.reply(gate, told(LOW, items=[item(HIGH, endpoint_of(1))]))
     detour = until_asks(lone, GATE)
     lone.reply(detour, told(None, items=[item(HIGH, endpoint_of(1))]))
+    assert not operation.done  # the one who should know may only be slow
+    while not operation.done:
+        lone.now = lone.engine.next_deadline()
+        lone.engine.tick(lone.now)
     assert operation.result().coverage.failed_prefixes == (HIGH,)
+
+
+def test_who_covers_a_subtree_and_is_slow_is_waited_for_while_others_hand_on() -> None:
+    lone = client(GATE)
+    operation = find(lone)
+    (gate,) = asks(lone)
+    lone.reply(gate, told(LOW, items=[item(HIGH, endpoint_of(1))]))
+    (slow,) = asks(lone)
+    detour = until_asks(lone, GATE)
+    lone.reply(detour, told(None, items=[item(HIGH, endpoint_of(1))]))
+    lone.reply(slow, told(HIGH))
+    assert operation.result().coverage.complete
 
 
 def test_a_contact_that_covers_nothing_hands_on_to_nearer_ones() -> None:
