@@ -17,7 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dhtos.core.ids import Endpoint
-from dhtos.core.limits import ENROL_REASON_BYTES_MAX, OPERATION_DEADLINE_S, TOKEN_SEEDS_MAX
+from dhtos.core.limits import (
+    ENROL_REASON_BYTES_MAX,
+    OPERATION_DEADLINE_S,
+    SEED_ROUNDS,
+    TOKEN_SEEDS_MAX,
+)
 from dhtos.core.value import is_printable
 from dhtos.errors import DhtosError, MalformedMessage, NoPeers, Refused
 from dhtos.protocol.calls import Call
@@ -29,6 +34,7 @@ from dhtos.trust.member import Member
 from dhtos.trust.token import SECRET_BYTES
 
 NAME = "dh_enrol"
+_SILENCE = "nobody whom the token names answers: try again, or give a newer token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +107,15 @@ class Enrolling:
         self._open: set[Call] = set()
         self._issuers: list[Endpoint] = []
         self._reasons: list[str] = []
-        self._telling = False
+        self._seeds: list[Endpoint] = []
+        self._rounds = 0
+        self._telling = False  # an issuer has our secret, and has not answered
         self.operation: Operation[Chain] = core.operation(self._on_cancel)
         self._timer = core.timers.at(now + OPERATION_DEADLINE_S, self._on_deadline)
 
     def begin(self, seeds: Iterable[Endpoint], now: float) -> Operation[Chain]:
         """Ask every seed who it is."""
-        for seed in list(dict.fromkeys(seeds))[:TOKEN_SEEDS_MAX]:
-            self._send(seed, [], now)
+        self._seeds = list(dict.fromkeys(seeds))[:TOKEN_SEEDS_MAX]
         self._step(now)
         return self.operation
 
@@ -122,7 +129,7 @@ class Enrolling:
         self._open.clear()
 
     def _on_deadline(self, now: float) -> None:
-        self._fail(NoPeers("nobody admitted us in time: try again"), now)
+        self._fail(NoPeers(_SILENCE), now)
 
     def _fail(self, error: DhtosError, now: float) -> None:
         self.operation.fail(error)
@@ -196,12 +203,16 @@ class Enrolling:
             self._telling = True
             words = [request.secret, request.public, request.name]
             self._send(self._issuers.pop(0), words, now)
-        elif not self._open:
-            reasons = self._reasons
-            silent = NoPeers(
-                "nobody whom the token names answers: try again, or give a newer token"
-            )
-            self._fail(Refused(reasons[-1]) if reasons else silent, now)
+        elif self._open:
+            return
+        elif self._reasons:
+            self._fail(Refused(self._reasons[-1]), now)
+        elif self._seeds and self._rounds < SEED_ROUNDS:
+            self._rounds += 1  # a seed may be starting, or an answer was lost
+            for seed in self._seeds:
+                self._send(seed, [], now)
+        else:
+            self._fail(NoPeers(_SILENCE), now)
 
 
 def _request(args: list[Any]) -> Request:

@@ -1,4 +1,4 @@
-"""A cluster as a new user makes, joins and asks it, and everything that is typed or copied wrong."""
+"""A cluster as a new user makes, joins and asks it, and all that is typed or copied wrong."""
 
 import json
 import shutil
