@@ -289,8 +289,7 @@ def test_whoever_comes_has_a_name(issuer: Issuer, name: str) -> None:
 
 def test_no_two_nodes_have_one_id_or_serial(issuer: Issuer) -> None:
     secret = issuer.invite(uses=3)
-    chains = [issuer.admit(secret, key, "n") for key in (LONG = [f"{n}" * 32 for n in range(8)]
-KEY, OTHER, THIRD)]
+    chains = [issuer.admit(secret, key, "n") for key in (KEY, OTHER, THIRD)]
     assert len({chain.node_id() for chain in chains}) == 3
     assert len({chain.leaf.serial for chain in chains}) == 3
 
