@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from dhtos.errors import ConfigError, Unreachable, UsageError
 from dhtos.node.config import Config
 from dhtos.node.control import Answer, ControlClient, default_control_path
-from dhtos.node.membership import NAME, member_home
+from dhtos.node.membership import NAME, member_home, read_credentials
 
 Plain = dict[str, Any]
 Stored = str | bytes | int | float | bool
@@ -248,7 +248,7 @@ async def asker(config: Config, *, seeded: bool) -> AsyncIterator[Asker]:
     """
     home = config.credentials or member_home(config.state_dir)
     joined = home is not None and (home / NAME).exists()
-    if not seeded and (not joined or _daemon_runs(config)):
+    if not seeded and (not joined or not _knows_whom(home) or _daemon_runs(config)):
         async with ControlClient(control_path(config)) as client:
             yield DaemonAsker(client)
         return
@@ -286,6 +286,11 @@ def control_path(config: Config) -> Path:
             "or ask through a member of the fleet: --seed HOST:PORT"
         )
     return running[0]
+
+
+def _knows_whom(home: Path | None) -> bool:
+    """Whether those who joined here were told whom to ask; raises ConfigError."""
+    return home is not None and bool(read_credentials(home)[1].seeds)
 
 
 def _daemon_runs(config: Config) -> bool:

@@ -127,6 +127,7 @@ class Node(Nearby, Replicating):
         keeper = await Keeper.open(config.state_dir, self._wall_clock, config.credentials)
         self._keeper = keeper
         stored = keeper.contacts if config.seeds else [*keeper.contacts, *keeper.seeds]
+        member = keeper.member(self._wall_clock)
         loop = asyncio.get_running_loop()
         sock, self._listener = open_sockets(config, self._open_socket)
         clock = self._clock or clock_of(loop)
@@ -136,7 +137,7 @@ class Node(Nearby, Replicating):
             now=clock(),
             schema=self.schema,
             config=config.engine_config(),
-            member=keeper.member(self._wall_clock),
+            member=member,
         )
         self._driver = Driver(self._engine, sock, loop, clock)
         self._meter = Meter(self._engine, self._driver)

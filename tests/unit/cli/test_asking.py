@@ -4,11 +4,13 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
+from trust_world import Authority
 
 from dhtos.cli import asking
 from dhtos.cli.asking import DaemonAsker, Question, asker, control_path, read_cursor
@@ -22,9 +24,12 @@ from dhtos.node.config import Config
 from dhtos.node.control import default_control_path
 from dhtos.node.figures import Aggregate, Histogram
 from dhtos.node.find import Count
+from dhtos.node.membership import Membership, default_home, write_membership
+from dhtos.node.state import StateDir
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.put import PutResult
 from dhtos.protocol.store import StoredValue
+from dhtos.trust.keys import KeyPair
 
 COVERAGE = Coverage(1.0, True, False, (), 2.0, 1, 1)
 
@@ -42,7 +47,7 @@ def listening(*paths: Path) -> Iterator[None]:
             server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sockets.append(server)
             server.bind(str(path))
-            server.listen(1)
+            server.listen(8)
         yield
     finally:
         for server in sockets:
@@ -332,6 +337,62 @@ async def test_a_seed_makes_a_client_that_serves_nobody(monkeypatch: pytest.Monk
     assert node.config.port == 0
     assert node.config.state_dir is None
     assert node.config.seeds == ("10.0.0.1:7400",)
+
+
+def joined(home: Path, *seeds: str) -> Path:
+    """The directory of somebody who joined a cluster."""
+    with StateDir(home) as state:
+        key = KeyPair(state.identity().secret)
+    write_membership(home, Membership(Authority().admit(key, "me"), seeds))
+    return home
+
+
+async def test_who_has_joined_asks_as_who_it_is(
+    monkeypatch: pytest.MonkeyPatch, runtime: Path, tmp_path: Path
+) -> None:
+    made: list[FakeNode] = []
+
+    def make(config: Config) -> FakeNode:
+        made.append(FakeNode(config))
+        return made[-1]
+
+    def shown() -> tuple[Path | None, tuple[str, ...]]:
+        config = made.pop().config
+        assert config is not None
+        assert config.state_dir is None
+        return config.credentials, config.seeds
+
+    monkeypatch.setattr("dhtos.node.node.Node", make)
+    seeded = Config(seeds=("10.0.0.9:7400",))
+    mine = joined(tmp_path / "mine", "10.0.0.1:7400")
+    for config, by_seed in (
+        (Config(state_dir=mine), False),  # the seeds of the token are enough
+        (replace(seeded, state_dir=mine), True),
+        (replace(seeded, credentials=mine), True),
+    ):
+        async with asker(config, seeded=by_seed):
+            assert shown() == (mine, config.seeds)
+    async with asker(seeded, seeded=True):
+        assert shown() == (None, seeded.seeds)
+    usual = joined(default_home(), "10.0.0.1:7400")
+    async with asker(Config(), seeded=False):
+        assert shown() == (usual, ())
+    async with asker(seeded, seeded=True):
+        assert shown() == (usual, seeded.seeds)
+
+
+async def test_who_has_joined_asks_its_own_daemon_first(runtime: Path) -> None:
+    usual = joined(default_home(), "10.0.0.1:7400")
+    with listening(usual / "control.sock"):
+        assert control_path(Config()) == usual / "control.sock"
+        async with asker(Config(), seeded=False) as who:
+            assert isinstance(who, DaemonAsker)
+    with (
+        listening(runtime / "7401.sock", usual / "fresh.sock"),
+        pytest.raises(Unreachable, match="start one with dhtos-node run"),
+    ):
+        async with asker(Config(state_dir=joined(Path("first"))), seeded=False):
+            pytest.fail("the first of a cluster was told of nobody, so it can ask nobody")
 
 
 async def test_without_a_seed_the_daemon_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
