@@ -51,19 +51,18 @@ class Admission:
         return deferred
 
     async def _answer(self, request: Request, deferred: Deferred) -> None:
-        reply = await asyncio.to_thread(self._decide, request)
+        assert self.issuer is not None
+        admit, counters = self.issuer.admit, self._core.counters
+        try:
+            chain = await asyncio.to_thread(admit, request.secret, request.public, request.name)
+        except Refused as refused:
+            counters["enrolments_refused"] += 1
+            reply = declined(str(refused), final=not isinstance(refused, Unknown))
+        else:
+            counters["enrolments_granted"] += 1
+            reply = admitted(chain)
         self._core.answer(deferred, reply)
         self._flush()
-
-    def _decide(self, request: Request) -> list[Any]:
-        assert self.issuer is not None
-        try:
-            chain = self.issuer.admit(request.secret, request.public, request.name)
-        except Refused as refused:
-            self._core.counters["enrolments_refused"] += 1
-            return declined(str(refused), final=not isinstance(refused, Unknown))
-        self._core.counters["enrolments"] += 1
-        return admitted(chain)
 
 
 async def open_admission(
