@@ -96,7 +96,7 @@ def up(
         from dhtos.node.enrolling import make_token
 
         token = await make_token(node, uses=uses, ttl_s=seconds)
-        _show_token(Screen(as_json=as_json), str(token), "join", uses, seconds)
+        _show_token(Screen(as_json=as_json), str(token), uses, seconds)
 
     run_loop(serve(config, as_json=as_json, on_ready=invite if made else None))
 
@@ -186,7 +186,7 @@ def invite(
     if days is not None:
         told["lifetime_s"] = days * _DAY_S
     token = _ask(options, "invite", **told)["token"]
-    _show_token(screen, token, "join", uses, seconds)
+    _show_token(screen, token, uses, seconds)
 
 
 @click.group()
@@ -224,7 +224,7 @@ def add(
     told: Plain = {"kind": "user", "name": name, "groups": [*groups], "caps": [*caps]}
     told |= {"ttl_s": seconds, "lifetime_s": hours * 3600.0}
     token = _ask(options, "invite", **told)["token"]
-    _show_token(Screen(as_json=as_json), token, "join", 1, seconds)
+    _show_token(Screen(as_json=as_json), token, 1, seconds)
 
 
 @click.command()
@@ -298,12 +298,14 @@ def _list(screen: Screen, options: Plain) -> None:
     screen.table([Column(name) for name in names], rows, plural(len(rows), "open token"))
 
 
-def _show_token(screen: Screen, token: str, command: str, uses: int, seconds: float) -> None:
+def _show_token(screen: Screen, token: str, uses: int, seconds: float) -> None:
+    """What to type on the machine that is to join; nothing else where a program reads it."""
     if screen.as_json:
         screen.line({"token": token, "uses": uses, "ttl_s": seconds})
         return
-    screen.say(f"dhtos-node {command} {token}")
-    screen.warn(f"good for {plural(uses, 'use')} within {_span(seconds)}: a secret until then")
+    screen.say(f"dhtos-node join {token}")
+    if screen.out.isatty():
+        screen.warn(f"good for {plural(uses, 'use')} within {_span(seconds)}: a secret until then")
 
 
 def _show_member(screen: Screen, known: Plain) -> None:
