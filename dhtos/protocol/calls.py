@@ -13,6 +13,7 @@ silent, so the call gets one more short wait.
 
 from collections import Counter
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dhtos.core.ids import ID_BYTES, Endpoint
@@ -156,12 +157,22 @@ class Calls:
         self._outbox.append((encode_request(self._new_id(), name, args), endpoint))
         self._counters["notices_out"] += 1
 
-    def departed(self, endpoint: Endpoint, now: float) -> None:
-        """What waited for keys has left only now: time it from here."""
+    def departed(self, endpoint: Endpoint, now: float, lost: bool) -> None:
+        """What waited for keys has left only now: time it from here.
+
+        What was sealed for keys that are `lost` could not be read: it is sent again.
+        """
         for call in self._open.values():
-            if call.endpoint == endpoint:
-                call.deadline += now - call.sent_at
-                call.sent_at = now
+            if call.endpoint != endpoint:
+                continue
+            call.deadline += now - call.sent_at
+            call.sent_at = now
+            if lost and not call.answered:
+                self._outbox.append((call.datagram, endpoint))
+                assert call.timer is not None
+                call.timer.cancel()
+                rto = inf if call.late else call.peer.rto()
+                self._rearm(call, min(now + rto, call.deadline))
 
     def cancel(self, call: Call) -> None:
         """Forget a call: its owner hears nothing more."""

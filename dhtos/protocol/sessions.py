@@ -75,6 +75,7 @@ _COUNTER_MAX = 2**48
 _REFUSALS_MAX = 64
 _ANSWERED_MAX = 4096  # HELLOs of the last minutes whose READY is kept
 _PROLOGUE = b"dhtos/1"
+_ANOTHER_KEY = "a certificate is of another key"
 
 
 class Session:
@@ -111,11 +112,14 @@ class Session:
 class _Opening:
     """A handshake of ours: what is asked now, and what waits for its end."""
 
-    __slots__ = ("endpoint", "handshake", "index", "nonce", "queue", "step", "timer", "tries")
+    __slots__ = (
+        "endpoint", "handshake", "index", "lost", "nonce", "queue", "step", "timer", "tries",
+    )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, nonce: bytes) -> None:
         self.endpoint = endpoint
         self.nonce = nonce
+        self.lost = False  # the other side has forgotten the keys we had
         self.queue: list[bytes] = []
         self.step = probe(nonce)
         self.tries = 0
@@ -125,7 +129,7 @@ class _Opening:
 
 
 class Sessions:
-    """All sessions of one node; `on_open(endpoint, now)` hears when what waited has left."""
+    """All sessions of one node; `on_open(endpoint, now, lost)` hears of keys, and of lost ones."""
 
     def __init__(
         self,
@@ -137,7 +141,7 @@ class Sessions:
         self.member = member
         self.heard: Session | None = None  # over which the last datagram came
         self.refusals: dict[Endpoint, str] = {}
-        self.on_open: Callable[[Endpoint, float], None] = lambda _endpoint, _now: None
+        self.on_open: Callable[[Endpoint, float, bool], None] = lambda _endpoint, _now, _lost: None
         self._timers = timers
         self._sealed = outbox
         self._counters = counters
@@ -145,7 +149,7 @@ class Sessions:
         self._by_index: dict[int, Session] = {}
         self._current: dict[Endpoint, Session] = {}
         self._openings: dict[Endpoint, _Opening] = {}
-        self._answered: dict[bytes, tuple[bytes, float]] = {}
+        self._answered: dict[tuple[bytes, Endpoint], tuple[bytes, float]] = {}
         self._now = 0.0
         self._sweeping = False
 
@@ -246,7 +250,9 @@ class Sessions:
             if session is None or session.head != nonce:
                 self._counters["replies_unasked"] += 1
                 return
-            opening = self._open(source, nonce)  # it has forgotten our keys: it was restarted
+            opening = self._open(source, nonce)
+            if opening is not None:
+                opening.lost = True  # it was restarted
         if opening is None or opening.nonce != nonce or opening.handshake is not None:
             self._counters["replies_unasked"] += 1
             return
@@ -267,7 +273,7 @@ class Sessions:
 
     def _on_hello(self, datagram: bytes, source: Endpoint, now: float) -> None:
         _, peer_index, nonce, cookie = hello_head.unpack_from(datagram)
-        answered = self._answered.get(datagram)
+        answered = self._answered.get((datagram, source))
         if answered is not None:  # the same bytes once more: our answer was lost
             self._sealed.append((answered[0], source))
             return
@@ -286,7 +292,7 @@ class Sessions:
         ready = head + handshake.write(write_ready(own, refusal))
         while len(self._answered) >= _ANSWERED_MAX:
             del self._answered[next(iter(self._answered))]
-        self._answered[datagram] = (ready, now)
+        self._answered[datagram, source] = (ready, now)
         self._sealed.append((ready, source))
         if refusal:
             self._refuse(source, refusal)
@@ -309,7 +315,7 @@ class Sessions:
         except MalformedMessage as error:
             return None, str(error)
         if exchange_public(chain.leaf.subject) != remote:
-            return None, "a certificate is of another key"
+            return None, _ANOTHER_KEY
         return chain, ""
 
     def _on_ready(self, datagram: bytes, source: Endpoint, now: float) -> None:
@@ -326,6 +332,8 @@ class Sessions:
                 chain = self.member.read(ready.chain)
             except MalformedMessage as error:
                 refusal = str(error)
+        if chain is not None and exchange_public(chain.leaf.subject) != opening.handshake.remote:
+            chain, refusal = None, _ANOTHER_KEY  # a chain is no secret: everybody can show it
         self._close(opening)
         if chain is None:
             self._refuse(source, refusal)
@@ -338,7 +346,7 @@ class Sessions:
         self.refusals.pop(source, None)
         self._counters["sessions_out"] += 1
         self.seal((datagram, source) for datagram in opening.queue)
-        self.on_open(source, now)
+        self.on_open(source, now, opening.lost)
 
     # --- handshakes of ours -----------------------------------------------------------------------
 
@@ -402,16 +410,21 @@ class Sessions:
         """Whether we share no keys with an endpoint yet."""
         return endpoint not in self._current
 
+    def members(self) -> list[Endpoint]:
+        """Where we share keys with nodes of the cluster."""
+        return [endpoint for endpoint, one in self._current.items() if one.node_id is not None]
+
     def node_id(self, endpoint: Endpoint) -> bytes | None:
         """The id of the member that we share keys with at an endpoint, if it is one."""
         session = self._current.get(endpoint)
         return None if session is None else session.node_id
 
-    def forget(self, serials: frozenset[bytes]) -> None:
-        """Drop the sessions with whom was revoked."""
-        for session in list(self._by_index.values()):
-            if session.chain and any(cert.serial in serials for cert in session.chain.certs):
-                self._drop(session)
+    def forget_revoked(self) -> list[Session]:
+        """Drop the sessions with whom is believed no more; returns them."""
+        gone = [session for session in self._by_index.values() if not self._holds(session)]
+        for session in gone:
+            self._drop(session)
+        return gone
 
     def _file(self, session: Session) -> None:
         while len(self._by_index) >= SESSIONS_MAX:
