@@ -26,6 +26,7 @@ from dhtos.protocol.rpc import Core
 if TYPE_CHECKING:
     from random import Random
 
+    from dhtos.protocol.revocations import Revocations
     from dhtos.trust.member import Member
 
 
@@ -89,12 +90,23 @@ class Engine:
             if schema is None
             else Hub(self.core, node_id, schema, group_size=size, others=others)
         )
+        self._revocations: Revocations | None = None
+        if core.sessions is not None:
+            from dhtos.protocol import revocations
+
+            self._revocations = revocations.Revocations(core.sessions, self.base, self._hub, now)
 
     @property
     def hub(self) -> Hub:
         """The hub overlay; only an engine with a schema has one."""
         assert self._hub is not None, "the engine was made without a schema"
         return self._hub
+
+    @property
+    def revocations(self) -> "Revocations":
+        """What is revoked; only an engine of a member knows."""
+        assert self._revocations is not None, "the engine was made without a member"
+        return self._revocations
 
     def receive(self, datagram: bytes, source: Endpoint, now: float) -> None:
         """Take one datagram from the network; never raises for what a peer sent."""

@@ -4,15 +4,17 @@ A `Member` holds the own key and chain, the hash of the root it believes in, and
 Chains that were verified are remembered by their bytes, so that each costs its signatures once.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from dhtos.errors import MalformedMessage
-from dhtos.trust.cert import Cert, Chain, parse_chain, parse_link
+from dhtos.trust.cert import CLOCK_SKEW_S, Cert, Chain, parse_chain, parse_link
 from dhtos.trust.keys import KeyPair
+from dhtos.trust.revocation import Revocation, is_signed
 from dhtos.trust.token import root_hash
 
 CHAINS_MAX = 16384
 ISSUERS_MAX = 64
+REVOKED_MAX = 4096
 
 
 class Member:
@@ -37,7 +39,7 @@ class Member:
         self.chain = chain
         self.entropy = entropy
         self.wall_s = wall_s
-        self.revoked: frozenset[bytes] = frozenset()
+        self.revoked: dict[bytes, Revocation] = {}  # by serial number
         self._domain = b" " + root.hex().encode()
         self.issuers: dict[bytes, Cert] = {}  # that were seen in any chain, by their key
         self._root_key = b"" if chain is None else chain.root
@@ -95,12 +97,43 @@ class Member:
         """Remember who may admit, and the key of the root."""
         self._root_key = chain.root
         first = chain.certs[0]
-        if first.scopes("issue") != frozenset() and len(self.issuers) < ISSUERS_MAX:
+        known = self.issuers.get(first.subject)
+        if first.scopes("issue") == frozenset() or (known and known.expires >= first.expires):
+            return  # no issuer, or one whose certificate was renewed since
+        if known or len(self.issuers) < ISSUERS_MAX:
             self.issuers[first.subject] = first
 
-    def revoke(self, serials: Iterable[bytes]) -> None:
-        """Believe no more what has one of these serial numbers."""
-        self.revoked |= frozenset(serials)
+    # --- what was taken back ----------------------------------------------------------------------
+
+    def revoke(self, revocation: Revocation) -> bool:
+        """Believe no more what this takes back; False if it is no news, or its signer may not."""
+        serial, signer = revocation.serial, revocation.signer
+        if serial in self.revoked or revocation.expires + CLOCK_SKEW_S < self.wall_s():
+            return False
+        if signer != self._root_key and not self._may_revoke(signer, serial):
+            return False
+        if len(self.revoked) >= REVOKED_MAX or not is_signed(revocation, self.root):
+            return False
+        self.revoked[serial] = revocation
+        return True
+
+    def is_revoked(self, link: bytes) -> bool:
+        """Whether a certificate that was read before, or its issuer's, was taken back."""
+        found = self._links.get(link)
+        return found is not None and any(cert and cert.serial in self.revoked for cert in found)
+
+    def forget_ended(self) -> None:
+        """Drop what would have ended by itself by now."""
+        end = self.wall_s() - CLOCK_SKEW_S
+        for one in [one for one in self.revoked.values() if one.expires < end]:
+            del self.revoked[one.serial]
+
+    def _may_revoke(self, signer: bytes, serial: bytes) -> bool:
+        """An issuer takes back what it may admit: never what the root has given."""
+        issuer = self.issuers.get(signer)
+        if issuer is None or not issuer.may("admin") or issuer.serial in self.revoked:
+            return False
+        return all(one.serial != serial for one in self.issuers.values())
 
     def domain(self, kind: bytes) -> bytes:
         """What signatures of one kind are made for: nothing of one cluster holds in another."""

@@ -43,6 +43,11 @@ def proved(member: Member, record: Record) -> Record:
     return found
 
 
+def certificate_of(record: Record) -> bytes:
+    """The certificate in a proof, as `Member.read_link` takes it; empty in open mode."""
+    return record.proof[SIGNATURE_BYTES:]
+
+
 def check_proof(member: Member, record: Record) -> None:
     """Raise MalformedMessage unless an admitted node said just this.
 
@@ -51,7 +56,7 @@ def check_proof(member: Member, record: Record) -> None:
     proof = record.proof
     if len(proof) <= SIGNATURE_BYTES:
         raise MalformedMessage("a record is not signed")
-    leaf = member.read_link(proof[SIGNATURE_BYTES:])
+    leaf = member.read_link(certificate_of(record))
     if not leaf.is_node or leaf.subject != record.identity:
         raise MalformedMessage("a record is signed by another than its publisher")
     if not record.is_foreign and record.node_id != node_id(leaf.subject, leaf.nonce):

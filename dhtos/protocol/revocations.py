@@ -1,0 +1,145 @@
+"""How members hear within seconds whom to believe no more.
+
+Who revokes, or hears of something new, pushes it to FANOUT members it has keys with, who do the
+same; each member also asks one of them every PULL_S whether it knows more (anti-entropy), for those
+whom a push has missed and those who were away. What is asked for is told only where the hashes of
+both sets differ.
+
+Whoever is revoked loses its sessions, its place in tables and its records at once, and no handshake
+brings them back.
+"""
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from dhtos.core.group import State
+from dhtos.core.ids import Endpoint
+from dhtos.core.limits import REPLY_BYTES_MAX
+from dhtos.errors import MalformedMessage
+from dhtos.protocol.calls import Call
+from dhtos.protocol.hubwire import as_bytes, as_int, as_list, packs, unpack
+from dhtos.protocol.rpc import NO_REPLY, Parts
+from dhtos.trust.member import REVOKED_MAX
+from dhtos.trust.proof import certificate_of
+from dhtos.trust.revocation import (
+    REVOCATION_BYTES_MAX,
+    Revocation,
+    read_revocation,
+    write_revocation,
+)
+
+if TYPE_CHECKING:
+    from dhtos.protocol.base import BaseOverlay
+    from dhtos.protocol.hub import Hub
+    from dhtos.protocol.sessions import Sessions
+
+FANOUT = 4
+PULL_S = 5.0
+_HASH_BYTES = 8
+_TOLD_MAX = REPLY_BYTES_MAX // 100
+
+
+class Revocations:
+    """What is revoked, as this node knows it."""
+
+    def __init__(
+        self, sessions: "Sessions", base: "BaseOverlay", hub: "Hub | None", now: float
+    ) -> None:
+        self.core = core = base.core
+        self.sessions = sessions
+        self.member = sessions.member
+        self._base = base
+        self._hub = hub
+        core.register("dh_revoked", self._on_told, verb="query")
+        core.register("dh_revocations", self._on_asked, verb="query")
+        core.timers.at(now + PULL_S * core.rng.random(), self._pull)
+
+    def add(self, revocations: Iterable[Revocation], now: float) -> int:
+        """Believe these from now on, as far as they hold; how many were news. They are told on."""
+        fresh = [one for one in revocations if self.member.revoke(one)]
+        if fresh:
+            self.core.counters["revocations"] += len(fresh)
+            self._expel(now)
+            for endpoint in self._some(FANOUT):
+                self._tell(endpoint, fresh)
+        return len(fresh)
+
+    def _expel(self, now: float) -> None:
+        for session in self.sessions.forget_revoked():
+            if session.node_id is not None:
+                self._base.routing.remove(session.node_id)
+        if self._hub is None:
+            return
+        for member in self._hub.members():
+            record = member.record
+            if member.key != self._hub.key and self.member.is_revoked(certificate_of(record)):
+                self._hub.buckets.forget(member.key)
+                self._hub.group.bury(member.key, record.seq, State.DEAD, now)
+
+    def _some(self, count: int) -> list[Endpoint]:
+        known = self.sessions.members()
+        return self.core.rng.sample(known, min(count, len(known)))
+
+    def _tell(self, endpoint: Endpoint, revocations: Iterable[Revocation]) -> None:
+        for part in packs(map(write_revocation, revocations)):
+            self.core.calls.notify(endpoint, "dh_revoked", [part])
+
+    def _hash(self) -> bytes:
+        text = b"".join(sorted(self.member.revoked))
+        return blake2b(text, digest_size=_HASH_BYTES).digest()
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    def _pull(self, now: float) -> None:
+        self.member.forget_ended()
+        for endpoint in self._some(1):
+            asked = [self._hash()]
+            self.core.calls.send(
+                endpoint, "dh_revocations", asked, self, now, tag=set(), stream=True
+            )
+        self.core.timers.at(now + PULL_S * self.core.rng.uniform(0.8, 1.2), self._pull)
+
+    def on_reply(self, call: Call, value: Any, _trailer: list[Any] | None, now: float) -> None:
+        """A part of what another knows."""
+        try:
+            number, parts, told = unpack(as_list(value, 8), _as_count, _as_count, lambda v: v)
+            call.tag.add(number)
+            if len(call.tag) >= parts:
+                self.core.calls.cancel(call)
+            self._take(told, now)
+        except MalformedMessage:
+            self.core.counters["malformed"] += 1
+            self.core.calls.cancel(call)
+
+    def on_late(self, call: Call, now: float) -> None:
+        """It is asked once more; nothing waits for it."""
+
+    def on_failure(self, call: Call, now: float) -> None:
+        """Somebody else is asked next time."""
+
+    # --- answering --------------------------------------------------------------------------------
+
+    def _on_told(
+        self, args: list[Any], _source: Endpoint, _trailer: list[Any] | None, now: float
+    ) -> Any:
+        (told,) = unpack(args, lambda v: v)
+        self._take(told, now)
+        return NO_REPLY
+
+    def _on_asked(
+        self, args: list[Any], _source: Endpoint, _trailer: list[Any] | None, _now: float
+    ) -> Any:
+        (known,) = unpack(args, lambda v: as_bytes(v, _HASH_BYTES))
+        if known == self._hash():
+            return [0, 0, []]
+        lists = packs(map(write_revocation, self.member.revoked.values()))
+        return Parts([number, len(lists), part] for number, part in enumerate(lists))
+
+    def _take(self, told: object, now: float) -> None:
+        wires = [as_bytes(one, REVOCATION_BYTES_MAX) for one in as_list(told, _TOLD_MAX)]
+        self.add([read_revocation(wire) for wire in wires], now)
+
+
+def _as_count(value: object) -> int:
+    return as_int(value, 0, REVOKED_MAX)

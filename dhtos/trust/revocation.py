@@ -1,0 +1,63 @@
+"""Taking a certificate back before it ends.
+
+A revocation names one certificate and is signed by the root, or by an issuer that may `admin`; of
+an issuer's own certificate only the root takes back. Revocations never change and never
+contradict each other, so a member keeps the union of all it hears of, whoever tells it; each is
+dropped when the certificate would have ended by itself.
+"""
+
+import msgspec
+
+from dhtos.errors import MalformedMessage
+from dhtos.trust.cert import KEY_BYTES, SERIAL_BYTES, Cert
+from dhtos.trust.keys import SIGNATURE_BYTES, KeyPair, verify
+
+REVOCATION_BYTES_MAX = 160
+_KIND = b"revoked"
+
+
+class Revocation(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """That the certificate of this serial number holds no more; `expires` is its own end."""
+
+    serial: bytes
+    expires: int
+    signer: bytes
+    signature: bytes
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Revocation).decode
+
+
+def revoke(key: KeyPair, cluster: bytes, cert: Cert) -> Revocation:
+    """Take a certificate back; `cluster` is the root's hash."""
+    text = _encode((cert.serial, cert.expires))
+    signature = key.sign(_domain(cluster), text)
+    return Revocation(cert.serial, cert.expires, key.public, signature)
+
+
+def write_revocation(revocation: Revocation) -> bytes:
+    """As it is told and kept."""
+    return _encode(revocation)
+
+
+def read_revocation(wire: bytes) -> Revocation:
+    """The inverse; raises MalformedMessage. Whether it holds is `is_signed` and its signer's."""
+    try:
+        found = _decode(wire)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise MalformedMessage("not a revocation") from error
+    sizes = (len(found.serial), len(found.signer), len(found.signature))
+    if sizes != (SERIAL_BYTES, KEY_BYTES, SIGNATURE_BYTES) or not 0 < found.expires < 2**53:
+        raise MalformedMessage("a revocation is [serial, expires, signer, signature]")
+    return found
+
+
+def is_signed(revocation: Revocation, cluster: bytes) -> bool:
+    """Whether its signer has signed it, for this cluster."""
+    text = _encode((revocation.serial, revocation.expires))
+    return verify(revocation.signer, revocation.signature, _domain(cluster), text)
+
+
+def _domain(cluster: bytes) -> bytes:
+    return _KIND + b" " + cluster.hex().encode()
