@@ -680,6 +680,7 @@ def test_what_waits_for_a_handshake_is_bounded():
     wire, one, two = pair()
     for number in range(OPENING_QUEUE_MAX + 5):
         wire.send(one, b"%d" % number, two)
+        one.sessions.check()
     assert counted(one, "sessions_overfull") == [5]
     wire.run_for(1.0)
     assert len(two.got) == OPENING_QUEUE_MAX

@@ -1,0 +1,153 @@
+"""Whom a member believes, and what it remembers of that."""
+
+import pytest
+from trust_world import BEGIN, DAY_S, NODE, Authority
+
+from dhtos.errors import MalformedMessage
+from dhtos.trust import cert, member
+from dhtos.trust.cert import sign_cert
+from dhtos.trust.keys import KeyPair
+
+
+@pytest.fixture
+def authority():
+    return Authority()
+
+
+def issuer(authority, name="issuer two", *, key=None, days=300.0):
+    """Another issuer of the same root, with its chain."""
+    key = key or KeyPair(authority.rng.randbytes(32))
+    made = authority.cert(key, name, caps=(*NODE, "issue", "admin"), days=days)
+    return key, sign_cert(authority.root, None, made)
+
+
+def counting(monkeypatch, module, name):
+    """How often a function of a module was called."""
+    calls = []
+    true = getattr(module, name)
+
+    def counted(*args):
+        calls.append(args)
+        return true(*args)
+
+    monkeypatch.setattr(module, name, counted)
+    return calls
+
+
+def test_what_it_has_to_show(authority):
+    one = authority.member("one", groups=("gpu",))
+    assert one.groups == ("gpu",)
+    assert one.read(one.chain.wire) == one.chain
+    assert one.domain(b"record") == b"record " + authority.name.hex().encode()
+    guest = authority.holder(KeyPair(b"g" * 32), None)
+    assert guest.groups == ()
+    with pytest.raises(AssertionError):
+        authority.holder(KeyPair(b"g" * 32), one.chain)  # of another key
+
+
+def test_a_chain_is_verified_once(authority, monkeypatch):
+    verified = counting(monkeypatch, cert, "verify")
+    one, two = authority.member("one"), authority.member("two")
+    for _ in range(5):
+        assert one.read(two.chain.wire) is one.read(two.chain.wire)
+    assert len(verified) == 2
+
+
+def test_another_cluster_is_not_believed(authority):
+    one = authority.member("one")
+    with pytest.raises(MalformedMessage, match="of another cluster"):
+        one.read(Authority(2).member("two").chain.wire)
+    assert len(one.issuers) == 1  # and nothing is learnt from it
+
+
+@pytest.mark.parametrize(
+    ("wall_s", "why"),
+    [
+        (BEGIN - DAY_S - 91, "begins in 91 s"),
+        (BEGIN - DAY_S - 90, None),
+        (BEGIN + 30 * DAY_S + 89, None),
+        (BEGIN + 30 * DAY_S + 90, "ended 90 s ago"),
+    ],
+)
+def test_dates_are_looked_at_each_time(authority, wall_s, why):
+    one, two = authority.member("one"), authority.member("two")
+    one.read(two.chain.wire)
+    one.read_link(two.chain.link)
+    one.wall_s = lambda: wall_s
+    for read, wire in [(one.read, two.chain.wire), (one.read_link, two.chain.link)]:
+        if why is None:
+            read(wire)
+        else:
+            with pytest.raises(MalformedMessage, match=why):
+                read(wire)
+
+
+def test_a_link_ends_with_its_issuer(authority):
+    """The issuer's certificate may end first only by being short of its own signer's."""
+    one, two = authority.member("one"), authority.member("two", days=300)
+    one.read_link(two.chain.link)
+    one.wall_s = lambda: BEGIN + 300 * DAY_S + 91
+    with pytest.raises(MalformedMessage, match="ended"):
+        one.read_link(two.chain.link)
+
+
+def test_a_link_is_verified_once(authority, monkeypatch):
+    one, two = authority.member("one"), authority.member("two")
+    verified = counting(monkeypatch, cert, "verify")
+    for _ in range(5):
+        assert one.read_link(two.chain.link) == two.chain.leaf
+    assert len(verified) == 1
+
+
+def test_an_issuer_is_known_from_any_chain(authority):
+    key, chain = issuer(authority)
+    person = KeyPair(b"p" * 32)
+    admitted = sign_cert(key, chain, authority.cert(person, "by two"))
+    one = authority.member("one")
+    with pytest.raises(MalformedMessage, match="not known here"):
+        one.read_link(admitted.link)
+    one.read(admitted.wire)
+    assert one.read_link(admitted.link) == admitted.leaf
+    assert one.read_link(chain.link) == chain.leaf  # the root's own need nobody
+
+
+def test_members_are_no_issuers(authority):
+    one, two = authority.member("one"), authority.member("two")
+    one.read(two.chain.wire)
+    assert set(one.issuers) == {authority.key.public}
+    node = KeyPair(b"n" * 32)
+    direct = sign_cert(authority.root, None, authority.cert(node, "by the root"))
+    one.read(direct.wire)
+    assert set(one.issuers) == {authority.key.public}
+
+
+def test_an_issuer_that_was_renewed_stays_so(authority):
+    """Whoever shows its old certificate, of the same key, brings back nothing."""
+    key, old = issuer(authority, days=10)
+    _, new = issuer(authority, key=key, days=200)
+    person = KeyPair(b"p" * 32)
+    admitted = sign_cert(key, new, authority.cert(person, "person", days=30))
+    one = authority.member("one")
+    one.read(new.wire)
+    one.read(old.wire)
+    assert one.read_link(admitted.link) == admitted.leaf
+    two = authority.member("two")
+    two.read(old.wire)
+    two.read(new.wire)
+    assert two.read_link(admitted.link) == admitted.leaf
+
+
+def test_what_is_remembered_is_bounded(authority, monkeypatch):
+    monkeypatch.setattr(member, "CHAINS_MAX", 3)
+    monkeypatch.setattr(member, "ISSUERS_MAX", 2)
+    one = authority.member("one")
+    for n in range(6):
+        other = authority.member(f"n{n}")
+        one.read(other.chain.wire)
+        one.read_link(other.chain.link)
+        _, chain = issuer(authority)
+        one.read(chain.wire)
+        assert len(one._verified) <= 3
+        assert len(one._links) <= 3
+        assert len(one.issuers) <= 2
+    one.read(authority.member("later").chain.wire)
