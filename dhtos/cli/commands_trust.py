@@ -1,5 +1,6 @@
 """The commands of a cluster: make one, join it, let others in, and say who one is."""
 
+import asyncio
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,18 +12,19 @@ import click
 from dhtos.cli.asking import Plain, control_path
 from dhtos.cli.commands_ask import json_option
 from dhtos.cli.loop import run_loop
-from dhtos.cli.run import serve
+from dhtos.cli.run import RETRY_S, RETRY_S_MAX, serve
 from dhtos.cli.screen import Column, Screen
 from dhtos.cli.settings import effective_config, node_options
 from dhtos.cli.wording import age_text, plural, read_period
 from dhtos.core.limits import INVITE_USES_MAX
-from dhtos.errors import Unreachable, UsageError
+from dhtos.errors import NoPeers, Unreachable, UsageError
+from dhtos.node.authority import INVITES
 from dhtos.node.config import Config
 from dhtos.node.control import ControlClient
 from dhtos.node.control_trust import membership_to_plain
 from dhtos.node.enrolling import join_cluster
 from dhtos.node.founding import found_cluster
-from dhtos.node.membership import default_home, member_home, read_credentials
+from dhtos.node.membership import Membership, default_home, member_home, read_credentials
 from dhtos.trust.cert import NAME_BYTES_MAX
 from dhtos.trust.token import Token
 
@@ -90,7 +92,8 @@ def up(
     config = _daemon_config(options)
     seconds = read_period(ttl)
     assert config.state_dir is not None
-    made = found_cluster(config.state_dir, _own_name(config, name), time.time())
+    found_cluster(config.state_dir, _own_name(config, name), time.time())
+    invited = (config.state_dir / INVITES).exists()
 
     async def invite(node: Any) -> None:  # noqa: ANN401 - the node of serve
         from dhtos.node.enrolling import make_token
@@ -98,7 +101,7 @@ def up(
         token = await make_token(node, uses=uses, ttl_s=seconds)
         _show_token(Screen(as_json=as_json), str(token), uses, seconds)
 
-    run_loop(serve(config, as_json=as_json, on_ready=invite if made else None))
+    run_loop(serve(config, as_json=as_json, on_ready=None if invited else invite))
 
 
 @click.command()
@@ -123,14 +126,7 @@ def join(
     read = Token.parse(token)
     config = _daemon_config(options)
     assert config.state_dir is not None
-    joining = join_cluster(
-        config.state_dir,
-        read,
-        host=config.host,
-        name=_own_name(config, name),
-        wall_clock=time.time,
-    )
-    membership = run_loop(joining)
+    membership = run_loop(_join(config, read, _own_name(config, name), wait=wait))
     if membership.chain.leaf.is_node:
         run_loop(serve(config, wait=wait, as_json=as_json))
         return
@@ -243,6 +239,23 @@ def whoami(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click pa
         screen.document(known)
     else:
         _show_member(screen, known)
+
+
+async def _join(config: Config, token: Token, name: str, *, wait: bool) -> Membership:
+    """Be admitted; with `wait` also by somebody who is not there yet."""
+    assert config.state_dir is not None
+    delay_s = RETRY_S
+    while True:
+        try:
+            return await join_cluster(
+                config.state_dir, token, host=config.host, name=name, wall_clock=time.time
+            )
+        except NoPeers as error:
+            if not wait:
+                raise
+            click.echo(f"warning: {error}; asking again in {delay_s:.0f} s", err=True)
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, RETRY_S_MAX)
 
 
 def _daemon_config(options: Plain) -> Config:

@@ -5,9 +5,11 @@ import selectors
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 READY_S = 20.0
 
@@ -103,8 +105,18 @@ class Shell:
                     stream.close()
 
 
-def read_line(stream: object, within_s: float) -> str:
-    """The next line of a pipe, or what there is of it when time is up."""
+def read_line(stream: IO[str], within_s: float) -> str:
+    """The next line of a pipe, or what there is of it when time is up.
+
+    Byte by byte: a buffer would hide from `select` the lines that came together with this one.
+    """
+    line, deadline = b"", time.monotonic() + within_s
     with selectors.DefaultSelector() as selector:
-        selector.register(stream, selectors.EVENT_READ)  # type: ignore[arg-type]
-        return stream.readline() if selector.select(within_s) else ""  # type: ignore[attr-defined]
+        selector.register(stream, selectors.EVENT_READ)
+        while not line.endswith(b"\n"):
+            left_s = max(0.0, deadline - time.monotonic())
+            byte = os.read(stream.fileno(), 1) if selector.select(left_s) else b""
+            if not byte:
+                break
+            line += byte
+    return line.decode()

@@ -214,6 +214,43 @@ def test_nobody_at_home(world: World) -> None:
     assert hint == "try again, or give a newer token"
 
 
+def test_a_machine_may_come_before_the_first_is_back(world: World, shell: Shell) -> None:
+    world.first.stop()
+    place = ("--state-dir", world.place("second"), "--no-sample", "--wait")
+    waiting = shell.spawn("join", world.token, "--host", "127.0.0.1", "--port", "0", *place)
+    daemon = Daemon(waiting, {})
+    shell.daemons.append(daemon)
+    assert waiting.stderr is not None
+    assert waiting.stdout is not None
+    assert read_line(waiting.stderr, READY_S).startswith(
+        "warning: nobody whom the token names answers"
+    )
+    port = world.first.endpoint.rpartition(":")[2]
+    told = ("--port", port, "--state-dir", world.place("first"), "--no-sample")
+    world.shell.daemon(*told, command=["up"])
+    assert read_line(waiting.stdout, READY_S).startswith("ready ")
+
+
+def test_a_first_start_that_failed_still_owes_the_token(world: World, shell: Shell) -> None:
+    port = world.first.endpoint.rpartition(":")[2]
+    told = ("--host", "127.0.0.1", "--state-dir", world.place("other"))
+    assert "is in use" in shell.refused("up", "--port", port, *told)[0]
+    _, token = world.up(name="other")
+    assert Token.parse(token).root != Token.parse(world.token).root
+
+
+def test_programs_read_both_lines_of_up(shell: Shell) -> None:
+    place = ("--state-dir", str(shell.home / "a"), "--no-sample", "--json")
+    process = shell.spawn("up", "--host", "127.0.0.1", "--port", "0", *place, "--uses", "3")
+    shell.daemons.append(Daemon(process, {}))
+    assert process.stdout is not None
+    ready, told = (json.loads(read_line(process.stdout, READY_S)) for _ in range(2))
+    assert ready["ready"] is True
+    assert (told["uses"], told["ttl_s"]) == (3, 3600.0)
+    (seed,) = Token.parse(told["token"]).seeds
+    assert "{}:{}".format(*seed) == ready["endpoint"]
+
+
 def test_a_directory_that_is_taken(world: World, shell: Shell) -> None:
     other, token = world.up(name="other")
     message, hint = world.refused(token, name="first", code=2)
