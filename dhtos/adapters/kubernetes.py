@@ -304,16 +304,9 @@ def _names(asked: Judged) -> tuple[list[str], dict[str, msgspec.Raw] | None]:
 
 
 def _filled(answer: Filtered, failed: list[bytes], never: list[bytes]) -> bytes:
-    """An answer without reasons in JSON, and they put in: most of it, so they are copied once."""
+    """An answer with the pieces of its reasons put in: they are most of it, and copied once."""
     before, between, after = msgspec.json.encode(answer).rsplit(b"{}", 2)
-    pieces = [before, *_object(failed), between, *_object(never), after]
-    return b"".join(pieces)
-
-
-def _object(members: list[bytes]) -> list[bytes]:
-    """The pieces of an object."""
-    apart = [piece for one in members for piece in (b",", one)]
-    return [b"{", *apart[1:], b"}"]
+    return b"".join([before, b"{", *failed, b"}", between, b"{", *never, b"}", after])
 
 
 def said(error: DhtosError) -> str:

@@ -58,7 +58,8 @@ class Column:
 class Snapshot:
     """All machines with a name, as they were at `born`; `complete` if nobody was missed.
 
-    `names` are in the order of the other lists. The rest is made of those.
+    `names` are in the order of the other lists. `elsewhere` are by predicate the places of those
+    that do not match it. The rest is made of those.
     """
 
     born: float
@@ -69,9 +70,7 @@ class Snapshot:
     twice: frozenset[str] = frozenset()
     index: dict[str, int] = field(init=False)
     foreign: list[int] = field(init=False)
-    elsewhere: dict[str, list[int]] = field(
-        default_factory=dict
-    )  # by predicate: who does not match
+    elsewhere: dict[str, list[int]] = field(default_factory=dict)
     _amounts: dict[str, tuple[Column, Column]] = field(default_factory=dict)
     _rebates: Column | None = None
 
@@ -131,18 +130,18 @@ class Verdicts:
         return list(compress(names, self._of(names).translate(_IS[0])))
 
     def sort(self, names: Sequence[str]) -> tuple[list[str], list[bytes], list[bytes]]:
-        """Those that can; the others with their reasons, as members of JSON; those that never will.
+        """Those that can; the others with their reasons, as pieces of JSON; those that never will.
 
         What is in both is written once.
         """
         codes = self._of(names)
-        failed, never = [], []
+        failed: list[bytes] = []
+        never: list[bytes] = []
         for code, reason in enumerate(self._reasons[1:], 1):
             if code in codes:
-                part = _members(compress(names, codes.translate(_IS[code])), reason)
-                failed.append(part)
-                if code in self._hopeless:
-                    never.append(part)
+                pieces = _members(compress(names, codes.translate(_IS[code])), reason)
+                for found in (failed, never) if code in self._hopeless else (failed,):
+                    found += (b",", *pieces) if found else pieces
         return list(compress(names, codes.translate(_IS[0]))), failed, never
 
     def _of(self, names: Sequence[str]) -> bytes:
@@ -165,12 +164,11 @@ def _each(items: _Items[_Key], keys: Sequence[_Key]) -> Sequence[int]:
     return found
 
 
-def _members(names: Iterable[str], reason: str) -> bytes:
-    """What says the same of all names, in JSON: escaped at once, DEL between them has no name."""
+def _members(names: Iterable[str], reason: str) -> tuple[bytes, bytes]:
+    """What says the same of all names: escaped at once, DEL between them has no name."""
     value = b":" + msgspec.json.encode(reason)
-    return (
-        msgspec.json.encode(_DEL.join(names)).replace(_DEL.encode(), b'"' + value + b',"') + value
-    )
+    keys = msgspec.json.encode(_DEL.join(names))
+    return keys.replace(_DEL.encode(), b'"' + value + b',"'), value
 
 
 def judge(
@@ -178,7 +176,7 @@ def judge(
 ) -> Verdicts:
     """What all machines say to a need; `elsewhere` are those that its `where` does not match.
 
-    As `Candidate.refusal` says of one machine, with the reasons that count most at the end.
+    As `Candidate.refusal` says of one machine; the reasons that count most come last.
     """
     found = Verdicts(snapshot.index)
     found.mark(resting, RESTS, hopeless=False)

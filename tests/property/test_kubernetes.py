@@ -135,7 +135,7 @@ def reason(candidate, need):
 def answers(verdicts, names):
     """What is answered, as the scheduler reads it."""
     kept, *others = verdicts.sort(names)
-    failed, never = (json.loads(b"{" + b",".join(members) + b"}") for members in others)
+    failed, never = (json.loads(b"{" + b"".join(pieces) + b"}") for pieces in others)
     return kept, failed, never
 
 

@@ -38,9 +38,9 @@ def snapshot(*machines, foreign=(), twice=(), prices=()):
     return Snapshot(0.0, names, hits, candidates, True, frozenset(twice))
 
 
-def read(members):
-    """Members of JSON as a dictionary."""
-    return json.loads(b"{" + b",".join(members) + b"}")
+def read(pieces):
+    """Pieces of JSON as a dictionary."""
+    return json.loads(b"{" + b"".join(pieces) + b"}")
 
 
 def told(verdicts, names):
