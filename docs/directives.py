@@ -58,7 +58,8 @@ def limit_rows(source: str) -> Iterator[tuple[str, list[Row]]]:
 def quantity(name: str, expression: str) -> str:
     """A constant as a reader wants it: grouped digits, and its unit where the name has one."""
     value = getattr(limits, name)
-    text = f"{value:,}" if isinstance(value, int) else f"{value:,g}"
+    values = value if isinstance(value, tuple) else (value,)
+    text = ", ".join(f"{one:,}" if isinstance(one, int) else f"{one:,g}" for one in values)
     if "_PER_S_" in name:
         text += " /s"
     elif name.endswith("_S") or "_S_" in name:
