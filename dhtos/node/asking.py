@@ -14,7 +14,7 @@ from dhtos.core.limits import VALUE_TTL_S
 from dhtos.core.nearest import Nearest
 from dhtos.core.predicate import EVERYTHING, Predicate
 from dhtos.core.schema import Schema
-from dhtos.errors import Closed, UsageError
+from dhtos.errors import Closed, Refused, UsageError
 from dhtos.node.bandwidth import AGE_S_MAX, Bandwidth, Meter, Peer
 from dhtos.node.config import Config
 from dhtos.node.figures import Aggregate, Histogram
@@ -31,6 +31,7 @@ from dhtos.protocol.sample import check_size, sample
 from dhtos.protocol.store import StoredValue
 from dhtos.query import Expr, parse, parse_order
 from dhtos.transport.driver import Driver
+from dhtos.trust.cert import Verb
 
 Query = str | Expr | Predicate
 
@@ -57,6 +58,14 @@ class Asking(ABC):
     @abstractmethod
     async def joined(self) -> None:
         """Wait for the place in the hub, which a client has not; raises SchemaConflict."""
+
+    def _require(self, verb: Verb) -> None:
+        """Raise Refused for what our certificate lets us do nowhere: nobody would answer."""
+        sessions = self.engine.core.sessions
+        chain = None if sessions is None else sessions.member.chain
+        if chain is not None and chain.leaf.scopes(verb) == frozenset():
+            given = "a node's" if verb == "publish" else f"one that was made with --cap {verb}"
+            raise Refused(f"{chain.leaf.name!r} may not {verb} here: use another token, {given}")
 
     # --- machines -------------------------------------------------------------------------------
 
@@ -199,8 +208,10 @@ class Asking(ABC):
         """Store a value under a name on the k closest nodes; a stock peer can read it too.
 
         `seq` orders versions; by default the wall clock in milliseconds does. Raises
-        ValueTooLarge, Conflict when a newer version exists, Unreachable when nobody took it.
+        ValueTooLarge, Conflict when a newer version exists, Unreachable when nobody took it,
+        Refused for a user of a cluster who may not.
         """
+        self._require("publish")
         if seq is None:
             seq = self._put_seq = max(int(self._wall_clock() * 1000), self._put_seq + 1)
         now = self.driver.clock()

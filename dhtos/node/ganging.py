@@ -74,6 +74,7 @@ class Ganging(Placing):
         return Placement(lambda: self._place_gang(need, rules, deadline_s))
 
     async def _place_gang(self, need: Need, rules: _Rules, deadline_s: float) -> Gang:
+        self._require("claim")
         won: list[Lease] = []
         reasons: dict[str, int] = {}
         draw: Draw | None = None

@@ -138,6 +138,7 @@ class Placing(Asking):
         return Placement(lambda: self._place(need, ttl_s, deadline_s, candidates))
 
     async def _place(self, need: Need, ttl_s: float, deadline_s: float, candidates: int) -> Lease:
+        self._require("claim")
         reasons: dict[str, int] = {}
         draw: Draw | None = None
         self._demand.add(need)

@@ -52,6 +52,7 @@ class Replicating(Ganging):
         the longest pause between attempts that fail. A machine or network that fails is noticed
         within `ttl_s`. Raises UsageError for a count that is not 0..256 and as `plan`.
         """
+        self._require("claim")
         wanted = self._wanted(need, spread, ttl_s)
         if not is_number(cool_down_s) or not 0 <= cool_down_s <= LEASE_S_MAX:
             raise UsageError(f"cool_down_s must be 0..{LEASE_S_MAX:g} s, got {cool_down_s!r}")

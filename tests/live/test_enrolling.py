@@ -80,6 +80,31 @@ def test_whoever_was_admitted_is_a_member(run, tmp_path):
     run(main)
 
 
+def test_what_a_certificate_does_not_give_is_refused_at_once(run, tmp_path):
+    async def main():
+        async with first_node(tmp_path / "first", advertise={"cores": 8}) as first:
+            token = await make_token(first, kind="user", name="u", caps=["query"])
+            await join(tmp_path / "user", token)
+            asking = dhtos.Config(
+                host="127.0.0.1", port=0, client=True, credentials=tmp_path / "user"
+            )
+            async with dhtos.Node(asking) as user:
+                assert await user.count() == 1
+                for verb, attempt in (
+                    ("publish", lambda: user.put("k", "v")),
+                    ("claim", lambda: user.place(dhtos.Need(cores=1))),
+                    ("claim", lambda: user.place_gang(dhtos.Need(cores=1), 2)),
+                    ("claim", lambda: user.replicas(dhtos.Need(cores=1), 2)),
+                ):
+                    with pytest.raises(Refused, match=f"'u' may not {verb} here: use another"):
+                        await attempt()
+            assert not first.leases()
+            async with first.place(dhtos.Need(cores=1)):
+                assert len(first.leases()) == 1
+
+    run(main)
+
+
 def test_a_member_sends_those_who_come_to_an_issuer(run, tmp_path):
     async def main():
         async with first_node(tmp_path / "first") as first:
