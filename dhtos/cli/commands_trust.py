@@ -171,7 +171,7 @@ def invite(
     """
     screen = Screen(as_json=as_json)
     if revoke is not None:
-        done = _ask(options, "uninvite", prefix=revoke)
+        done = ask_node(options, "uninvite", prefix=revoke)
         screen.document(done) if as_json else screen.say(f"revoked {done['id']}")
         return
     if listing:
@@ -181,7 +181,7 @@ def invite(
     told: Plain = {"uses": uses, "ttl_s": seconds, "groups": [*groups], "caps": [*caps]}
     if days is not None:
         told["lifetime_s"] = days * _DAY_S
-    token = _ask(options, "invite", **told)["token"]
+    token = ask_node(options, "invite", **told)["token"]
     _show_token(screen, token, uses, seconds)
 
 
@@ -219,7 +219,7 @@ def add(
     seconds = read_period(ttl)
     told: Plain = {"kind": "user", "name": name, "groups": [*groups], "caps": [*caps]}
     told |= {"ttl_s": seconds, "lifetime_s": hours * 3600.0}
-    token = _ask(options, "invite", **told)["token"]
+    token = ask_node(options, "invite", **told)["token"]
     _show_token(Screen(as_json=as_json), token, 1, seconds)
 
 
@@ -233,7 +233,7 @@ def whoami(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click pa
     if home is not None:
         known = membership_to_plain(read_credentials(home)[1])
     else:
-        known = _ask(options, "whoami")
+        known = ask_node(options, "whoami")
     screen = Screen(as_json=as_json)
     if as_json:
         screen.document(known)
@@ -273,7 +273,7 @@ def _own_name(config: Config, name: str | None) -> str:
     return chosen
 
 
-def _ask(options: Plain, op: str, **told: Any) -> Plain:  # noqa: ANN401 - arguments of an op
+def ask_node(options: Plain, op: str, **told: Any) -> Plain:  # noqa: ANN401 - arguments of an op
     """Ask the node of this machine."""
 
     async def ask() -> Plain:

@@ -28,6 +28,12 @@ def _ask() -> ModuleType:
     return commands_ask
 
 
+def _audit() -> ModuleType:
+    from dhtos.cli import commands_audit
+
+    return commands_audit
+
+
 def _config() -> ModuleType:
     from dhtos.cli import commands_config
 
@@ -90,6 +96,8 @@ COMMANDS: Mapping[str, tuple[Loader, str]] = {
     "invite": (_trust, "invite"),
     "user": (_trust, "user"),
     "whoami": (_trust, "whoami"),
+    "revoke": (_audit, "revoke"),
+    "audit": (_audit, "audit"),
     "find": (_ask, "find"),
     "count": (_ask, "count"),
     "sum": (_figures, "sum_figures"),

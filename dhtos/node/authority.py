@@ -20,6 +20,7 @@ import msgspec
 from dhtos.core.limits import INVITE_S_MAX, INVITE_USES_MAX, INVITES_MAX
 from dhtos.core.value import is_printable
 from dhtos.errors import ConfigError, MalformedMessage, Refused, UsageError
+from dhtos.node.audit import AuditLog, What
 from dhtos.node.membership import Membership, check_private, write_membership
 from dhtos.node.state import Identity, write_atomically
 from dhtos.trust.cert import (
@@ -29,11 +30,13 @@ from dhtos.trust.cert import (
     Cert,
     Chain,
     Verb,
+    node_id,
     parse_chain,
     sign_cert,
 )
 from dhtos.trust.keys import SEED_BYTES, KeyPair
-from dhtos.trust.token import SECRET_BYTES
+from dhtos.trust.revocation import Revocation, revoke
+from dhtos.trust.token import SECRET_BYTES, root_hash
 
 ROOT = "root.json"
 INVITES = "invites.json"
@@ -148,6 +151,7 @@ class Issuer:
         self._entropy = entropy
         self._lock = threading.Lock()
         self._invites = _read_invites(self._path)
+        self._audit = AuditLog(directory, wall_s)
 
     def invite(
         self,
@@ -185,10 +189,18 @@ class Issuer:
             if len(self._invites) >= INVITES_MAX:
                 raise UsageError(f"{INVITES_MAX} invites are open: revoke some of them")
             self._write({**self._invites, secret_hash(secret): invite})
+        self._audit.append("invited", invite=secret_hash(secret), kind=kind, name=name)
         return secret
 
     def admit(self, secret: bytes, public: bytes, name: str = "") -> Chain:
         """The chain of a new key; raises Refused, `Unknown` where another issuer may know more."""
+        try:
+            return self._admit(secret, public, name)
+        except Refused as refused:
+            self._audit.append("refused", name=name, subject=public.hex(), reason=str(refused))
+            raise
+
+    def _admit(self, secret: bytes, public: bytes, name: str) -> Chain:
         now, found = self._wall_s(), secret_hash(secret)
         with self._lock:
             invite = self._invites.get(found)
@@ -216,7 +228,50 @@ class Issuer:
                 invite, uses=invite.uses - 1, given={**invite.given, public.hex(): chain.wire}
             )
             self._write({**self._invites, found: used})
+            self._note("admitted", chain.leaf, invite=found)
             return chain
+
+    def revoke(self, who: str) -> list[Revocation]:
+        """Take back all certificates of somebody: by name, by id, or by a serial number.
+
+        Raises UsageError unless that is just one whom this issuer admitted.
+        """
+        now = self._wall_s()
+        given = [e for e in self._audit.entries() if e["what"] in ("admitted", "renewed")]
+        subjects = {e["subject"] for e in given if who and who in (e["name"], e["id"], e["serial"])}
+        if len(subjects) != 1:
+            told = ", ".join(sorted({e["id"] for e in given if e["subject"] in subjects}))
+            why = (
+                f"several are called so, name one by its id: {told}"
+                if told
+                else (
+                    "nobody was admitted here under that name, id or serial number: see "
+                    "dhtos-node audit show"
+                )
+            )
+            raise UsageError(f"cannot revoke {who!r}: {why}")
+        held = [e for e in given if e["subject"] in subjects and e["expires"] > now]
+        if not held:
+            raise UsageError(f"{who!r} holds no certificate that has not ended by itself")
+        for entry in held:
+            self._audit.append("revoked", **{k: entry[k] for k in ("name", "id", "serial")})
+        return [
+            revoke(self._key, root_hash(self._chain.root), bytes.fromhex(e["serial"]), e["expires"])
+            for e in held
+        ]
+
+    def _note(self, what: What, cert: Cert, **facts: str) -> None:
+        self._audit.append(
+            what,
+            name=cert.name,
+            subject=cert.subject.hex(),
+            id=node_id(cert.subject, cert.nonce).hex(),
+            serial=cert.serial.hex(),
+            expires=cert.expires,
+            groups=list(cert.groups),
+            caps=list(cert.caps),
+            **facts,
+        )
 
     def revoke_invite(self, prefix: str) -> str:
         """Admit nobody more by the invite whose hash begins so; its whole hash. UsageError."""
@@ -228,7 +283,8 @@ class Issuer:
             left = dict(self._invites)
             del left[matching[0]]
             self._write(left)
-            return matching[0]
+        self._audit.append("uninvited", invite=matching[0])
+        return matching[0]
 
     def invites(self) -> dict[str, Invite]:
         """The invites that may still be used, by the hashes of their secrets."""

@@ -43,6 +43,7 @@ OPS = (
     "find", "count", "sum", "histogram", "sample", "closest", "members", "put", "get", "status",
     "advertise", "config", "plan", "explain", "place", "leases", "drain", "undrain", "revoke",
     "usage", "gang", "replicas", "whoami", "invite", "invites", "uninvite",
+    "revoke_member",
 )  # fmt: skip
 
 _encode = msgspec.json.Encoder().encode

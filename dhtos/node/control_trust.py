@@ -1,7 +1,7 @@
 """The ops of the control socket that concern a cluster: who one is, and who may come.
 
 `invite` makes a token, `invites` tells those that are open, `uninvite` takes one back. They are
-for the node that issues, and are answered by no other.
+for the node that issues, and are answered by no other. `revoke_member` puts somebody out.
 """
 
 import asyncio
@@ -58,7 +58,20 @@ def trust_ops(node: "Node") -> dict[str, Op]:
         no_more(args)
         yield {"end": {"id": await asyncio.to_thread(issuer_of(node).revoke_invite, prefix)}}
 
-    return {"whoami": whoami, "invite": invite, "invites": invites, "uninvite": uninvite}
+    async def revoke(args: Args) -> Lines:
+        who = take(args, "who", str)
+        no_more(args)
+        taken = await asyncio.to_thread(issuer_of(node).revoke, who)
+        await node.revoke_members(taken)
+        yield {"end": {"revoked": [one.serial.hex() for one in taken]}}
+
+    return {
+        "revoke_member": revoke,
+        "whoami": whoami,
+        "invite": invite,
+        "invites": invites,
+        "uninvite": uninvite,
+    }
 
 
 def _promise(args: Args) -> dict[str, Any]:

@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING
 
 from dhtos.core.ids import Endpoint
 from dhtos.node.config import parse_endpoint
-from dhtos.node.membership import Membership, admitted, read_credentials, read_membership
+from dhtos.node.membership import (
+    Membership,
+    admitted,
+    read_credentials,
+    read_membership,
+    read_revoked,
+    write_revoked,
+)
 from dhtos.node.state import SEQ_RESERVE, Identity, StateDir, open_state
 from dhtos.protocol.engine import Engine
+from dhtos.trust.revocation import Revocation
 
 if TYPE_CHECKING:
     from dhtos.trust.member import Member
@@ -24,10 +32,13 @@ class Keeper:
         state: StateDir | None = None,
         contacts: Sequence[Endpoint] = (),
         first_seq: int = 1,
+        *,
         membership: Membership | None = None,
+        revoked: Sequence[Revocation] = (),
     ) -> None:
         self.identity = identity
         self.membership = membership
+        self._revoked = {one.serial: one for one in revoked}
         self.contacts = list(contacts)
         self.first_seq = first_seq
         self._state = state
@@ -54,17 +65,20 @@ class Keeper:
         state, identity, contacts, first_seq = open_state(path, wall_clock)
         try:
             membership = read_membership(path, identity)
+            revoked = () if membership is None else read_revoked(path)
         except BaseException:
             state.close()
             raise
         identity, membership = shown or admitted(identity, membership)
-        return cls(identity, state, contacts, first_seq, membership)
+        return cls(identity, state, contacts, first_seq, membership=membership, revoked=revoked)
 
     def member(self, wall_clock: Callable[[], float]) -> "Member | None":
         """Who we are in our cluster; None in open mode. Raises ConfigError where that has ended."""
         if self.membership is None:
             return None
-        return self.membership.member(self.identity, wall_clock=wall_clock)
+        member = self.membership.member(self.identity, wall_clock=wall_clock)
+        member.restore(self._revoked.values())
+        return member
 
     @property
     def seeds(self) -> list[Endpoint]:
@@ -84,6 +98,10 @@ class Keeper:
         contacts = engine.base.contacts()
         if contacts:
             await asyncio.to_thread(state.save_contacts, contacts)
+        sessions = engine.core.sessions
+        if sessions is not None and sessions.member.revoked.keys() != self._revoked.keys():
+            self._revoked = dict(sessions.member.revoked)
+            await asyncio.to_thread(write_revoked, state.path, self._revoked.values())
         hub = engine.hub
         told = max(hub.own.seq if hub.own is not None else 0, hub.rows.seq_told)
         if told > self._seq_bound - SEQ_RESERVE // 2:

@@ -7,7 +7,7 @@ it is of a node in open mode.
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from dhtos.node.state import Identity, read_identity, write_atomically
 from dhtos.trust.cert import Chain, parse_chain
 from dhtos.trust.keys import KeyPair
 from dhtos.trust.member import Member
+from dhtos.trust.revocation import Revocation, read_revocation, write_revocation
 from dhtos.trust.token import root_hash
 
 NAME = "membership.json"
+REVOKED = "revoked.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,28 @@ def member_home(directory: Path | None) -> Path | None:
         return directory
     home = default_home()
     return home if (home / NAME).exists() else None
+
+
+def read_revoked(directory: Path) -> list[Revocation]:
+    """The revocations that were known when they were written; raises ConfigError."""
+    path = directory / REVOKED
+    try:
+        stored = msgspec.json.decode(path.read_bytes(), type=list[bytes])
+        return [read_revocation(wire) for wire in stored]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (msgspec.DecodeError, MalformedMessage) as error:
+        raise ConfigError(
+            f"{path} is corrupt ({error}): move it away, and members tell of them again"
+        ) from error
+
+
+def write_revoked(directory: Path, revoked: Iterable[Revocation]) -> None:
+    """Keep what is revoked: a restart must not let anybody in again."""
+    content = msgspec.json.encode([write_revocation(one) for one in revoked])
+    write_atomically(directory / REVOKED, content + b"\n")
 
 
 def admitted(

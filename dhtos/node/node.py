@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from random import Random, SystemRandom
 from types import MappingProxyType, TracebackType
@@ -49,6 +49,7 @@ from dhtos.transport.udp import UdpSocket
 if TYPE_CHECKING:
     from dhtos.node.control_server import ControlServer
     from dhtos.node.enrolling import Admission
+    from dhtos.trust.revocation import Revocation
 
 UPKEEP_INTERVAL_S = 60.0
 
@@ -376,6 +377,12 @@ class Node(Nearby, Replicating):
             raise UsageError("a client advertises nothing: start a node without client=True")
         self._publish(advert, eager=True)
         await self.joined()
+
+    async def revoke_members(self, revocations: "Iterable[Revocation]") -> None:
+        """Tell the cluster of certificates that an issuer takes back, and keep it in mind."""
+        self.engine.revocations.add(revocations, self.driver.clock())
+        self.driver.flush()
+        await self._kept.save(self.engine)
 
     def usage(self) -> tuple[UsageRow, ...]:
         """What the last commands that ended on this machine have used, the oldest first."""

@@ -4,7 +4,7 @@ A `Member` holds the own key and chain, the hash of the root it believes in, and
 Chains that were verified are remembered by their bytes, so that each costs its signatures once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from dhtos.errors import MalformedMessage
 from dhtos.trust.cert import CLOCK_SKEW_S, Cert, Chain, parse_chain, parse_link
@@ -121,6 +121,10 @@ class Member:
         """Whether a certificate that was read before, or its issuer's, was taken back."""
         found = self._links.get(link)
         return found is not None and any(cert and cert.serial in self.revoked for cert in found)
+
+    def restore(self, revocations: Iterable[Revocation]) -> None:
+        """Believe again what was believed before a restart: its signers may not be known yet."""
+        self.revoked |= {one.serial: one for one in revocations}
 
     def forget_ended(self) -> None:
         """Drop what would have ended by itself by now."""

@@ -9,7 +9,7 @@ dropped when the certificate would have ended by itself.
 import msgspec
 
 from dhtos.errors import MalformedMessage
-from dhtos.trust.cert import KEY_BYTES, SERIAL_BYTES, Cert
+from dhtos.trust.cert import KEY_BYTES, SERIAL_BYTES
 from dhtos.trust.keys import SIGNATURE_BYTES, KeyPair, verify
 
 REVOCATION_BYTES_MAX = 160
@@ -29,11 +29,10 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Revocation).decode
 
 
-def revoke(key: KeyPair, cluster: bytes, cert: Cert) -> Revocation:
-    """Take a certificate back; `cluster` is the root's hash."""
-    text = _encode((cert.serial, cert.expires))
-    signature = key.sign(_domain(cluster), text)
-    return Revocation(cert.serial, cert.expires, key.public, signature)
+def revoke(key: KeyPair, cluster: bytes, serial: bytes, expires: int) -> Revocation:
+    """Take the certificate of this number and end back; `cluster` is the root's hash."""
+    signature = key.sign(_domain(cluster), _encode((serial, expires)))
+    return Revocation(serial, expires, key.public, signature)
 
 
 def write_revocation(revocation: Revocation) -> bytes:

@@ -330,3 +330,66 @@ def test_open_and_secured_do_not_mix_and_say_so(world: World, shell: Shell) -> N
     other, _ = world.up(name="other")
     message, hint = shell.refused("count", "--seed", other.endpoint, *place)
     assert "a certificate is of another cluster" in message
+
+
+# --- putting somebody out -------------------------------------------------------------------------
+
+
+def test_whom_is_revoked_is_out_in_seconds_and_stays_out(world: World) -> None:
+    second = world.join("second", None, "--name", "bench-7")
+    third = world.join("third", world.issue("invite"), "--name", "bench-8")
+    token = world.issue("user", "add", "alice")
+    world.shell.run("join", token, "--state-dir", world.place("alice"))
+    world.awaited("alice", 3)
+    first = ("--state-dir", world.place("first"))
+    done = world.shell.run("revoke", "bench-7", *first)
+    assert done.stdout == "revoked 1 certificate of bench-7\n"
+    world.awaited("first", 2)
+    world.awaited("third", 2)
+    assert second.process.poll() is None  # it runs, and is alone
+    world.shell.run("revoke", "alice", *first)
+    refused = world.shell.refused("count", "--state-dir", world.place("alice"), code=2)
+    assert "a certificate was revoked" in " ".join(refused)
+    third.stop()
+    port = world.first.endpoint.rpartition(":")[2]
+    world.first.stop()
+    world.shell.daemon(*first, "--port", port, "--no-sample", command=["up"])
+    refused = world.shell.refused("count", "--state-dir", world.place("alice"), code=2)
+    assert "a certificate was revoked" in " ".join(refused)
+
+
+def test_who_was_let_in_and_put_out_is_written_down(world: World, shell: Shell) -> None:
+    first = ("--state-dir", world.place("first"))
+    world.join("second", None, "--name", "bench-7")
+    world.refused(world.token)
+    shell.run("revoke", "bench-7", *first)
+    told = [
+        json.loads(line)
+        for line in shell.run("audit", "show", "--json", *first).stdout.splitlines()
+    ]
+    assert [entry["what"] for entry in told] == ["invited", "admitted", "refused", "revoked"]
+    assert told[1]["name"] == told[3]["name"] == "bench-7"
+    assert told[1]["serial"] == told[3]["serial"]
+    assert "used up" in told[2]["reason"]
+    assert "bench-7" in shell.run("audit", "show", *first).stdout
+    told = json.loads(shell.run("audit", "verify", "--json", *first).stdout)
+    assert told["events"] == 4
+    log = Path(world.place("first")) / "audit.jsonl"
+    log.write_bytes(log.read_bytes().replace(b"bench-7", b"bench-8", 1))
+    message, _ = shell.refused("audit", "verify", *first, code=2)
+    assert "line 2 does not follow" in message
+
+
+def test_nobody_is_revoked_by_mistake(world: World, shell: Shell) -> None:
+    second = world.join("second", None, "--name", "twin")
+    world.join("third", world.issue("invite"), "--name", "twin")
+    first = ("--state-dir", world.place("first"))
+    message, hint = shell.refused("revoke", "bench-9", *first, code=2)
+    assert "nobody was admitted here under that name" in message + hint
+    message, hint = shell.refused("revoke", "twin", *first, code=2)
+    assert second.facts["id"] in message + hint
+    message, hint = shell.refused("revoke", "twin", "--control", second.control, code=2)
+    assert "the machine that made the cluster" in message + hint
+    shell.run("revoke", second.facts["id"], *first)
+    message, hint = shell.refused("audit", "show", "--state-dir", world.place("second"), code=2)
+    assert "has no audit.jsonl" in message

@@ -125,7 +125,7 @@ def test_whom_is_revoked_is_out_in_seconds(sim_seed, sim_replay):
     fleet = SecuredFleet(40, seed=sim_seed, replay=sim_replay, group_size=16).cold_start()
     thief, teller = fleet.nodes[5], fleet.nodes[17]
     cert = member_of(thief).chain.leaf
-    revocation = revoke(fleet.authority.key, fleet.authority.name, cert)
+    revocation = revoke(fleet.authority.key, fleet.authority.name, cert.serial, cert.expires)
     began = fleet.cluster.now
     fleet.cluster.begin(teller, lambda e, now: e.revocations.add([revocation], now))
     others = [node for node in fleet.nodes if node is not thief]
@@ -156,7 +156,7 @@ def test_a_crowd_hears_of_a_revocation(sim_seed, sim_replay):
     cluster.run_for(6.0)
     authority = Authority(sim_seed)
     cert = member_of(nodes[1]).chain.leaf
-    revocation = revoke(authority.key, authority.name, cert)
+    revocation = revoke(authority.key, authority.name, cert.serial, cert.expires)
     began = cluster.now
     cluster.begin(nodes[2], lambda e, now: e.revocations.add([revocation], now))
     others = [node for node in nodes if node is not nodes[1]]
@@ -175,7 +175,7 @@ def test_who_was_away_hears_of_it_when_it_comes_back(sim_seed, sim_replay):
     for node in fleet.nodes[6:9]:
         cert = member_of(node).chain.leaf
         serials.append(cert.serial)
-        revocation = revoke(fleet.authority.root, fleet.authority.name, cert)
+        revocation = revoke(fleet.authority.root, fleet.authority.name, cert.serial, cert.expires)
         fleet.cluster.begin(
             fleet.nodes[0], lambda e, now, one=revocation: e.revocations.add([one], now)
         )
@@ -190,12 +190,14 @@ def test_only_who_may_takes_back(sim_seed):
     authority, other = Authority(sim_seed), Authority(sim_seed + 1)
     member, victim = authority.member("one"), authority.member("two")
     cert = victim.chain.leaf
-    assert not member.revoke(revoke(victim.key, authority.name, cert))
-    assert not member.revoke(revoke(other.key, authority.name, cert))
-    assert not member.revoke(revoke(other.root, other.name, cert))
-    assert not member.revoke(revoke(authority.key, other.name, cert))
+    assert not member.revoke(revoke(victim.key, authority.name, cert.serial, cert.expires))
+    assert not member.revoke(revoke(other.key, authority.name, cert.serial, cert.expires))
+    assert not member.revoke(revoke(other.root, other.name, cert.serial, cert.expires))
+    assert not member.revoke(revoke(authority.key, other.name, cert.serial, cert.expires))
     own = authority.chain.leaf
-    assert not member.revoke(revoke(authority.key, authority.name, own))
-    assert member.revoke(revoke(authority.key, authority.name, cert))
-    assert not member.revoke(revoke(authority.root, authority.name, cert))  # no news
-    assert member.revoke(revoke(authority.root, authority.name, own))
+    assert not member.revoke(revoke(authority.key, authority.name, own.serial, own.expires))
+    assert member.revoke(revoke(authority.key, authority.name, cert.serial, cert.expires))
+    assert not member.revoke(
+        revoke(authority.root, authority.name, cert.serial, cert.expires)
+    )  # no news
+    assert member.revoke(revoke(authority.root, authority.name, own.serial, own.expires))
