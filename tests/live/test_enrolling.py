@@ -1,6 +1,7 @@
 """Joining from a program: many at once, by clocks that are wrong, without blocking the loop."""
 
 import asyncio
+import ipaddress
 import json
 import time
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ import pytest
 
 import dhtos
 from dhtos.errors import ConfigError, NoPeers, Refused
+from dhtos.node.address import outward
 from dhtos.node.enrolling import ask_to_join, join_cluster, make_token
 from dhtos.node.founding import found_cluster
 from dhtos.node.membership import Membership, read_credentials
@@ -101,6 +103,23 @@ def test_what_a_certificate_does_not_give_is_refused_at_once(run, tmp_path):
             assert not first.leases()
             async with first.place(dhtos.Need(cores=1)):
                 assert len(first.leases()) == 1
+
+    run(main)
+
+
+def test_the_first_node_is_where_others_can_come(run, tmp_path):
+    """Not on the loopback, of which only this machine has any; where there is a way to others."""
+
+    async def main():
+        await asyncio.to_thread(found_cluster, tmp_path, "first", time.time())
+        settings = {"host": "0.0.0.0", "port": 0, "sample": False}
+        async with dhtos.Node(dhtos.Config(state_dir=tmp_path, **settings)) as first:
+            assert first.endpoint == f"{outward()}:{first.port}"
+            (seed,) = (await make_token(first)).seeds
+            assert seed == (outward(), first.port)
+            assert not ipaddress.ip_address(seed[0]).is_unspecified
+        async with dhtos.Node(dhtos.Config(**settings)) as alone:
+            assert alone.endpoint == f"127.0.0.1:{alone.port}"
 
     run(main)
 
