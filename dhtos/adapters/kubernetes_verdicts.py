@@ -37,8 +37,8 @@ class Column:
 
     def __init__(self, values: list[float]) -> None:
         self.values = values
-        self._order = list(range(len(values)))
-        self._sorted = False
+        self._order = sorted(range(len(values)), key=values.__getitem__)
+        self._sorted = True
 
     def below(self, limit: float) -> list[int]:
         """The places of those that have less; O(found), and O(n) after a change."""
@@ -80,8 +80,16 @@ class Snapshot:
         self.index = dict(zip(names, range(len(names)), strict=True))
         self.foreign = [at for at, hit in enumerate(self.hits) if hit.record.is_foreign]
 
+    @property
+    def asked(self) -> list[str]:
+        """The resources that were asked for."""
+        return list(self._amounts)
+
     def amounts(self, name: str) -> tuple[Column, Column]:
-        """What is free of a resource, and what there is of it; -1 where that is not said."""
+        """What is free of a resource, and what there is of it; -1 where that is not said.
+
+        O(n log n) for the first to ask.
+        """
         found = self._amounts.get(name)
         if found is None:
             free = Column([one.free.get(name, -1.0) for one in self.candidates])

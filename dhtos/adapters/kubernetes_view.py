@@ -122,7 +122,11 @@ class View:
                     await asyncio.sleep(0)
             complete = finding.result.coverage.complete
         self._known = known
-        self._snapshot = Snapshot(born, list(names), hits, candidates, complete, frozenset(twice))
+        snapshot = Snapshot(born, list(names), hits, candidates, complete, frozenset(twice))
+        for name in [] if self._snapshot is None else self._snapshot.asked:
+            snapshot.amounts(name)  # it will be asked for again, and no pod shall wait for it
+            await asyncio.sleep(0)
+        self._snapshot = snapshot
         self._taken = [one for one in self._taken if born - one[0] < TAKEN_S]
         for _, name, need in self._taken:
             self._subtract(name, need)

@@ -250,6 +250,10 @@ def test_a_view_is_renewed_while_it_is_wanted(run, monkeypatch):
         async with fleet(N309) as (node, extender, client, others):
             request = asking("4", names=["n103", "n309"])
             assert (await client.post("/k8s/filter", request)).json["NodeNames"] == ["n103", "n309"]
+            first = extender._view.snapshot
+            while extender._view.snapshot is first:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            assert extender._view.snapshot.asked == first.asked == ["cores"]  # before anybody asks
             lease = await node.place(Need(cores=7, where="cores == 8"))
             while (await client.post("/k8s/filter", request)).json["NodeNames"] != ["n103"]:
                 assert not lease.lost
