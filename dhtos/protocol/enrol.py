@@ -109,6 +109,7 @@ class Enrolling:
         self._reasons: list[str] = []
         self._seeds: list[Endpoint] = []
         self._rounds = 0
+        self._heard = False
         self._telling = False  # an issuer has our secret, and has not answered
         self.operation: Operation[Chain] = core.operation(self._on_cancel)
         self._timer = core.timers.at(now + OPERATION_DEADLINE_S, self._on_deadline)
@@ -138,8 +139,9 @@ class Enrolling:
     def on_reply(self, call: Call, value: Any, _trailer: list[Any] | None, now: float) -> None:
         """Somebody said who it is, or what an issuer thinks of us."""
         self._ended(call)
+        self._heard = True
         try:
-            chain, reason, final = _answer(value)
+            chain, reason, final = read_answer(value)
             if not call.tag:
                 self._met(call.endpoint, reason)
             elif chain:
@@ -207,8 +209,8 @@ class Enrolling:
             return
         elif self._reasons:
             self._fail(Refused(self._reasons[-1]), now)
-        elif self._seeds and self._rounds < SEED_ROUNDS:
-            self._rounds += 1  # a seed may be starting, or an answer was lost
+        elif self._seeds and (self._heard or self._rounds < SEED_ROUNDS):
+            self._rounds += 1  # a seed may be starting; where one was heard, an answer was lost
             for seed in self._seeds:
                 self._send(seed, [], now)
         else:
@@ -225,7 +227,7 @@ def _request(args: list[Any]) -> Request:
     raise MalformedMessage("to be admitted takes a secret, a key and a name")
 
 
-def _answer(value: Any) -> tuple[bytes, str, bool]:
+def read_answer(value: Any) -> tuple[bytes, str, bool]:
     """The chain, or why not and whether others cannot either."""
     match value:
         case [bytes() as chain] if 0 < len(chain) <= CHAIN_BYTES_MAX:
