@@ -26,6 +26,7 @@ from bandwidth import available, bandwidth
 from forecasts import forecast
 from kademlia.network import Server
 from report import Row
+from secured import secured
 from tables import TARGETS, Tables
 from worker import Worker
 
@@ -376,6 +377,7 @@ FULL: dict[str, Callable[[], list[Row]]] = {
     "nodes": nodes,
     "simulator": simulator,
     "forecast": forecast,
+    "secured": secured,
     **({"bandwidth": bandwidth} if available() else {}),
 }
 QUICK: dict[str, Callable[[], list[Row]]] = {
@@ -386,6 +388,7 @@ QUICK: dict[str, Callable[[], list[Row]]] = {
     "nodes": partial(nodes, 12),
     "simulator": partial(simulator, 60, 5.0),
     "forecast": partial(forecast, 1200, 1, 3),
+    "secured": partial(secured, 1, 0.1, 60, 5000),
     **({"bandwidth": partial(bandwidth, 1, 1)} if "bandwidth" in FULL else {}),
 }
 """Small sizes: they show that a row works, and nothing else."""

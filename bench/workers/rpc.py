@@ -1,10 +1,11 @@
 """One end of the RPC benchmark: a peer that answers `ping`, and can ask another one.
 
-    rpc.py LOOP CONTENDER     LOOP: asyncio, uvloop; CONTENDER: stock, dhtos
+    rpc.py LOOP CONTENDER     LOOP: asyncio, uvloop; CONTENDER: stock, dhtos, secured
 
-Both contenders speak the same bytes. `ask` keeps `flight` tasks busy, each of which awaits one
-reply after the other, as stock lookups do. `call` keeps as many calls of the dhtos engine busy
-through its own callbacks, as dhtos lookups do: no future and no task for a reply.
+The first two speak the same bytes, the third is dhtos in a secured cluster. `ask` keeps `flight`
+tasks busy, each of which awaits one reply after the other, as stock lookups do. `call` keeps as
+many calls of the dhtos engine busy through its own callbacks, as dhtos lookups do: no future and
+no task for a reply. `paced` makes one call at a time, with a pause before each.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ import time
 from typing import Any
 
 from _serve import Command, serve
+from credentials import member
 from rpcudp.protocol import RPCProtocol
 
 from dhtos.core.ids import ID_BYTES
@@ -20,6 +22,7 @@ from dhtos.protocol.calls import Call
 from dhtos.protocol.engine import Engine
 from dhtos.transport.driver import Driver, clock_of
 from dhtos.transport.udp import UdpSocket
+from dhtos.trust.member import Member
 
 HOST = "127.0.0.1"
 IDS = random.Random(2)
@@ -48,14 +51,26 @@ class StockPeer(RPCProtocol):
 class EnginePeer:
     """A whole dhtos engine on its socket; a call is awaited through a future."""
 
-    def __init__(self) -> None:
+    def __init__(self, members: tuple[Member, Member] | None) -> None:
+        self.members = members
         self.own = b""
+        self.partner = b""
+        self.member: Member | None = None
+
+    def be(self, server: bool) -> None:
+        """Take one of the two parts."""
+        ids = [SERVER_ID, CLIENT_ID]
+        if self.members is not None:
+            self.member = self.members[not server]
+            ids = [one.chain.node_id() for one in self.members if one.chain is not None]
+        self.own, self.partner = ids if server else ids[::-1]
 
     async def listen(self) -> int:
         """Bind and start; the port."""
         loop = asyncio.get_running_loop()
         socket = UdpSocket(HOST, 0)
-        self.engine = Engine(self.own, rng=random.Random(1), now=clock_of(loop)())
+        rng = random.Random(1 if self.member is None else self.own)
+        self.engine = Engine(self.own, rng=rng, now=clock_of(loop)(), member=self.member)
         self.driver = Driver(self.engine, socket, loop)
         self.loop = loop
         return socket.endpoint[1]
@@ -98,7 +113,7 @@ class Chain:
 
     def on_reply(self, _call: Call, value: Any, _trailer: list[Any] | None, now: float) -> None:
         """Go on, or end."""
-        assert value == SERVER_ID
+        assert value == self.peer.partner
         self.count += 1
         if time.perf_counter() < self.until:
             self.send(now)
@@ -115,12 +130,14 @@ class Chain:
 
 async def start(contender: str) -> dict[str, Command]:
     """Listen; the commands are `listen`, and `ask` for a run of pings."""
-    peer = StockPeer() if contender == "stock" else EnginePeer()
+    members = (member(1), member(2)) if contender == "secured" else None
+    peer = StockPeer() if contender == "stock" else EnginePeer(members)
 
     async def listen(server: bool) -> int:
-        peer.own = SERVER_ID if server else CLIENT_ID
         if isinstance(peer, EnginePeer):
+            peer.be(server)
             return await peer.listen()
+        peer.own = SERVER_ID if server else CLIENT_ID
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_datagram_endpoint(lambda: peer, local_addr=(HOST, 0))
         return transport.get_extra_info("sockname")[1]
@@ -132,7 +149,8 @@ async def start(contender: str) -> dict[str, Command]:
         async def one() -> int:
             count = 0
             while clock() < began + seconds:
-                assert await peer.ask(target) == SERVER_ID
+                reply = await peer.ask(target)
+                assert reply == (peer.partner if isinstance(peer, EnginePeer) else SERVER_ID)
                 count += 1
             return count
 
@@ -149,8 +167,20 @@ async def start(contender: str) -> dict[str, Command]:
         counts = await asyncio.gather(*(chain.done for chain in chains))
         return sum(counts) / (clock() - began)
 
+    async def paced(port: int, count: int, pause_s: float) -> list[float]:
+        took = []
+        for _ in range(count):
+            await asyncio.sleep(pause_s)
+            began = clock()
+            try:
+                await peer.ask((HOST, port))
+            except TimeoutError:
+                continue
+            took.append(clock() - began)
+        return took
+
     clock = time.perf_counter
-    return {"listen": listen, "ask": ask, "call": call}
+    return {"listen": listen, "ask": ask, "call": call, "paced": paced}
 
 
 if __name__ == "__main__":

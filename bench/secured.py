@@ -1,0 +1,197 @@
+"""What being a secured cluster costs, beside open mode in one run; and what junk does to it."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from random import Random
+from typing import Any
+
+from credentials import member
+from nacl.bindings import (
+    crypto_aead_chacha20poly1305_ietf_decrypt,
+    crypto_aead_chacha20poly1305_ietf_encrypt,
+)
+from report import Row
+from worker import Worker
+
+from dhtos.protocol.calls import Call
+from dhtos.protocol.engine import Engine
+from dhtos.trust.member import Member
+from dhtos.trust.noise import seal, unseal
+
+ONE, TWO = ("10.0.0.1", 1), ("10.0.0.2", 1)
+RATIO_MIN = 0.6
+KEY = bytes(range(32))
+HEAD, NONCE = b"\xd4" + bytes(12), bytes(4) + (7).to_bytes(8, "little")
+DATAGRAM = bytes(300)
+
+
+class Pair:
+    """Two engines in this process, and pings from one to the other without a network."""
+
+    def __init__(self, one: Member | None, two: Member | None) -> None:
+        self.now = 0.0
+        self.count = 0
+        self.one, self.two = self._engine(one, 1), self._engine(two, 2)
+
+    def _engine(self, member: Member | None, seed: int) -> Engine:
+        rng = Random(seed)
+        chain = None if member is None else member.chain
+        node_id = rng.randbytes(20) if chain is None else chain.node_id()
+        return Engine(node_id, rng=rng, now=0.0, member=member)
+
+    def ping(self) -> None:
+        """Send one, and carry datagrams until nobody has more to say."""
+        self.now += 1e-5
+        self.one.core.calls.send(TWO, "ping", [self.one.id], self, self.now)
+        while self._carry(self.one, self.two, ONE) + self._carry(self.two, self.one, TWO):
+            pass
+
+    def _carry(self, one: Engine, other: Engine, source: tuple[str, int]) -> int:
+        datagrams = one.outbox()
+        for datagram, _ in datagrams:
+            other.receive(datagram, source, self.now)
+        if one.next_deadline() <= self.now:
+            one.tick(self.now)
+            return 1
+        return len(datagrams)
+
+    def rate(self, seconds: float) -> float:
+        """Pings a second."""
+        count = self.count
+        began = time.perf_counter()
+        while (took := time.perf_counter() - began) < seconds:
+            for _ in range(50):
+                self.ping()
+        assert self.count - count >= 50
+        return (self.count - count) / took
+
+    def on_reply(self, _call: Call, value: Any, _trailer: list[Any] | None, _now: float) -> None:
+        """It answered."""
+        assert value == self.two.id
+        self.count += 1
+
+    def on_late(self, call: Call, now: float) -> None:
+        """Nothing is lost here."""
+        raise AssertionError(f"{call.name} was late")
+
+    on_failure = on_late
+
+
+def engines(rounds: int, seconds: float) -> Row:
+    """How many pings a second between two engines in one process?"""
+    pairs = Pair(member(1), member(2)), Pair(None, None)
+    for pair in pairs:
+        pair.rate(seconds / 3)  # the handshake, and the peers meet
+    rates = [[pair.rate(seconds) for pair in pairs] for _ in range(rounds)]
+    ours, theirs = zip(*rates, strict=True)
+    question = "secured ping between two engines, one process, no sockets (baseline: open mode)"
+    return Row(question, "RPC/s", ours, theirs, target=RATIO_MIN, relative=True, at_least=True)
+
+
+def sockets(rounds: int, seconds: float, flight: int = 64) -> Row:
+    """And over loopback between two processes?"""
+    rates: dict[str, list[float]] = {"secured": [], "dhtos": []}
+    with ExitStack() as stack:
+        pairs = {}
+        for contender in rates:
+            server, client = (
+                stack.enter_context(Worker("rpc.py", "asyncio", contender)) for _ in range(2)
+            )
+            port = server.ask("listen", server=True)
+            client.ask("listen", server=False)
+            client.ask("call", port=port, flight=8, seconds=seconds / 3)
+            pairs[contender] = (client, port)
+        for _ in range(rounds):
+            for contender, (client, port) in pairs.items():
+                rate = client.ask("call", port=port, flight=flight, seconds=seconds)
+                rates[contender].append(rate)
+    question = f"secured ping between two processes, {flight} in flight, asyncio (baseline: open)"
+    ours, theirs = tuple(rates["secured"]), tuple(rates["dhtos"])
+    return Row(question, "RPC/s", ours, theirs, target=RATIO_MIN, relative=True, at_least=True)
+
+
+def handshake(rounds: int) -> Row:
+    """How long do both ends work until two that never met have made a call?"""
+    took = []
+    for n in range(rounds):
+        pair = Pair(member(2 * n + 1), member(2 * n + 2))
+        began = time.perf_counter()
+        pair.ping()
+        took.append((time.perf_counter() - began) * 1e3)
+        assert pair.count == 1
+        assert pair.one.counters["sessions_out"] == 1
+    question = "first call to a stranger, both ends: cookie, handshake, chains verified, ping"
+    return Row(question, "ms", tuple(took), target=1.0)
+
+
+def sealing(rounds: int, count: int = 2000) -> Row:
+    """How long do both ends need for the sealing of a datagram of 300 bytes?"""
+
+    def ours() -> bytes:
+        return unseal(KEY, 7, seal(KEY, 7, DATAGRAM, HEAD), HEAD)
+
+    def theirs() -> bytes:
+        sealed = crypto_aead_chacha20poly1305_ietf_encrypt(DATAGRAM, HEAD, NONCE, KEY)
+        return crypto_aead_chacha20poly1305_ietf_decrypt(sealed, HEAD, NONCE, KEY)
+
+    def us(call: Callable[[], bytes]) -> float:
+        began = time.perf_counter()
+        for _ in range(count):
+            call()
+        return (time.perf_counter() - began) / count * 1e6
+
+    assert ours() == theirs() == DATAGRAM
+    both = [(us(ours), us(theirs)) for _ in range(rounds)]
+    mine, base = zip(*both, strict=True)
+    question = "seal and unseal 300 bytes (baseline: the wrappers of PyNaCl)"
+    return Row(question, "us", mine, base, target=8.0)
+
+
+def flood(calls: int, rate: int) -> list[Row]:
+    """What do honest calls notice of junk that a third process sends to a secured node?
+
+    Calls are made one after the other, each 5 ms after the last was answered, first without junk.
+    """
+    with ExitStack() as stack:
+        server, client = (
+            stack.enter_context(Worker("rpc.py", "asyncio", "secured")) for _ in range(2)
+        )
+        sender = stack.enter_context(Worker("flood.py", "asyncio"))
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        port = server.ask("listen", server=True)
+        client.ask("listen", server=False)
+        client.ask("call", port=port, flight=8, seconds=0.1)
+        quiet = client.ask("paced", port=port, count=calls, pause_s=0.005)
+        flooding = pool.submit(sender.ask, "flood", port=port, rate=rate, seconds=calls * 0.008)
+        loud = client.ask("paced", port=port, count=calls, pause_s=0.005)
+        reached = flooding.result()
+    note = (
+        f"{reached:,.0f} datagrams a second came from the sender (wanted: {rate:,}); without them "
+        f"{len(quiet)} of {calls} calls were answered."
+    )
+    what = f"junk from another process, {rate // 1000} kpps: honest calls that are answered"
+    share = 100 * len(loud) / calls
+    late = "the same: the slowest hundredth of honest calls begins at (baseline: no junk)"
+    return [
+        Row(what, "%", (share,), target=99.5, at_least=True, note=note),
+        Row(late, "ms", (_p99(loud),), (_p99(quiet),), target=20.0),
+    ]
+
+
+def _p99(times: list[float]) -> float:
+    return sorted(times)[int(len(times) * 0.99)] * 1e3
+
+
+def secured(
+    rounds: int = 11, seconds: float = 0.3, calls: int = 1000, rate: int = 50_000
+) -> list[Row]:
+    """What does being a secured cluster cost, and what does junk do to it?"""
+    return [
+        engines(rounds, seconds),
+        sockets(rounds, seconds),
+        handshake(5 * rounds),
+        sealing(rounds),
+        *flood(calls, rate),
+    ]
