@@ -16,13 +16,14 @@ from dhtos.cli.run import RETRY_S, RETRY_S_MAX, serve
 from dhtos.cli.screen import Column, Screen
 from dhtos.cli.settings import effective_config, node_options
 from dhtos.cli.wording import age_text, plural, read_period
-from dhtos.core.limits import INVITE_USES_MAX
+from dhtos.core.limits import INVITE_S_MAX, INVITE_USES_MAX
 from dhtos.errors import NoPeers, Unreachable, UsageError
+from dhtos.node.advice import split
 from dhtos.node.authority import INVITES
 from dhtos.node.config import Config
 from dhtos.node.control import ControlClient
 from dhtos.node.control_trust import membership_to_plain
-from dhtos.node.enrolling import join_cluster
+from dhtos.node.enrolling import join_cluster, make_token
 from dhtos.node.founding import found_cluster
 from dhtos.node.membership import Membership, default_home, member_home, read_credentials
 from dhtos.trust.cert import NAME_BYTES_MAX
@@ -90,14 +91,12 @@ def up(
     `ready` is the command that a new machine needs. Started again, the node just runs.
     """
     config = _daemon_config(options)
-    seconds = read_period(ttl)
+    seconds = _read_ttl(ttl)
     assert config.state_dir is not None
     found_cluster(config.state_dir, _own_name(config, name), time.time())
     invited = (config.state_dir / INVITES).exists()
 
     async def invite(node: Any) -> None:  # noqa: ANN401 - the node of serve
-        from dhtos.node.enrolling import make_token
-
         token = await make_token(node, uses=uses, ttl_s=seconds)
         _show_token(Screen(as_json=as_json), str(token), uses, seconds)
 
@@ -177,7 +176,7 @@ def invite(
     if listing:
         _list(screen, options)
         return
-    seconds = read_period(ttl)
+    seconds = _read_ttl(ttl)
     told: Plain = {"uses": uses, "ttl_s": seconds, "groups": [*groups], "caps": [*caps]}
     if days is not None:
         told["lifetime_s"] = days * _DAY_S
@@ -216,7 +215,7 @@ def add(
     **options: Any,  # noqa: ANN401 - click passes them
 ) -> None:
     """Make a token for a user, who may query and claim unless --cap says otherwise."""
-    seconds = read_period(ttl)
+    seconds = _read_ttl(ttl)
     told: Plain = {"kind": "user", "name": name, "groups": [*groups], "caps": [*caps]}
     told |= {"ttl_s": seconds, "lifetime_s": hours * 3600.0}
     token = ask_node(options, "invite", **told)["token"]
@@ -266,6 +265,13 @@ def _daemon_config(options: Plain) -> Config:
     return config
 
 
+def _read_ttl(text: str) -> float:
+    seconds = read_period(text)
+    if seconds > INVITE_S_MAX:
+        raise UsageError(f"a token is good for at most {INVITE_S_MAX / _DAY_S:.0f}d, got {text!r}")
+    return seconds
+
+
 def _own_name(config: Config, name: str | None) -> str:
     chosen = name or config.name or gethostname()[:NAME_BYTES_MAX]
     if len(chosen.encode()) > NAME_BYTES_MAX or not chosen.isprintable():
@@ -283,7 +289,8 @@ def ask_node(options: Plain, op: str, **told: Any) -> Plain:  # noqa: ANN401 - a
     try:
         return run_loop(ask())
     except Unreachable as error:
-        raise Unreachable(f"{error}; start the cluster's first node with dhtos-node up") from error
+        fact, _ = split(str(error))
+        raise Unreachable(f"{fact}: start the first of a cluster with dhtos-node up") from error
 
 
 def _list(screen: Screen, options: Plain) -> None:

@@ -316,6 +316,13 @@ def test_words_that_mean_nothing(world: World, shell: Shell) -> None:
     message, _ = shell.refused("user", "add", "bob", "--cap", "publish", *place)
     assert message == "a user may not publish, which only nodes do: leave it out"
     assert "uses" in shell.refused("invite", "--uses", "0", *place)[0]
+    new = ("--state-dir", world.place("new"))
+    message, _ = shell.refused("up", "--port", "0", "--ttl", "99d", *new)
+    assert message == "a token is good for at most 30d, got '99d'"
+    assert not Path(world.place("new")).exists()
+    message, hint = shell.refused("invite", *new)
+    assert message.startswith("no node answers on")
+    assert hint == "start the first of a cluster with dhtos-node up"
 
 
 def test_open_and_secured_do_not_mix_and_say_so(world: World, shell: Shell) -> None:
