@@ -44,8 +44,9 @@ Handler = Callable[[Service, Any], Awaitable[Any]]
 class Question:
     """One method of one path; `takes` is its body with POST, its parameters with GET.
 
-    Where the path names a token, that is what the handler gets. `problems` are the status codes
-    that it can fail with, beside those that any can.
+    Where the path names a token, that is what the handler gets. What it answers becomes JSON, but
+    bytes, which are JSON already. `problems` are the status codes that it can fail with, beside
+    those that any can.
     """
 
     method: str
