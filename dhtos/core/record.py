@@ -98,6 +98,11 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
         """The next version with the same static part, not signed yet."""
         return self._next(seq, dynamic, pack_coordinate(coordinate))
 
+    def anew(self) -> "Record":
+        """The next version, to be told as a whole: its proof will have another certificate."""
+        seq = self.seq + 1
+        return msgspec.structs.replace(self, seq=seq, rev=seq, proof=b"")
+
     def delta(self, schema: Schema) -> "Delta":
         """All that a holder of the static part needs to have this version."""
         signature = self.proof[:SIGNATURE_BYTES]

@@ -23,6 +23,7 @@ from dhtos.errors import ConfigError, MalformedMessage, Refused, UsageError
 from dhtos.node.audit import AuditLog, What
 from dhtos.node.membership import Membership, check_private, write_membership
 from dhtos.node.state import Identity, write_atomically
+from dhtos.protocol.renewal import is_due
 from dhtos.trust.cert import (
     NAME_BYTES_MAX,
     NONCE_BYTES,
@@ -230,6 +231,27 @@ class Issuer:
             self._write({**self._invites, found: used})
             self._note("admitted", chain.leaf, invite=found)
             return chain
+
+    def renew(self, chain: Chain) -> Chain:
+        """A member's chain with a new term, past half of the old one; raises Refused."""
+        leaf, now = chain.leaf, self._wall_s()
+        if not is_due(leaf, now):
+            raise Refused("this certificate is not half over: ask later")
+        if not leaf.is_node or leaf.may("issue"):
+            raise Refused("this is no certificate of a machine that an issuer admitted")
+        begin = int(now)
+        cert = msgspec.structs.replace(
+            leaf,
+            serial=self._entropy(SERIAL_BYTES),
+            not_before=begin,
+            expires=min(begin + leaf.expires - leaf.not_before, self._chain.expires),
+        )
+        try:
+            renewed = sign_cert(self._key, self._chain, cert)
+        except UsageError as error:
+            raise Refused(str(error)) from error
+        self._note("renewed", cert)
+        return renewed
 
     def revoke(self, who: str) -> list[Revocation]:
         """Take back all certificates of somebody: by name, by id, or by a serial number.

@@ -3,20 +3,22 @@
 import asyncio
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Any
 
-from dhtos.errors import ConfigError, Refused, UsageError
+from dhtos.errors import ConfigError, NoPeers, Refused, UsageError
 from dhtos.node.address import resolve
 from dhtos.node.authority import Issuer, Unknown
 from dhtos.node.background import Background
-from dhtos.node.config import format_endpoint
+from dhtos.node.config import format_endpoint, parse_endpoint
 from dhtos.node.keeper import Keeper
 from dhtos.node.membership import Membership, read_membership, write_membership
 from dhtos.node.state import Identity, StateDir
 from dhtos.protocol.engine import Engine, EngineConfig
 from dhtos.protocol.enrol import Enrolment, Request, admitted, declined, enrol
+from dhtos.protocol.renewal import Renewal, ask_renewal, is_due
 from dhtos.protocol.rpc import Core, Deferred
 from dhtos.transport.driver import Driver, clock_of
 from dhtos.transport.udp import UdpSocket
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from dhtos.node.node import Node
 
 WallClock = Callable[[], float]
+RENEWAL_INTERVAL_S = 60.0
 
 
 class Admission:
@@ -40,21 +43,31 @@ class Admission:
         self._background = Background()
         self._flush = flush
         Enrolment(core, None if issuer is None else self._admit)
+        Renewal(core, None if issuer is None else self._renew)
 
     async def aclose(self) -> None:
         """Admit nobody more."""
         await self._background.aclose()
 
     def _admit(self, request: Request) -> Deferred:
+        assert self.issuer is not None
+        admit = self.issuer.admit
+        return self._later(lambda: admit(request.secret, request.public, request.name))
+
+    def _renew(self, chain: Chain) -> Deferred:
+        assert self.issuer is not None
+        renew = self.issuer.renew
+        return self._later(lambda: renew(chain))
+
+    def _later(self, issue: Callable[[], Chain]) -> Deferred:
         deferred = Deferred()
-        self._background.spawn(self._answer(request, deferred))
+        self._background.spawn(self._answer(issue, deferred))
         return deferred
 
-    async def _answer(self, request: Request, deferred: Deferred) -> None:
-        assert self.issuer is not None
-        admit, counters = self.issuer.admit, self._core.counters
+    async def _answer(self, issue: Callable[[], Chain], deferred: Deferred) -> None:
+        counters = self._core.counters
         try:
-            chain = await asyncio.to_thread(admit, request.secret, request.public, request.name)
+            chain = await asyncio.to_thread(issue)
         except Refused as refused:
             counters["enrolments_refused"] += 1
             reply = declined(str(refused), final=not isinstance(refused, Unknown))
@@ -77,6 +90,32 @@ async def open_admission(
         key = KeyPair(keeper.identity.secret)
         issuer = await asyncio.to_thread(Issuer, directory, key, chain, wall_s=wall_clock)
     return Admission(engine.core, issuer, driver.flush)
+
+
+async def keep_certificate(node: "Node", wall_clock: WallClock) -> None:
+    """Renew the certificate of a running member when half of its term is over; for ever."""
+    while True:
+        membership = node.membership
+        assert membership is not None
+        if is_due(membership.chain.leaf, wall_clock()):
+            await _renew(node)
+        await asyncio.sleep(RENEWAL_INTERVAL_S)
+
+
+async def _renew(node: "Node") -> None:
+    """Ask the issuers we speak with, and where the token said to ask; a failure is tried again."""
+    membership, core = node.membership, node.engine.core
+    assert membership is not None
+    assert core.sessions is not None
+    issuers = [*core.sessions.issuers(), *map(parse_endpoint, membership.seeds)]
+    try:
+        chain = await node.driver.wait(ask_renewal(core, issuers, node.driver.clock()))
+    except (Refused, NoPeers) as error:
+        leaf = membership.chain.leaf
+        left = datetime.fromtimestamp(leaf.expires, UTC)
+        node.on_warning(f"the certificate ends {left:%Y-%m-%d %H:%M} UTC, not renewed yet: {error}")
+    else:
+        await node.renewed(chain)
 
 
 async def join_cluster(

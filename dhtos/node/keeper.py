@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from dhtos.node.membership import (
     read_credentials,
     read_membership,
     read_revoked,
+    write_membership,
     write_revoked,
 )
 from dhtos.node.state import SEQ_RESERVE, Identity, StateDir, open_state
@@ -20,6 +22,7 @@ from dhtos.protocol.engine import Engine
 from dhtos.trust.revocation import Revocation
 
 if TYPE_CHECKING:
+    from dhtos.trust.cert import Chain
     from dhtos.trust.member import Member
 
 
@@ -79,6 +82,13 @@ class Keeper:
         member = self.membership.member(self.identity, wall_clock=wall_clock)
         member.restore(self._revoked.values())
         return member
+
+    async def renewed(self, chain: "Chain") -> None:
+        """Keep a new chain of certificates for the same key."""
+        assert self.membership is not None
+        self.membership = replace(self.membership, chain=chain)
+        if self._state is not None:
+            await asyncio.to_thread(write_membership, self._state.path, self.membership)
 
     @property
     def seeds(self) -> list[Endpoint]:

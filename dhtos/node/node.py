@@ -49,6 +49,7 @@ from dhtos.transport.udp import UdpSocket
 if TYPE_CHECKING:
     from dhtos.node.control_server import ControlServer
     from dhtos.node.enrolling import Admission
+    from dhtos.trust.cert import Chain
     from dhtos.trust.revocation import Revocation
 
 UPKEEP_INTERVAL_S = 60.0
@@ -144,10 +145,12 @@ class Node(Nearby, Replicating):
         self._meter = Meter(self._engine, self._driver)
         self._tenants = Tenants(self._engine.core)
         if keeper.membership is not None and not config.client:
-            from dhtos.node.enrolling import open_admission  # with what open mode has no use for
+            from dhtos.node import enrolling  # with what open mode has no use for
 
-            directory, driver = config.state_dir, self._driver
-            self.admission = await open_admission(keeper, directory, driver, self._wall_clock)
+            directory, driver, wall_clock = config.state_dir, self._driver, self._wall_clock
+            self.admission = await enrolling.open_admission(keeper, directory, driver, wall_clock)
+            if not keeper.membership.chain.leaf.may("issue"):
+                self._background.spawn(enrolling.keep_certificate(self, wall_clock))
         if not config.client:
             await self._open_ledger()
         self._seeds = await resolve(config.seeds, sock)
@@ -383,6 +386,16 @@ class Node(Nearby, Replicating):
         self.engine.revocations.add(revocations, self.driver.clock())
         self.driver.flush()
         await self._kept.save(self.engine)
+
+    async def renewed(self, chain: "Chain") -> None:
+        """Go on under a new certificate for the same key, and keep it."""
+        sessions, hub = self.engine.core.sessions, self.engine.hub
+        assert sessions is not None
+        sessions.member.renew(chain)
+        if hub.own is not None:
+            hub.advertise(hub.own.anew(), self.driver.clock())
+            self.driver.flush()
+        await self._kept.renewed(chain)
 
     def usage(self) -> tuple[UsageRow, ...]:
         """What the last commands that ended on this machine have used, the oldest first."""

@@ -131,8 +131,9 @@ class Engine:
         """Take the datagrams to send."""
         sending, sessions = self.core.sending, self.core.sessions
         if sessions is not None:
-            sessions.seal(sending)
-            sending.clear()
+            if sending:
+                sessions.seal(sending)
+                sending.clear()
             sending = self._sealed
         taken = sending[:]
         sending.clear()

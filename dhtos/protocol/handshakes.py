@@ -28,6 +28,8 @@ from dhtos.core.limits import (
 )
 from dhtos.core.value import is_printable
 from dhtos.errors import MalformedMessage
+from dhtos.trust.cert import Chain
+from dhtos.trust.noise import Handshake
 
 PROBE, WHO, HELLO, READY, DATA = range(0xD0, 0xD5)
 NONCE_BYTES = 16
@@ -145,3 +147,34 @@ class Window:
             self._top = counter
         else:
             self._seen |= 1 << -ahead
+
+
+class Session:
+    """The keys of one handshake; `chain` is what the other side showed, None of a guest."""
+
+    __slots__ = (
+        "born", "chain", "confirmed", "endpoint", "head", "index", "node_id", "peer_index",
+        "receive_key", "remote", "send_key", "sent", "used", "window",
+    )  # fmt: skip
+
+    def __init__(self, endpoint: Endpoint, index: int, peer_index: int, now: float) -> None:
+        self.endpoint = endpoint
+        self.index = index
+        self.peer_index = peer_index
+        self.born = self.used = now
+        self.chain: Chain | None = None
+        self.node_id: bytes | None = None
+        self.confirmed = False
+        self.remote = b""  # the X25519 key of the other side
+        self.send_key = self.receive_key = b""
+        self.sent = 0
+        self.head = b""  # how our last datagram began
+        self.window = Window()
+
+    def agree(self, handshake: Handshake, chain: Chain | None) -> None:
+        """Take what the handshake brought."""
+        self.remote = handshake.remote
+        self.send_key, self.receive_key = handshake.split()
+        self.chain = chain
+        if chain is not None and chain.leaf.is_node:
+            self.node_id = chain.node_id()

@@ -52,7 +52,7 @@ from dhtos.protocol.handshakes import (
     WHO,
     WHO_BYTES,
     Doorkeeper,
-    Window,
+    Session,
     data_head,
     hello_head,
     probe,
@@ -76,37 +76,6 @@ _REFUSALS_MAX = 64
 _ANSWERED_MAX = 4096  # HELLOs of the last minutes whose READY is kept
 _PROLOGUE = b"dhtos/1"
 _ANOTHER_KEY = "a certificate is of another key"
-
-
-class Session:
-    """The keys of one handshake; `chain` is what the other side showed, None of a guest."""
-
-    __slots__ = (
-        "born", "chain", "confirmed", "endpoint", "head", "index", "node_id", "peer_index",
-        "receive_key", "remote", "send_key", "sent", "used", "window",
-    )  # fmt: skip
-
-    def __init__(self, endpoint: Endpoint, index: int, peer_index: int, now: float) -> None:
-        self.endpoint = endpoint
-        self.index = index
-        self.peer_index = peer_index
-        self.born = self.used = now
-        self.chain: Chain | None = None
-        self.node_id: bytes | None = None
-        self.confirmed = False
-        self.remote = b""  # the X25519 key of the other side
-        self.send_key = self.receive_key = b""
-        self.sent = 0
-        self.head = b""  # how our last datagram began
-        self.window = Window()
-
-    def agree(self, handshake: Handshake, chain: Chain | None) -> None:
-        """Take what the handshake brought."""
-        self.remote = handshake.remote
-        self.send_key, self.receive_key = handshake.split()
-        self.chain = chain
-        if chain is not None and chain.leaf.is_node:
-            self.node_id = chain.node_id()
 
 
 class _Opening:
@@ -413,6 +382,11 @@ class Sessions:
     def members(self) -> list[Endpoint]:
         """Where we share keys with nodes of the cluster."""
         return [endpoint for endpoint, one in self._current.items() if one.node_id is not None]
+
+    def issuers(self) -> list[Endpoint]:
+        """Where we share keys with members that admit others."""
+        current = self._current.items()
+        return [e for e, one in current if one.chain is not None and one.chain.leaf.may("issue")]
 
     def node_id(self, endpoint: Endpoint) -> bytes | None:
         """The id of the member that we share keys with at an endpoint, if it is one."""

@@ -70,6 +70,11 @@ class Member:
         self.check(chain)
         return chain
 
+    def renew(self, chain: Chain) -> None:
+        """Show this chain from now on: it is our own, of a later term."""
+        assert chain.leaf.subject == self.key.public
+        self.chain = chain
+
     def read_link(self, wire: bytes) -> Cert:
         """The certificate that a record carries; raises MalformedMessage as `read` does."""
         found = self._links.get(wire)

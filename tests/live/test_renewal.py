@@ -1,0 +1,136 @@
+"""Certificates are made anew in good time, by the clocks of the machines, and for members only."""
+
+import asyncio
+import json
+import time
+
+import pytest
+
+import dhtos
+from dhtos.errors import NoPeers, Refused
+from dhtos.node import enrolling
+from dhtos.node.audit import read_audit
+from dhtos.node.enrolling import join_cluster, make_token
+from dhtos.node.founding import found_cluster
+from dhtos.node.membership import NAME
+from dhtos.protocol.renewal import ask_renewal
+
+DAY_S = 86_400
+
+
+class Clock:
+    """What all machines take for the time."""
+
+    def __init__(self):
+        self.now = time.time()
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    monkeypatch.setattr(enrolling, "RENEWAL_INTERVAL_S", 0.02)
+    return Clock()
+
+
+def node(path, clock, **settings):
+    config = dhtos.Config(host="127.0.0.1", port=0, state_dir=path, sample=False, **settings)
+    return dhtos.Node(config, wall_clock=clock)
+
+
+async def joined(path, first, clock, **promise):
+    token = await make_token(first, **promise)
+    await join_cluster(path, token, host="127.0.0.1", name="new", wall_clock=clock)
+    return node(path, clock, advertise={"cores": 4})
+
+
+def end_of(one):
+    return one.membership.chain.leaf.expires
+
+
+async def until(condition):
+    while not condition():  # noqa: ASYNC110 - many things may make it true
+        await asyncio.sleep(0)
+
+
+def test_a_node_lives_longer_than_its_first_certificate(run, tmp_path, clock):
+    async def main():
+        await asyncio.to_thread(found_cluster, tmp_path / "first", "first", clock())
+        async with node(tmp_path / "first", clock, advertise={"cores": 8}) as first:
+            async with await joined(tmp_path / "second", first, clock) as second:
+                await second.joined()
+                before, key = end_of(second), bytes(second.id)
+                clock.now += 14 * DAY_S
+                with pytest.raises(Refused, match="not half over"):
+                    await second.driver.wait(
+                        ask_renewal(
+                            second.engine.core,
+                            second.engine.core.sessions.issuers(),
+                            second.driver.clock(),
+                        )
+                    )
+                clock.now += 2 * DAY_S
+                await until(lambda: end_of(second) > before)
+                assert end_of(second) == pytest.approx(clock.now + 30 * DAY_S, abs=2)
+                await until(
+                    lambda: (
+                        json.loads((tmp_path / "second" / NAME).read_bytes())["chain"]
+                        == second.membership.chain.wire.hex()
+                    )
+                )
+                clock.now += 15 * DAY_S - 60  # the first certificate is over
+                assert clock.now > before
+                renewed = second.engine.hub.own.rev
+                await until(
+                    lambda: any(
+                        member.record.rev == renewed and member.record.node_id == key
+                        for member in first.engine.hub.members()
+                    )
+                )
+                assert await first.count() == await second.count() == 2
+                assert first.engine.counters["records_forged"] == 0
+            told = [entry["what"] for entry in read_audit(tmp_path / "first")]
+            assert told == ["invited", "admitted", "renewed"]
+
+    run(main)
+
+
+def test_whom_nobody_renews_is_told_so(run, tmp_path, clock):
+    async def main():
+        await asyncio.to_thread(found_cluster, tmp_path / "first", "first", clock())
+        async with node(tmp_path / "first", clock) as first:
+            second = await joined(tmp_path / "second", first, clock)
+            told = []
+            second.on_warning = told.append
+            async with second:
+                await second.joined()
+                await first.aclose()
+                clock.now += 16 * DAY_S
+                operation = ask_renewal(second.engine.core, [], second.driver.clock())
+                with pytest.raises(NoPeers, match="no issuer is known"):
+                    await second.driver.wait(operation)
+                await until(lambda: told)
+                assert "not renewed yet: no issuer answers" in told[0]
+
+    run(main)
+
+
+def test_who_was_put_out_is_not_renewed(run, tmp_path, clock):
+    async def main():
+        await asyncio.to_thread(found_cluster, tmp_path / "first", "first", clock())
+        async with (
+            node(tmp_path / "first", clock) as first,
+            await joined(tmp_path / "second", first, clock) as second,
+        ):
+            await second.joined()
+            before = end_of(second)
+            taken = await asyncio.to_thread(first.admission.issuer.revoke, "new")
+            await first.revoke_members(taken)
+            clock.now += 16 * DAY_S
+            core, where = second.engine.core, [first.advert.endpoint]
+            with pytest.raises(NoPeers):
+                await second.driver.wait(ask_renewal(core, where, second.driver.clock()))
+            assert end_of(second) == before
+
+    run(main)
