@@ -4,7 +4,6 @@ import asyncio
 import json
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from dhtos.cli.settings import effective_config, node_options
 from dhtos.errors import ConfigError, NoPeers
 from dhtos.node.config import Config
 from dhtos.node.control import default_control_path
-from dhtos.node.membership import Membership, member_home
+from dhtos.node.membership import member_home
 
 if TYPE_CHECKING:
     from dhtos.http import HttpServer
@@ -138,8 +137,6 @@ async def _settle(node: "Node") -> None:
 def _announce(node: "Node", http: "HttpServer | None", *, as_json: bool) -> None:
     for warning in node.warnings:
         _say(f"warning: {warning}")
-    if node.membership is not None and (ending := nearly_over(node.membership, time.time())):
-        _say(f"warning: {ending}")
     config = node.config
     path = config.control_path or default_control_path(config.state_dir, node.port)
     facts = {
@@ -156,17 +153,6 @@ def _announce(node: "Node", http: "HttpServer | None", *, as_json: bool) -> None
         line = "ready " + " ".join(f"{name}={value}" for name, value in facts.items())
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
-
-
-def nearly_over(membership: Membership, wall_s: float) -> str | None:
-    """What to say of a membership of which less than a quarter is left."""
-    leaf = membership.chain.leaf
-    left_s = leaf.expires - wall_s
-    if left_s > (leaf.expires - leaf.not_before) / 4:
-        return None
-    how = "start it with dhtos-node up" if leaf.may("issue") else "ask for a token and join again"
-    left = f"{left_s / 86_400:.0f} days" if left_s > 172_800 else f"{left_s / 3600:.0f} hours"
-    return f"this node's certificate ends in {left}: {how} before that"
 
 
 def _say(text: str) -> None:

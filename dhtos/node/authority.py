@@ -81,7 +81,7 @@ def renew_issuer(directory: Path, membership: Membership, wall_s: float) -> Memb
     """The membership of the node that holds the root, new where less than half of it is left."""
     root = read_root(directory)
     leaf = membership.chain.leaf
-    if root is None or leaf.expires - wall_s > ISSUER_S / 2:
+    if root is None or not is_due(leaf, wall_s):
         return membership
     chain = _issuer_chain(root, leaf.subject, leaf.name, wall_s, leaf.nonce)
     renewed = Membership(chain, membership.seeds)
@@ -176,6 +176,8 @@ class Issuer:
             raise UsageError(f"an invite lasts 1..{INVITE_S_MAX:.0f} seconds, got {ttl_s:g}")
         now = self._wall_s()
         given = list(dict.fromkeys(caps or (NODE_CAPS if kind == "node" else USER_CAPS)))
+        if all(cap.partition(":")[0] != "query" for cap in given):
+            given.insert(0, "query")  # who may not, is not even told who is there
         if kind == "node" and "publish" not in given:
             given.append("publish")
         if kind == "user" and "publish" in given:
@@ -231,6 +233,15 @@ class Issuer:
             self._write({**self._invites, found: used})
             self._note("admitted", chain.leaf, invite=found)
             return chain
+
+    def renew_itself(self, membership: Membership, wall_s: float) -> Chain | None:
+        """The issuer's own chain, by the root, and signed under from now on; None without one."""
+        renewed = renew_issuer(self._path.parent, membership, wall_s)
+        if renewed is membership:
+            return None
+        with self._lock:
+            self._chain = renewed.chain
+        return renewed.chain
 
     def renew(self, chain: Chain) -> Chain:
         """A member's chain with a new term, past half of the old one; raises Refused."""

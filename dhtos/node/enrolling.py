@@ -93,29 +93,44 @@ async def open_admission(
 
 
 async def keep_certificate(node: "Node", wall_clock: WallClock) -> None:
-    """Renew the certificate of a running member when half of its term is over; for ever."""
+    """Renew the certificate of a running member when half of its term is over; for ever.
+
+    A failure is tried again, and told once.
+    """
+    told = ""
     while True:
         membership = node.membership
         assert membership is not None
         if is_due(membership.chain.leaf, wall_clock()):
-            await _renew(node)
+            failure = await _renew(node, membership, wall_clock)
+            if failure not in ("", told):
+                leaf = membership.chain.leaf
+                end = datetime.fromtimestamp(leaf.expires, UTC)
+                node.on_warning(
+                    f"the certificate ends {end:%Y-%m-%d %H:%M} UTC, not renewed yet: {failure}"
+                )
+            told = failure
         await asyncio.sleep(RENEWAL_INTERVAL_S)
 
 
-async def _renew(node: "Node") -> None:
-    """Ask the issuers we speak with, and where the token said to ask; a failure is tried again."""
-    membership, core = node.membership, node.engine.core
-    assert membership is not None
+async def _renew(node: "Node", membership: Membership, wall_clock: WallClock) -> str:
+    """By the root where it is here, else by the issuers that are known; why not, or nothing."""
+    issuer = None if node.admission is None else node.admission.issuer
+    if issuer is not None:
+        chain = await asyncio.to_thread(issuer.renew_itself, membership, wall_clock())
+        if chain is None:
+            return "the root is not here: restore root.json from a backup"
+        await node.renewed(chain)
+        return ""
+    core = node.engine.core
     assert core.sessions is not None
     issuers = [*core.sessions.issuers(), *map(parse_endpoint, membership.seeds)]
     try:
         chain = await node.driver.wait(ask_renewal(core, issuers, node.driver.clock()))
     except (Refused, NoPeers) as error:
-        leaf = membership.chain.leaf
-        left = datetime.fromtimestamp(leaf.expires, UTC)
-        node.on_warning(f"the certificate ends {left:%Y-%m-%d %H:%M} UTC, not renewed yet: {error}")
-    else:
-        await node.renewed(chain)
+        return str(error)
+    await node.renewed(chain)
+    return ""
 
 
 async def join_cluster(

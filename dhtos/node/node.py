@@ -149,8 +149,7 @@ class Node(Nearby, Replicating):
 
             directory, driver, wall_clock = config.state_dir, self._driver, self._wall_clock
             self.admission = await enrolling.open_admission(keeper, directory, driver, wall_clock)
-            if not keeper.membership.chain.leaf.may("issue"):
-                self._background.spawn(enrolling.keep_certificate(self, wall_clock))
+            self._background.spawn(enrolling.keep_certificate(self, wall_clock))
         if not config.client:
             await self._open_ledger()
         self._seeds = await resolve(config.seeds, sock)

@@ -2,7 +2,7 @@
 
     guest                                   issuer
     dh_enrol []                        ->
-                                       <-   ["", "" or why it admits nobody]
+                                       <-   ["", "" or why it admits nobody, false, [[host, port]]]
     dh_enrol [secret, public, name]    ->   (the session has proved the key)
                                        <-   [chain] or ["", reason, final]
 
@@ -26,6 +26,7 @@ from dhtos.core.limits import (
 from dhtos.core.value import is_printable
 from dhtos.errors import DhtosError, MalformedMessage, NoPeers, Refused
 from dhtos.protocol.calls import Call
+from dhtos.protocol.hubwire import as_endpoint, as_list
 from dhtos.protocol.operation import Operation
 from dhtos.protocol.rpc import Core
 from dhtos.trust.cert import CHAIN_BYTES_MAX, KEY_BYTES, NAME_BYTES_MAX, Chain
@@ -34,6 +35,7 @@ from dhtos.trust.member import Member
 from dhtos.trust.token import SECRET_BYTES
 
 NAME = "dh_enrol"
+_ASKED_MAX = 3 * TOKEN_SEEDS_MAX
 _SILENCE = "nobody whom the token names answers: try again, or give a newer token"
 
 
@@ -71,13 +73,14 @@ class Enrolment:
     def _on_enrol(
         self, args: list[Any], _source: Endpoint, _trailer: list[Any] | None, _now: float
     ) -> Any:
+        sessions = self._core.sessions
+        assert sessions is not None, "only members of a cluster admit"
         if self._admit is None:
-            return declined("this node admits nobody: use the token of one that does", final=False)
+            why = "this node admits nobody: use the token of one that does"
+            return [*declined(why, final=False), sessions.issuers()[:TOKEN_SEEDS_MAX]]
         if not args:
             return declined("", final=False)
         request = _request(args)
-        sessions = self._core.sessions
-        assert sessions is not None, "only members of a cluster admit"
         assert sessions.heard is not None, "what is handled came over a session"
         if exchange_public(request.public) != sessions.heard.remote:
             raise MalformedMessage("whoever asks holds the key that is to be certified")
@@ -108,6 +111,7 @@ class Enrolling:
         self._issuers: list[Endpoint] = []
         self._reasons: list[str] = []
         self._seeds: list[Endpoint] = []
+        self._asked: set[Endpoint] = set()
         self._rounds = 0
         self._heard = False
         self._telling = False  # an issuer has our secret, and has not answered
@@ -121,6 +125,7 @@ class Enrolling:
         return self.operation
 
     def _send(self, endpoint: Endpoint, args: list[Any], now: float) -> None:
+        self._asked.add(endpoint)
         self._open.add(self._core.calls.send(endpoint, NAME, args, self, now, tag=bool(args)))
 
     def _on_cancel(self, _now: float) -> None:
@@ -144,6 +149,7 @@ class Enrolling:
             chain, reason, final = read_answer(value)
             if not call.tag:
                 self._met(call.endpoint, reason)
+                self._ask_further(value, now)
             elif chain:
                 self._finish(self._member.read(chain), now)
             elif final:
@@ -191,6 +197,12 @@ class Enrolling:
         else:
             self._reasons.append(reason or "that node admits nobody")
 
+    def _ask_further(self, value: list[Any], now: float) -> None:
+        """Ask those whom a member names as issuers; what they show decides."""
+        for endpoint in _issuers(value):
+            if endpoint not in self._asked and len(self._asked) < _ASKED_MAX:
+                self._send(endpoint, [], now)
+
     def _finish(self, chain: Chain, now: float) -> None:
         if chain.leaf.subject != self._request.public:
             raise MalformedMessage("a certificate for another key")
@@ -225,6 +237,18 @@ def _request(args: list[Any]) -> Request:
             ):
                 return Request(secret, public, name)
     raise MalformedMessage("to be admitted takes a secret, a key and a name")
+
+
+def _issuers(value: list[Any]) -> list[Endpoint]:
+    """Whom a member names that admits nobody itself; others name none."""
+    found = []
+    for one in as_list(value[3], TOKEN_SEEDS_MAX) if len(value) > 3 else []:
+        match one:
+            case [host, port]:
+                found.append(as_endpoint(host, port))
+            case _:
+                raise MalformedMessage("an issuer is named by host and port")
+    return found
 
 
 def read_answer(value: Any) -> tuple[bytes, str, bool]:

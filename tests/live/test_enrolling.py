@@ -130,11 +130,13 @@ def test_a_member_sends_those_who_come_to_an_issuer(run, tmp_path):
             await join(tmp_path / "second", await make_token(first))
             async with dhtos.Node(config(tmp_path / "second")) as second:
                 token = await make_token(first)
-                wrong = Token(token.root, token.secret, (second.advert.endpoint,))
+                other = Token(token.root, token.secret, (second.advert.endpoint,))
+                assert (await join(tmp_path / "third", other)).chain.leaf.is_node
+            await first.aclose()
+            async with dhtos.Node(config(tmp_path / "second")) as second:
+                other = Token(token.root, token.secret, (second.advert.endpoint,))
                 with pytest.raises(Refused, match="this node admits nobody"):
-                    await join(tmp_path / "third", wrong)
-                both = Token(token.root, token.secret, (second.advert.endpoint, *token.seeds))
-                assert (await join(tmp_path / "third", both)).chain.leaf.is_node
+                    await join(tmp_path / "fourth", other)
 
     run(main)
 

@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from trust_world import BEGIN, DAY_S, Authority
 
 from dhtos.cli import run
 from dhtos.errors import ConfigError, NoPeers
 from dhtos.node.config import Config
-from dhtos.node.membership import Membership
-from dhtos.trust.keys import KeyPair
 
 
 class FakeNode:
@@ -29,7 +26,6 @@ class FakeNode:
         self.endpoint = "10.0.0.1:7400"
         self.port = 7400
         self.warnings = ("contacts.json was unreadable",)
-        self.membership = None
         self.closed = False
         self.made.append(self)
 
@@ -158,25 +154,3 @@ def test_the_command_opens_the_control_socket(monkeypatch: pytest.MonkeyPatch, s
     assert config.control
     assert config.port == 0
     assert not config.sample
-
-
-@pytest.mark.parametrize(
-    ("days", "words"),
-    [
-        (0, None),
-        (22, None),
-        (23, "ends in 7 days: ask for a token and join again before that"),
-        (29.5, "ends in 12 hours: ask for a token and join again before that"),
-    ],
-)
-def test_a_membership_that_is_nearly_over_is_said_to_be(days: float, words: str | None) -> None:
-    authority = Authority()
-    chain = authority.admit(KeyPair(b"k" * 32), "bench-7")  # for 30 days, from a day ago
-    said = run.nearly_over(Membership(chain), BEGIN + days * DAY_S)
-    assert said == (None if words is None else f"this node's certificate {words}")
-
-
-def test_the_first_node_renews_itself() -> None:
-    said = run.nearly_over(Membership(Authority().chain), BEGIN + 290 * DAY_S)
-    assert said is not None
-    assert "ends in 10 days: start it with dhtos-node up" in said

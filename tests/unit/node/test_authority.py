@@ -24,7 +24,7 @@ from dhtos.node.authority import (
     secret_hash,
 )
 from dhtos.node.founding import found_cluster
-from dhtos.node.membership import read_membership
+from dhtos.node.membership import read_credentials, read_membership
 from dhtos.node.state import Identity, StateDir
 from dhtos.trust.cert import Chain, parse_chain
 from dhtos.trust.keys import KeyPair
@@ -119,6 +119,21 @@ def test_an_issuer_renews_itself_and_stays_who_it_is(home: Path) -> None:
     assert renew_issuer(home, after, later) == after
 
 
+def test_a_running_issuer_renews_itself(home: Path, issuer: Issuer, clock: Clock) -> None:
+    _, before = read_credentials(home)
+    assert issuer.renew_itself(before, clock()) is None
+    clock.now += 0.6 * ISSUER_S
+    chain = issuer.renew_itself(before, clock())
+    assert chain is not None
+    assert chain.expires == int(clock.now) + ISSUER_S
+    admitted = issuer.admit(issuer.invite(lifetime_s=0.9 * ISSUER_S), KEY, "n")
+    assert admitted.certs[0] == chain.leaf
+    assert admitted.expires > before.chain.expires
+    (home / ROOT).unlink()
+    clock.now += 0.6 * ISSUER_S
+    assert issuer.renew_itself(read_credentials(home)[1], clock()) is None
+
+
 def test_a_directory_that_others_write_to_is_no_place_for_a_root(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     with pytest.raises(ConfigError, match=rf"use chmod go-w {tmp_path}"):
@@ -172,6 +187,9 @@ def test_capabilities_may_be_chosen(issuer: Issuer) -> None:
     assert node.caps == ("query", "claim:lab", "publish")  # else it would be no node
     user = issuer.admit(issuer.invite(kind="user", name="u", caps=["query"]), KEY).leaf
     assert user.caps == ("query",)
+    for caps in (["claim"], ["claim", "query:lab"]):  # who may not query is told nothing at all
+        user = issuer.admit(issuer.invite(kind="user", name="u", caps=caps), KEY).leaf
+        assert set(user.caps) == {"claim", "query" if caps == ["claim"] else "query:lab"}
 
 
 def test_nobody_outlives_the_issuer(issuer: Issuer, clock: Clock) -> None:

@@ -148,6 +148,43 @@ def test_a_member_says_that_it_admits_nobody_and_an_issuer_beside_it_is_asked():
     assert isinstance(world.ask(world.guest(), member, issuer).result(), Chain)
 
 
+def introduced(world, member, issuer):
+    """Let a member speak with the issuer, so that it can name it."""
+    world.cluster.begin(member, lambda e, now: e.base.bootstrap([issuer.endpoint], now))
+    world.cluster.run_for(2.0)
+    assert member.engine.core.sessions.issuers() == [issuer.endpoint]
+
+
+def test_a_member_names_the_issuer_that_it_speaks_with():
+    world = World()
+    issuer, member, guest = world.issuer(), world.member(), world.guest()
+    introduced(world, member, issuer)
+    assert isinstance(world.ask(guest, member).result(), Chain)
+
+
+@pytest.mark.parametrize("named", [7, [7], [["h"]], [["h", 0]], [["", 7400]], [["h", 1]] * 9])
+def test_a_member_that_names_nonsense_is_not_followed(named):
+    world = World()
+    member = world.member()
+    member.engine.core.replace("dh_enrol", lambda *_: [*declined("not me", final=False), named])
+    asking = world.ask(world.guest(), member)
+    assert isinstance(asking.error, Refused)
+    assert "answers what cannot be used" in str(asking.error)
+
+
+def test_members_that_name_each_other_are_asked_once():
+    world = World()
+    one, two, guest = world.member(), world.member(), world.guest()
+    for member, other in ((one, two), (two, one)):
+        named = [list(other.endpoint), list(member.endpoint)]
+        member.engine.core.replace(
+            "dh_enrol", lambda *_, n=named: [*declined("not me", final=False), n]
+        )
+    asking = world.ask(guest, one)
+    assert str(asking.error) == "not me"
+    assert guest.engine.counters["requests_out"] <= 2 + 2  # and what sessions ask of their own
+
+
 def test_who_does_not_know_the_token_leaves_it_to_others():
     world = World()
     stranger = world.issuer(lambda _: declined("never heard of it", final=False))
