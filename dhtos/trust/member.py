@@ -74,6 +74,7 @@ class Member:
         """Show this chain from now on: it is our own, of a later term."""
         assert chain.leaf.subject == self.key.public
         self.chain = chain
+        self._learn(chain)  # an issuer's own may be what others' end with
 
     def read_link(self, wire: bytes) -> Cert:
         """The certificate that a record carries; raises MalformedMessage as `read` does."""

@@ -93,6 +93,45 @@ def test_a_node_lives_longer_than_its_first_certificate(run, tmp_path, clock):
     assert kept["chain"] == renewed.hex()
 
 
+def test_the_first_node_lives_longer_than_its_own(run, tmp_path, clock):
+    async def main():
+        await asyncio.to_thread(found_cluster, tmp_path / "first", "first", clock())
+        async with node(tmp_path / "first", clock) as first:
+            before, key = end_of(first), bytes(first.id)
+            clock.now += 200 * DAY_S
+            await until(lambda: end_of(first) > before)
+            assert first.membership.chain.node_id() == key
+            own = first.engine.core.sessions.member
+            assert own.issuers[own.key.public].expires == end_of(first)
+            clock.now += 170 * DAY_S  # the one that it began with is over
+            assert clock.now > before
+            async with await joined(tmp_path / "second", first, clock) as second:
+                await second.joined()
+                assert second.membership.chain.certs[0].expires == end_of(first)
+                await until(lambda: len(first.engine.hub.members()) == 2)
+                assert await second.count() == await first.count() == 2
+                assert first.engine.counters["records_forged"] == 0
+
+    run(main)
+
+
+def test_a_first_node_without_its_root_says_so_once(run, tmp_path, clock):
+    async def main():
+        await asyncio.to_thread(found_cluster, tmp_path / "first", "first", clock())
+        (tmp_path / "first" / "root.json").unlink()
+        first, told = node(tmp_path / "first", clock), []
+        first.on_warning = told.append
+        async with first:
+            clock.now += 200 * DAY_S
+            await until(lambda: told)
+            for _ in range(5):
+                await asyncio.sleep(enrolling.RENEWAL_INTERVAL_S)
+            (line,) = told
+            assert "the root is not here: restore root.json from a backup" in line
+
+    run(main)
+
+
 def test_whom_nobody_renews_is_told_so(run, tmp_path, clock):
     async def main():
         await asyncio.to_thread(found_cluster, tmp_path / "first", "first", clock())
