@@ -18,6 +18,7 @@ from dhtos.cli.settings import effective_config, node_options
 from dhtos.cli.wording import age_text, plural, read_period
 from dhtos.core.limits import INVITE_S_MAX, INVITE_USES_MAX
 from dhtos.errors import NoPeers, Unreachable, UsageError
+from dhtos.node.address import LOOPBACK
 from dhtos.node.advice import split
 from dhtos.node.authority import INVITES
 from dhtos.node.config import Config
@@ -26,6 +27,7 @@ from dhtos.node.control_trust import membership_to_plain
 from dhtos.node.enrolling import join_cluster, make_token
 from dhtos.node.founding import found_cluster
 from dhtos.node.membership import Membership, default_home, member_home, read_credentials
+from dhtos.transport.udp import parse_host
 from dhtos.trust.cert import NAME_BYTES_MAX
 from dhtos.trust.token import Token
 
@@ -91,14 +93,20 @@ def up(
     `ready` is the command that a new machine needs. Started again, the node just runs.
     """
     config = _daemon_config(options)
-    seconds = _read_ttl(ttl)
+    seconds = read_ttl(ttl)
     assert config.state_dir is not None
-    found_cluster(config.state_dir, _own_name(config, name), time.time())
+    found_cluster(config.state_dir, own_name(config, name), time.time())
     invited = (config.state_dir / INVITES).exists()
 
     async def invite(node: Any) -> None:  # noqa: ANN401 - the node of serve
         token = await make_token(node, uses=uses, ttl_s=seconds)
-        _show_token(Screen(as_json=as_json), str(token), uses, seconds)
+        screen = Screen(as_json=as_json)
+        _show_token(screen, str(token), uses, seconds)
+        if is_lonely(config, node.endpoint):
+            screen.warn(
+                "warning: no way to other machines was found, so the token is good on this one "
+                "only: give --host an address of this machine"
+            )
 
     run_loop(serve(config, as_json=as_json, on_ready=None if invited else invite))
 
@@ -125,7 +133,7 @@ def join(
     read = Token.parse(token)
     config = _daemon_config(options)
     assert config.state_dir is not None
-    membership = run_loop(_join(config, read, _own_name(config, name), wait=wait))
+    membership = run_loop(_join(config, read, own_name(config, name), wait=wait))
     if membership.chain.leaf.is_node:
         run_loop(serve(config, wait=wait, as_json=as_json))
         return
@@ -176,7 +184,7 @@ def invite(
     if listing:
         _list(screen, options)
         return
-    seconds = _read_ttl(ttl)
+    seconds = read_ttl(ttl)
     told: Plain = {"uses": uses, "ttl_s": seconds, "groups": [*groups], "caps": [*caps]}
     if days is not None:
         told["lifetime_s"] = days * _DAY_S
@@ -215,7 +223,7 @@ def add(
     **options: Any,  # noqa: ANN401 - click passes them
 ) -> None:
     """Make a token for a user, who may query and claim unless --cap says otherwise."""
-    seconds = _read_ttl(ttl)
+    seconds = read_ttl(ttl)
     told: Plain = {"kind": "user", "name": name, "groups": [*groups], "caps": [*caps]}
     told |= {"ttl_s": seconds, "lifetime_s": hours * 3600.0}
     token = ask_node(options, "invite", **told)["token"]
@@ -265,14 +273,21 @@ def _daemon_config(options: Plain) -> Config:
     return config
 
 
-def _read_ttl(text: str) -> float:
+def is_lonely(config: Config, endpoint: str) -> bool:
+    """Whether others were to come, and nothing leads here."""
+    return parse_host(config.host).is_unspecified and endpoint.startswith(f"{LOOPBACK}:")
+
+
+def read_ttl(text: str) -> float:
+    """How long a token is good, in seconds; raises UsageError."""
     seconds = read_period(text)
     if seconds > INVITE_S_MAX:
         raise UsageError(f"a token is good for at most {INVITE_S_MAX / _DAY_S:.0f}d, got {text!r}")
     return seconds
 
 
-def _own_name(config: Config, name: str | None) -> str:
+def own_name(config: Config, name: str | None) -> str:
+    """What certificates call this machine; raises UsageError."""
     chosen = name or config.name or gethostname()[:NAME_BYTES_MAX]
     if len(chosen.encode()) > NAME_BYTES_MAX or not chosen.isprintable():
         raise UsageError(f"--name takes 1..{NAME_BYTES_MAX} printable bytes, got {chosen!r}")
@@ -325,24 +340,30 @@ def _show_token(screen: Screen, token: str, uses: int, seconds: float) -> None:
         return
     screen.say(f"dhtos-node join {token}")
     if screen.out.isatty():
-        screen.warn(f"good for {plural(uses, 'use')} within {_span(seconds)}: a secret until then")
+        screen.warn(
+            f"good for {plural(uses, 'use')} within {time_left(seconds)}: a secret until then"
+        )
 
 
 def _show_member(screen: Screen, known: Plain) -> None:
     ends = datetime.fromtimestamp(known["expires"], UTC)
     left = known["expires"] - time.time()
+    ahead = f"in {time_left(left)}" if left > 0 else "which is over"
     rows = [
         [known["kind"], known["name"]],
         ["groups", ", ".join(known["groups"]) or "-"],
         ["may", ", ".join(known["caps"])],
         ["chain", " > ".join(["root", *known["chain"]])],
-        ["ends", f"{ends:%Y-%m-%d %H:%M} UTC, in {_span(left)}" if left > 0 else f"{ends} (over)"],
+        [
+            "ends",
+            f"{ends:%Y-%m-%d %H:%M} UTC, in {time_left(left)}" if left > 0 else f"{ends} (over)",
+        ],
         ["cluster", known["cluster"]],
     ]
     screen.table((Column("who"), Column("is")), rows)
 
 
-def _span(seconds: float) -> str:
+def time_left(seconds: float) -> str:
     """A time ahead, in the largest unit that says it well."""
     for size, noun in ((86_400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= size:
