@@ -354,10 +354,7 @@ def _show_member(screen: Screen, known: Plain) -> None:
         ["groups", ", ".join(known["groups"]) or "-"],
         ["may", ", ".join(known["caps"])],
         ["chain", " > ".join(["root", *known["chain"]])],
-        [
-            "ends",
-            f"{ends:%Y-%m-%d %H:%M} UTC, in {time_left(left)}" if left > 0 else f"{ends} (over)",
-        ],
+        ["ends", f"{ends:%Y-%m-%d %H:%M} UTC, {ahead}"],
         ["cluster", known["cluster"]],
     ]
     screen.table((Column("who"), Column("is")), rows)
