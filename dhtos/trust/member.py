@@ -93,10 +93,10 @@ class Member:
         self._check(chain.certs)
 
     def _check(self, certs: tuple[Cert, ...]) -> None:
-        wall_s, revoked = self.wall_s(), self.revoked
-        for cert in certs:
+        wall_s = self.wall_s()
+        for depth, cert in enumerate(certs):
             cert.check_date(wall_s)
-            if cert.serial in revoked:
+            if self._is_revoked(cert, by_root=depth == 0):
                 raise MalformedMessage("a certificate was revoked")
 
     def _learn(self, chain: Chain) -> None:
@@ -125,8 +125,18 @@ class Member:
 
     def is_revoked(self, link: bytes) -> bool:
         """Whether a certificate that was read before, or its issuer's, was taken back."""
-        found = self._links.get(link)
-        return found is not None and any(cert and cert.serial in self.revoked for cert in found)
+        cert, issuer = self._links.get(link, (None, None))
+        if issuer is not None and self._is_revoked(issuer, by_root=True):
+            return True
+        return cert is not None and self._is_revoked(cert, by_root=issuer is None)
+
+    def _is_revoked(self, cert: Cert, *, by_root: bool) -> bool:
+        """Whether it was taken back by who may: what the root has given, by the root alone.
+
+        `revoke` cannot always tell, since it may not have seen that certificate.
+        """
+        found = self.revoked.get(cert.serial)
+        return found is not None and (not by_root or found.signer == self._root_key)
 
     def restore(self, revocations: Iterable[Revocation]) -> None:
         """Believe again what was believed before a restart: its signers may not be known yet."""

@@ -7,6 +7,7 @@ from dhtos.errors import MalformedMessage
 from dhtos.trust import cert, member
 from dhtos.trust.cert import sign_cert
 from dhtos.trust.keys import KeyPair
+from dhtos.trust.revocation import revoke
 
 
 @pytest.fixture
@@ -151,3 +152,103 @@ def test_what_is_remembered_is_bounded(authority, monkeypatch):
         assert len(one._links) <= 3
         assert len(one.issuers) <= 2
     one.read(authority.member("later").chain.wire)
+
+
+# --- what was taken back --------------------------------------------------------------------------
+
+
+def taken_back(authority, key, leaf, *, cluster=None):
+    return revoke(key, cluster or authority.name, leaf.serial, leaf.expires)
+
+
+def test_what_was_taken_back_is_believed_no_more(authority):
+    one, two, three = (authority.member(name) for name in ("one", "two", "three"))
+    for other in (two, three):
+        one.read(other.chain.wire)
+        one.read_link(other.chain.link)
+    assert not one.is_revoked(two.chain.link)
+    assert one.revoke(taken_back(authority, authority.key, two.chain.leaf))
+    assert one.is_revoked(two.chain.link)
+    assert not one.is_revoked(three.chain.link)
+    assert not one.is_revoked(b"never seen")
+    for read, wire in [(one.read, two.chain.wire), (one.read_link, two.chain.link)]:
+        with pytest.raises(MalformedMessage, match="was revoked"):
+            read(wire)
+    one.read(three.chain.wire)
+    assert not one.revoke(taken_back(authority, authority.key, two.chain.leaf))  # no news
+
+
+def test_with_an_issuer_go_those_it_admitted(authority):
+    one, two = authority.member("one"), authority.member("two")
+    one.read_link(two.chain.link)
+    assert one.revoke(taken_back(authority, authority.root, authority.chain.leaf))
+    assert one.is_revoked(two.chain.link)
+    for read, wire in [(one.read, two.chain.wire), (one.read_link, two.chain.link)]:
+        with pytest.raises(MalformedMessage, match="was revoked"):
+            read(wire)
+
+
+def test_who_may_not_takes_nothing_back(authority):
+    one, two = authority.member("one"), authority.member("two")
+    leaf = two.chain.leaf
+    key, chain = issuer(authority)
+    plain = KeyPair(b"a" * 32)
+    made = authority.cert(plain, "no admin", caps=(*NODE, "issue"))
+    one.read(sign_cert(authority.root, None, made).wire)
+    for signer in (two.key, KeyPair(b"x" * 32), plain, key):  # the last is not known yet
+        assert not one.revoke(taken_back(authority, signer, leaf))
+    assert not one.revoke(taken_back(authority, authority.key, authority.chain.leaf))
+    elsewhere = taken_back(authority, authority.key, leaf, cluster=Authority(2).name)
+    assert not one.revoke(elsewhere)
+    one.read(chain.wire)
+    assert one.revoke(taken_back(authority, key, leaf))
+    one.read(authority.chain.wire)
+    assert one.revoke(taken_back(authority, authority.root, chain.leaf))
+    other = authority.member("other").chain.leaf
+    assert not one.revoke(taken_back(authority, key, other))  # it is no issuer any more
+
+
+def test_no_issuer_takes_back_another_that_was_not_seen_yet(authority):
+    """Whoever has not seen that certificate cannot tell what it is, until it sees it."""
+    one = authority.member("one")
+    key, chain = issuer(authority)
+    admitted = sign_cert(key, chain, authority.cert(KeyPair(b"p" * 32), "by two"))
+    assert one.revoke(taken_back(authority, authority.key, chain.leaf))
+    assert one.read(admitted.wire) == admitted
+    assert one.read_link(admitted.link) == admitted.leaf
+    assert one.read_link(chain.link) == chain.leaf
+    assert not one.is_revoked(admitted.link)
+    assert not one.is_revoked(chain.link)
+
+
+def test_what_has_ended_by_itself_is_forgotten(authority):
+    one, two = authority.member("one"), authority.member("two", days=1)
+    told = taken_back(authority, authority.key, two.chain.leaf)
+    assert one.revoke(told)
+    one.forget_ended()
+    assert one.revoked
+    one.wall_s = lambda: BEGIN + DAY_S + 91
+    one.forget_ended()
+    assert not one.revoked
+    assert not one.revoke(told)
+    one.restore([told])
+    assert one.revoked == {told.serial: told}
+
+
+def test_what_was_taken_back_is_bounded(authority, monkeypatch):
+    monkeypatch.setattr(member, "REVOKED_MAX", 2)
+    one = authority.member("one")
+    taken = [
+        one.revoke(taken_back(authority, authority.key, authority.member("n").chain.leaf))
+        for _ in range(4)
+    ]
+    assert taken == [True, True, False, False]
+
+
+def test_a_later_term_of_its_own(authority):
+    one = authority.member("one")
+    later = authority.admit(one.key, "one", days=60)
+    one.renew(later)
+    assert one.chain is later
+    with pytest.raises(AssertionError):
+        one.renew(authority.member("two").chain)
