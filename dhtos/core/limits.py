@@ -73,6 +73,7 @@ VOUCHED_S = 15.0  # a member that is not in doubt lived so long ago: a probe wou
 GOSSIP_TICK_S = 1.0
 RUMOURS_PER_MESSAGE_MAX = 12
 RUMOURS_QUEUED_MAX = 2048
+SEQ_LEAD_MAX = 2**40  # versions that a rumour may be ahead: clocks in seconds are below 2**32
 RUMOUR_HOPS_MAX = 6
 CONFLICTS_MAX = 16  # peers of another schema under our version number that are remembered
 SUSPICION_S = 4.0

@@ -26,6 +26,7 @@ from dhtos.core.limits import (
     REPLY_BYTES_MAX,
     RUMOUR_HOPS_MAX,
     RUMOURS_PER_MESSAGE_MAX,
+    SEQ_LEAD_MAX,
 )
 from dhtos.core.record import Record, pack_coordinate
 from dhtos.protocol.calls import Call
@@ -351,6 +352,9 @@ class Gossip:
     def take(self, news: News, now: float) -> bool:
         """Apply one rumour; True when it was news, which is then passed on."""
         hub = self.hub
+        if news.seq > SEQ_LEAD_MAX and self._is_ahead(news):
+            self.core.counters["rumours_ahead"] += 1
+            return False
         if news.key == hub.key:
             self._hear_of_self(news, now)
             return False
@@ -388,6 +392,13 @@ class Gossip:
         elif not whole:
             self.rumours.tire(news.key)
         return False
+
+    def _is_ahead(self, news: News) -> bool:
+        """Whether nobody can have come to that version: a lie that left no number to refute it."""
+        group = self.hub.group
+        member, tombstone = group.members.get(news.key), group.tombstones.get(news.key)
+        newest = max(member.record.seq if member else 0, tombstone.seq if tombstone else 0)
+        return news.seq - newest > SEQ_LEAD_MAX
 
     def _believed(self, record: Record, member: Member | None) -> bool:
         """Whether a record is worth looking at: one that we have is not verified again."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dhtos.core.group import State
-from dhtos.core.limits import GATEWAY_ROWS_MAX, HEARTBEAT_S
+from dhtos.core.limits import GATEWAY_ROWS_MAX, HEARTBEAT_S, SEQ_LEAD_MAX
 from dhtos.core.record import Record, make_record, row_id
 from dhtos.core.schema import Schema, Value
 from dhtos.protocol.delivery import Delivery
@@ -182,6 +182,9 @@ class Rows:
 
     def outdated(self, key: bytes, newest: int) -> None:
         """Members know a version up to `newest`: the next one is above it."""
+        if newest - self.seq > SEQ_LEAD_MAX:
+            self.core.counters["rumours_ahead"] += 1
+            return  # a lie: above it no number would be left
         self.core.counters["rows_outdated"] += 1
         self.seq = max(self.seq, newest) + 1
         entry = self._entries.get(key)

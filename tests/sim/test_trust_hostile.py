@@ -7,11 +7,15 @@
 import os
 from functools import partial
 
+import msgspec
 import pytest
 from fleets import Fleet, ids
 from trust_world import Authority, End, member_of, secured
 
+from dhtos.core.group import State
 from dhtos.core.predicate import EVERYTHING
+from dhtos.core.record import SEQ_MAX
+from dhtos.protocol.hubwire import record_rumour, state_rumour
 from dhtos.protocol.wire import encode_request
 from dhtos.sim import Cluster, base_truth
 from dhtos.trust.keys import KeyPair
@@ -159,6 +163,27 @@ def doubtful():
     for node in fleet.nodes:
         lie(node, fleet.liars)
     return fleet
+
+
+@pytest.mark.parametrize("seq", [50, 2**41, SEQ_MAX])
+def test_nobody_is_declared_dead_for_good(seq):
+    """By a member that tells all others; with the highest version none is left to refute it."""
+    fleet = SecuredFleet(12, seed=1).warm_start()
+    fleet.cluster.run_for(5.0)
+    liar, victim = fleet.nodes[3], fleet.nodes[7]
+    key = victim.engine.hub.key
+    record = msgspec.structs.replace(victim.engine.hub.own, seq=seq)
+    words = [state_rumour(key, seq, State.DEAD, 0.0), record_rumour(record, 0.0)]
+    for one in words:
+        told = [node.endpoint for node in fleet.nodes if node is not liar]
+        fleet.cluster.begin(
+            liar, lambda e, now, one=one, told=told: e.hub.gossip.push_words([one], 2, told)
+        )
+        fleet.cluster.run_for(10.0)
+        holders = sum(key in node.engine.hub.group.members for node in fleet.nodes)
+        print(f"dead at {seq}: {holders} of 12 hold the record 10 s later")
+        assert holders == 12
+        assert seq <= victim.engine.hub.own.seq < 60 or seq > 2**40 > victim.engine.hub.own.seq
 
 
 def lie(node, liars):

@@ -3,13 +3,14 @@
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 from hub_world import GIB, SCHEMA, Lone, Mates, endpoint_of, machine
 
 from dhtos.core.coordinate import DIMENSIONS
 from dhtos.core.group import State
-from dhtos.core.limits import RUMOURS_PER_MESSAGE_MAX
-from dhtos.core.record import Record
+from dhtos.core.limits import RUMOURS_PER_MESSAGE_MAX, SEQ_LEAD_MAX
+from dhtos.core.record import SEQ_MAX, Record
 from dhtos.protocol.gossip import EAGER_FANOUT
 from dhtos.protocol.hubwire import delta_rumour, record_rumour, state_rumour
 from dhtos.protocol.operation import MemberGone
@@ -241,6 +242,26 @@ def test_rumours_of_its_own_end_are_outbid(state: State) -> None:
     assert one.engine.counters["refutations"] == 1
     assert OTHERS[0].endpoint in {a.endpoint for a in pushed}, "whoever said so is told"
     assert all(w[2][8] == 6 for a in pushed for w in a.args[2])
+
+
+@pytest.mark.parametrize("seq", [SEQ_LEAD_MAX + 100, SEQ_MAX])
+def test_a_version_that_nobody_can_have_come_to_is_no_news(seq: int) -> None:
+    """Else its publisher had no number left to refute it."""
+    one = member()
+    other = OTHERS[2].key(SCHEMA)
+    forged = msgspec.structs.replace(OTHERS[3], seq=seq)
+    rumours = [state_rumour(key, seq, State.DEAD, 0.0) for key in (KEY, other, b"u" * 20)]
+    before = one.own.seq
+    one.request("dh_push", [0, 0, [*rumours, record_rumour(forged, 0.0)]])
+    assert one.engine.counters["rumours_ahead"] == 4
+    assert one.own.seq == before
+    assert one.believes(other) is State.ALIVE
+    assert one.engine.hub.group.members[forged.key(SCHEMA)].record == OTHERS[3]
+    one.request("dh_push", [0, 0, [state_rumour(other, SEQ_LEAD_MAX, State.DEAD, 0.0)]])
+    assert one.believes(other) is State.DEAD  # so far it may be
+    one.request("dh_push", [0, 0, [state_rumour(other, SEQ_LEAD_MAX + 5, State.LEFT, 0.0)]])
+    assert one.believes(other) is State.LEFT  # from there on again
+    assert one.engine.counters["rumours_ahead"] == 4
 
 
 def test_a_stranger_with_the_address_of_a_member_puts_the_member_in_doubt() -> None:

@@ -7,7 +7,13 @@ from hub_world import SCHEMA, Lone, contact_of, endpoint_of, machine
 from dhtos.core.contact import Contact
 from dhtos.core.group import State
 from dhtos.core.ids import Prefix, common_prefix_bits
-from dhtos.core.limits import FOREIGN_COPIES, GATEWAY_PUTS_MAX, HEARTBEAT_S, REPLY_BYTES_MAX
+from dhtos.core.limits import (
+    FOREIGN_COPIES,
+    GATEWAY_PUTS_MAX,
+    HEARTBEAT_S,
+    REPLY_BYTES_MAX,
+    SEQ_LEAD_MAX,
+)
 from dhtos.errors import UsageError
 from dhtos.protocol.foreign import Status
 from dhtos.protocol.rows import Row
@@ -246,6 +252,15 @@ def test_members_that_know_better_raise_the_version(apart):
     answer(apart, asked, Status.OUTDATED, newest=500)
     (again,) = apart.until_sent("dh_put", 5.0)[:1]
     assert again.args[2][0][2][8] == 501
+
+
+def test_members_that_know_too_much_better_are_not_believed(apart):
+    advertise(apart, far_rows(1))
+    (asked,) = apart.sent("dh_put")
+    before = apart.hub.rows.seq
+    answer(apart, asked, Status.OUTDATED, newest=before + SEQ_LEAD_MAX + 1)
+    assert apart.hub.rows.seq == before
+    assert apart.engine.counters["rumours_ahead"] == 1
 
 
 def test_what_is_refused_waits_for_the_next_heartbeat(apart):
