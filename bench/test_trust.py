@@ -95,7 +95,9 @@ def test_sign(benchmark: BenchmarkFixture) -> None:
 @pytest.mark.benchmark(group="Ed25519, 300 bytes")
 def test_verify(benchmark: BenchmarkFixture) -> None:
     """And to check?"""
-    assert benchmark(verify, OURS.public, OURS.sign(b"record", RECORD), b"record", RECORD)
+    signature = OURS.sign(b"record", RECORD)
+    once = verify.__wrapped__  # without what it remembers
+    assert benchmark(once, OURS.public, signature, b"record", RECORD)
 
 
 @pytest.mark.benchmark(group="keys")

@@ -6,7 +6,7 @@ import click
 
 
 @click.command()
-@click.option("--nodes", default=200, show_default=True, type=click.IntRange(2, 2000))
+@click.option("--nodes", default=120, show_default=True, type=click.IntRange(2, 2000))
 @click.option("--seed", type=int, help="Draw the same fleet again.  [default: a new one]")
 @click.option(
     "--data",
@@ -27,6 +27,9 @@ import click
     type=click.IntRange(1, 64),
     help="Processes that the nodes are spread over.",
 )
+@click.option(
+    "--open", "open_mode", is_flag=True, help="Without certificates and encryption, to compare."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, nothing else.")
 def demo(
     *,
@@ -35,9 +38,10 @@ def demo(
     data: Path | None,
     group_size: int,
     processes: int,
+    open_mode: bool,
     as_json: bool,
 ) -> None:
-    """Start a fleet on this machine, ask it, kill 30 % of it, ask again.
+    """Start a secured fleet on this machine, ask it, kill 30 % of it, ask again.
 
     Every answer stands beside the truth, found by looking at every machine; a wrong answer makes
     the command fail.
@@ -45,5 +49,5 @@ def demo(
     from dhtos.cli.demo import DemoOptions, run_demo
     from dhtos.cli.screen import Screen
 
-    options = DemoOptions(nodes, seed, data, group_size, processes)
+    options = DemoOptions(nodes, seed, data, group_size, processes, open_mode)
     run_demo(options, Screen(as_json=as_json))

@@ -1,7 +1,7 @@
-"""`dhtos-node demo`: a fleet on this machine, eight questions, a sudden death, the questions again.
+"""`dhtos-node demo`: a fleet on this machine, eight questions, sudden death, the questions again.
 
-Everything is the real thing but the machines: engines, sockets, datagrams. Each answer is
-compared with brute force, and a wrong one makes the command fail.
+Everything is the real thing but the machines: engines, sockets, certificates, datagrams. Each
+answer is compared with brute force, and a wrong one makes the command fail.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random, SystemRandom
 
 from dhtos.cli.demo_catalogue import Catalogue, load_catalogue, shipped_catalogue
+from dhtos.cli.demo_cluster import Badge, DemoCluster
 from dhtos.cli.demo_fleet import Fleet, draw_fleet
 from dhtos.cli.demo_node import DemoNode
 from dhtos.cli.demo_queries import Query, faults, telling_queries, true_matches
@@ -43,11 +44,12 @@ LOOK_S = 0.25
 class DemoOptions:
     """What the command line says."""
 
-    nodes: int = 200
+    nodes: int = 120
     seed: int | None = None
     data: Path | None = None
     group_size: int = 32
     processes: int = 2
+    open_mode: bool = False
 
 
 def run_demo(options: DemoOptions, screen: Screen) -> None:
@@ -93,12 +95,20 @@ class Demo:
         report, options, screen = self.report, self.options, self.screen
         began = time.monotonic()
         show_catalogue(screen, report)
-        machines = draw_fleet(report.catalogue, options.nodes, self.schema, self.rng)
-        async with Fleet(machines, seed=report.seed, group_size=options.group_size) as fleet:
+        drawn = draw_fleet(report.catalogue, options.nodes, self.schema, self.rng)
+        cluster = None if options.open_mode else DemoCluster(self.rng)
+        badges: dict[str, Badge] = {}
+        machines = drawn
+        if cluster is not None:
+            admitted = [cluster.node(f"machine-{number}") for number in range(options.nodes)]
+            badges = {badge.node_id.hex(): badge for badge in admitted}
+            machines = dict(zip(badges, drawn.values(), strict=True))
+        fleet = Fleet(machines, seed=report.seed, group_size=options.group_size, badges=badges)
+        async with fleet:
             with screen.progress("start nodes, join over UDP", options.nodes) as progress:
                 await fleet.start(min(options.processes, options.nodes), progress)
             report.seconds["join"] = time.monotonic() - began
-            asker = self._asker(fleet)
+            asker = self._asker(fleet, None if cluster is None else cluster.user("asker"))
             try:
                 await self._settle(asker)
                 report.seconds["settle"] = time.monotonic() - began - report.seconds["join"]
@@ -107,11 +117,12 @@ class Demo:
                 await asker.aclose()
         report.seconds["all"] = time.monotonic() - began
 
-    def _asker(self, fleet: Fleet) -> DemoNode:
+    def _asker(self, fleet: Fleet, badge: Badge | None) -> DemoNode:
         """One more node, without a place of its own: it only asks."""
         config = EngineConfig(group_size=self.options.group_size, client=True)
         node_id = self.rng.randbytes(ID_BYTES)
-        asker = DemoNode(node_id, self.schema, config, f"{self.report.seed}/asker")
+        seed = f"{self.report.seed}/asker"
+        asker = DemoNode(node_id, self.schema, config, seed, badge=badge)
         asker.meet(self.rng.sample(fleet.endpoints, min(GATEWAYS, len(fleet.endpoints))))
         return asker
 

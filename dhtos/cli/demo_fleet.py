@@ -13,6 +13,7 @@ from random import Random
 from typing import Any, Self
 
 from dhtos.cli.demo_catalogue import Catalogue
+from dhtos.cli.demo_cluster import Badge
 from dhtos.cli.demo_worker import LINE_BYTES_MAX
 from dhtos.core.ids import ID_BYTES, Endpoint
 from dhtos.core.schema import Schema, Value
@@ -75,8 +76,16 @@ def _number(machine: Attributes, name: str, otherwise: float) -> float:
 class Fleet:
     """Worker processes and the machines that live in them."""
 
-    def __init__(self, machines: Mapping[str, Attributes], *, seed: int, group_size: int) -> None:
+    def __init__(
+        self,
+        machines: Mapping[str, Attributes],
+        *,
+        seed: int,
+        group_size: int,
+        badges: Mapping[str, Badge] | None = None,
+    ) -> None:
         self.machines = dict(machines)
+        self._badges = dict(badges or {})
         self.dead: frozenset[str] = frozenset()
         self.endpoints: list[Endpoint] = []
         self._seed = seed
@@ -144,8 +153,13 @@ class Fleet:
             "seed": self._seed,
             "group_size": self._group_size,
             "seeds": list(seeds),
-            "machines": [{"id": id_, "attributes": self.machines[id_]} for id_ in ids],
+            "machines": [self._machine(id_) for id_ in ids],
         }
+
+    def _machine(self, id_: str) -> dict[str, Any]:
+        badge = self._badges.get(id_)
+        shown = None if badge is None else badge.to_wire()
+        return {"id": id_, "attributes": self.machines[id_], "badge": shown}
 
     async def _each(self, task: Callable[[int], Any]) -> list[Any]:
         async with asyncio.TaskGroup() as group:

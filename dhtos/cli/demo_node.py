@@ -1,7 +1,7 @@
 """One node of the demo: a real engine on a real socket, without sampler and state directory.
 
-The machine it advertises is told, not measured, and it forgets everything when it ends; all else
-is what `dhtos.Node` runs.
+The machine it advertises is told, not measured, and it forgets everything when it ends. With a
+badge it is a member of a cluster, without one in open mode. All else is what `dhtos.Node` runs.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from random import Random
 
+from dhtos.cli.demo_cluster import Badge
 from dhtos.core.ids import Endpoint
 from dhtos.core.record import make_record
 from dhtos.core.schema import Schema, Value
@@ -26,10 +27,24 @@ JOIN_ATTEMPTS_MAX = 5
 class DemoNode:
     """An engine, its socket and its driver on the running loop."""
 
-    def __init__(self, node_id: bytes, schema: Schema, config: EngineConfig, seed: str) -> None:
+    def __init__(
+        self,
+        node_id: bytes,
+        schema: Schema,
+        config: EngineConfig,
+        seed: str,
+        *,
+        badge: Badge | None = None,
+    ) -> None:
         self.engine = Engine(
-            node_id, rng=Random(seed), now=time.monotonic(), schema=schema, config=config
+            node_id,
+            rng=Random(seed),
+            now=time.monotonic(),
+            schema=schema,
+            config=config,
+            member=None if badge is None else badge.member(),
         )
+        self._identity = b"" if badge is None else badge.key.public
         self._schema = schema
         self._socket = UdpSocket(HOST, 0)
         self._driver = Driver(self.engine, self._socket, asyncio.get_running_loop(), time.monotonic)
@@ -51,6 +66,7 @@ class DemoNode:
             node_id=self.engine.id,
             endpoint=self.endpoint,
             seq=1,
+            identity=self._identity,
         )
         hub = self.engine.hub
         hub.advertise(record, time.monotonic())

@@ -3,7 +3,7 @@
 Commands come on stdin and answers go to stdout, one JSON document a line. The process ends when
 stdin does, so that no node outlives the demo, however the demo ends.
 
-    {"do": "join", "seed", "group_size", "seeds", "machines": [{"id", "attributes"}]}
+    {"do": "join", "seed", "group_size", "seeds", "machines": [{"id", "attributes", "badge"}]}
         -> {"joined": n}...  {"ready": [[host, port], ...]}
     {"do": "kill", "ids": [...]}  -> {"killed": n}
 """
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from dhtos.cli.demo_cluster import Badge
 from dhtos.cli.demo_node import DemoNode
 from dhtos.cli.loop import run_loop
 from dhtos.core.schema import default_schema
@@ -53,8 +54,13 @@ class Worker:
         async def enter(machine: Mapping[str, Any]) -> None:
             id_ = machine["id"]
             async with gate:
+                shown = machine.get("badge")
                 node = DemoNode(
-                    bytes.fromhex(id_), default_schema(), config, f"{command['seed']}/{id_}"
+                    bytes.fromhex(id_),
+                    default_schema(),
+                    config,
+                    f"{command['seed']}/{id_}",
+                    badge=None if shown is None else Badge.from_wire(shown),
                 )
                 self.nodes[id_] = node
                 await node.join(machine["attributes"], seeds)

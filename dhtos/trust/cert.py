@@ -19,6 +19,7 @@ they came: nothing is encoded again to be verified.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Literal
 
@@ -27,7 +28,7 @@ import msgspec
 from dhtos.core.ids import ID_BYTES
 from dhtos.core.value import is_printable
 from dhtos.errors import MalformedMessage, UsageError
-from dhtos.trust.keys import KeyPair, verify
+from dhtos.trust.keys import REMEMBERED, KeyPair, verify
 from dhtos.trust.token import root_hash
 
 Verb = Literal["query", "publish", "claim", "run", "issue", "admin"]
@@ -145,6 +146,7 @@ def node_id(public: bytes, nonce: bytes) -> bytes:
     return blake2b(_NODE_DOMAIN + public + nonce, digest_size=ID_BYTES).digest()
 
 
+@lru_cache(REMEMBERED)
 def parse_chain(wire: bytes) -> Chain:
     """Read and verify a chain; raises MalformedMessage. The caller compares its root and the date.
 

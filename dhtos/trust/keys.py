@@ -11,10 +11,12 @@ PyNaCl is imported where it is first called: a node in open mode signs nothing.
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 SEED_BYTES = 32
 PUBLIC_BYTES = 32
 SIGNATURE_BYTES = 64
+REMEMBERED = 1024  # answers that only depend on what was asked: half a megabyte
 
 _PREFIX = b"dhtos/1 "
 
@@ -47,10 +49,12 @@ class KeyPair:
         return f"<KeyPair {self.public[:4].hex()}>"
 
 
+@lru_cache(REMEMBERED)
 def verify(public: bytes, signature: bytes, domain: bytes, message: bytes) -> bool:
     """Whether the holder of this key signed the message for this purpose; never raises.
 
-    Keys of small order, which "sign" everything, and second spellings of a signature are refused.
+    The last ones are remembered: what is signed once is heard from many. Keys of small order, which
+    "sign" everything, and second spellings of a signature are refused.
     """
     from nacl.bindings import crypto_sign_open
     from nacl.exceptions import BadSignatureError
@@ -65,6 +69,7 @@ def verify(public: bytes, signature: bytes, domain: bytes, message: bytes) -> bo
     return True
 
 
+@lru_cache(REMEMBERED)
 def exchange_public(public: bytes) -> bytes | None:
     """The X25519 form of an Ed25519 public key; None for what is no key.
 

@@ -64,6 +64,12 @@ def test_a_sudden_death_costs_nothing_that_lives(report: dict[str, Any]) -> None
             assert answer["matches"] - answer["stale"] == answer["true_matches"], answer
 
 
+def test_an_open_fleet_answers_alike() -> None:
+    document = json.loads(demo("--nodes", "12", "--group-size", "8", "--open", "--json").stdout)
+    assert document["right"]
+    assert len(document["before"]) == 8
+
+
 def test_it_keeps_its_time(report: dict[str, Any]) -> None:
     assert report["seconds"]["all"] < SECONDS_MAX
 

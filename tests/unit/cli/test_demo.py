@@ -98,14 +98,17 @@ def matching(machines: Mapping[str, Mapping[str, Value]], predicate: Any) -> lis
 def truth(monkeypatch: pytest.MonkeyPatch) -> Truth:
     fake = Truth()
 
-    def fleet(machines: Mapping[str, Any], *, seed: int, group_size: int) -> Truth:
+    def fleet(
+        machines: Mapping[str, Any], *, seed: int, group_size: int, badges: Mapping[str, Any]
+    ) -> Truth:
         assert seed == SEED
         assert group_size == 32
+        assert list(badges) == list(machines)
         fake.machines = dict(machines)
         return fake
 
     monkeypatch.setattr(demo, "Fleet", fleet)
-    monkeypatch.setattr(demo, "DemoNode", lambda *_: fake)
+    monkeypatch.setattr(demo, "DemoNode", lambda *_, badge: fake)
     monkeypatch.setattr(demo, "LOOK_S", 0)
     monkeypatch.setattr(demo, "SPREAD_S", 0)
     return fake
@@ -208,7 +211,10 @@ async def test_the_examiner_expects_a_refusal_only_of_the_wrong_one() -> None:
 class FakeDemoNode:
     """A node that joins at once."""
 
-    def __init__(self, node_id: bytes, _schema: object, _config: object, seed: str) -> None:
+    def __init__(
+        self, node_id: bytes, _schema: object, _config: object, seed: str, *, badge: object
+    ) -> None:
+        assert badge is None
         self.endpoint = ("127.0.0.1", node_id[-1])
         self.seed = seed
         self.dead = self.closed = False
