@@ -15,7 +15,7 @@ from trust_world import Authority, End, member_of, secured
 from dhtos.core.group import State
 from dhtos.core.predicate import EVERYTHING
 from dhtos.core.record import SEQ_MAX
-from dhtos.protocol.hubwire import record_rumour, state_rumour
+from dhtos.protocol.hubwire import as_prefix, record_rumour, state_rumour
 from dhtos.protocol.wire import encode_request
 from dhtos.sim import Cluster, base_truth
 from dhtos.trust.keys import KeyPair
@@ -155,13 +155,13 @@ def test_a_member_has_the_id_of_its_certificate_and_no_other(sim_seed, sim_repla
     assert said > 0
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def doubtful():
     """A fleet in which whoever is in `liars` leaves out all of its group but itself."""
     fleet = SecuredFleet(160, seed=3, group_size=32).warm_start()
-    fleet.liars = set()
+    fleet.liars, fleet.greedy = set(), False
     for node in fleet.nodes:
-        lie(node, fleet.liars)
+        lie(node, fleet)
     return fleet
 
 
@@ -186,28 +186,44 @@ def test_nobody_is_declared_dead_for_good(seq):
         assert seq <= victim.engine.hub.own.seq < 60 or seq > 2**40 > victim.engine.hub.own.seq
 
 
-def lie(node, liars):
-    """Answer others with the own record alone, and cover the group with that, while in `liars`."""
+def lie(node, fleet):
+    """Answer others with the own record alone while in `liars`, and cover the group with that.
+
+    The `greedy` cover all that they are asked, so that nobody else need be.
+    """
     honest = node.engine.core.handler("dh_range")
 
     def answer(args, source, trailer, now):
         hub = node.engine.hub
-        group = hub.group
-        if node in liars:
+        group, buckets, prefix = hub.group, hub.buckets, hub.group.prefix
+        if node in fleet.liars:
             group.under = lambda _prefix: iter([group.members[hub.key]])
+            asked = as_prefix(args[2])
+            if fleet.greedy and asked.covers(prefix):
+                group.prefix = asked
+                buckets.inhabited = lambda: iter(())
         try:
             return honest(args, source, trailer, now)
         finally:
+            group.prefix = prefix
             vars(group).pop("under", None)
+            vars(buckets).pop("inhabited", None)
 
     node.engine.core.replace("dh_range", answer)
 
 
-@pytest.mark.parametrize(("verify", "recall_min"), [(1, 0.7), (2, 0.94), (3, 0.99)])
-def test_a_fifth_of_liars_that_leave_records_out(doubtful, verify, recall_min):
-    """Others lie each time, so that it is no matter of one draw; 1 - 0.2 ** verify is expected."""
+@pytest.mark.parametrize(
+    ("verify", "greedy", "recall_min"),
+    [(1, False, 0.7), (3, False, 0.99), (1, True, 0.6), (3, True, 0.95)],
+)
+def test_a_fifth_of_liars_that_leave_records_out(doubtful, verify, greedy, recall_min):
+    """Others lie each time, so that it is no matter of one draw; 1 - 0.2 ** verify is expected.
+
+    The greedy name nobody to be asked for the rest: `coverage.verified` is then below `verify`.
+    """
     fleet, found, true = doubtful, 0, 0
-    for _ in range(30):
+    fleet.greedy = greedy
+    for _ in range(25):
         fleet.liars.clear()
         fleet.liars.update(fleet.rng.sample(fleet.nodes, len(fleet.nodes) // 5))
         honest = [node for node in fleet.nodes if node not in fleet.liars]
@@ -217,6 +233,6 @@ def test_a_fifth_of_liars_that_leave_records_out(doubtful, verify, recall_min):
             assert ids(result) <= truth  # they can leave out, and add nothing
             found, true = found + len(ids(result)), true + len(truth)
     recall = found / true
-    print(f"verify={verify}: recall {recall:.4f} of {true} matches while a fifth lies")
+    print(f"verify={verify}, greedy={greedy}: recall {recall:.4f} of {true} matches")
     assert recall >= recall_min
     assert recall < 0.9 or verify > 1  # they do lie
