@@ -14,9 +14,11 @@ from dhtos.cli.about import kernels_in_use, own_version
 from dhtos.cli.loop import run_loop
 from dhtos.cli.settings import effective_config, node_options
 from dhtos.errors import ConfigError, NoPeers
+from dhtos.node.address import outward
 from dhtos.node.config import Config
 from dhtos.node.control import default_control_path
-from dhtos.node.membership import member_home
+from dhtos.node.membership import is_member_home, member_home
+from dhtos.transport.udp import parse_host
 
 if TYPE_CHECKING:
     from dhtos.http import HttpServer
@@ -30,19 +32,52 @@ RETRY_S_MAX = 30.0
 @click.command()
 @node_options
 @click.option("--wait", is_flag=True, help="Keep trying while no seed answers.")
+@click.option("--open", "open_mode", is_flag=True, help="Be no member of a cluster; see --i-know.")
+@click.option("--i-know", is_flag=True, help="Be open even on an address that all can reach.")
 @click.option("--json", "as_json", is_flag=True, help="The ready line as JSON.")
-def run(*, wait: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click passes them
+def run(
+    *,
+    wait: bool,
+    open_mode: bool,
+    i_know: bool,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401 - click passes them
+) -> None:
     """Run a node on this machine until SIGTERM or SIGINT.
 
-    The first node of a fleet needs no seed; every other one joins through any member. The node
-    measures this machine and advertises it, answers for others, and takes questions from the
-    other commands on this machine.
+    With the directory of a member of a cluster (`dhtos-node up`, `join`) it is that member. Else it
+    is in open mode: the first node of a fleet needs no seed, every other one joins through any
+    member, and whoever reaches the port may come. The node measures this machine and advertises
+    it, answers for others, and takes questions from the other commands on this machine.
     """
     config = effective_config(options).merged({"control": True}, where="command line")
-    home = member_home(config.state_dir)
+    home = None if open_mode and config.state_dir is None else member_home(config.state_dir)
+    if home is None or not is_member_home(home):
+        check_open(config, i_know=i_know)
+        if not open_mode and sys.stderr.isatty():
+            _say("warning: open mode: whoever reaches the port may join; dhtos-node up does not")
+    elif open_mode:
+        raise ConfigError(
+            f"state_dir {home} is of a member of a cluster: leave --open out, or choose another "
+            "directory with --state-dir"
+        )
     if home != config.state_dir:
         config = config.merged({"state_dir": home})
     run_loop(serve(config, wait=wait, as_json=as_json))
+
+
+def check_open(config: Config, *, i_know: bool) -> None:
+    """Raise ConfigError where a node in open mode would let in the whole internet."""
+    host = config.advertise_host or config.host
+    address = parse_host(host)
+    if address.is_unspecified:
+        host = outward()
+        address = parse_host(host)
+    if address.is_global and not i_know:
+        raise ConfigError(
+            f"whoever reaches {host} could join, which is everybody: make a cluster with "
+            "dhtos-node up, give --host a private address, or say --i-know"
+        )
 
 
 async def serve(

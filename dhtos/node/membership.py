@@ -116,7 +116,12 @@ def member_home(directory: Path | None) -> Path | None:
     if directory is not None:
         return directory
     home = default_home()
-    return home if (home / NAME).exists() else None
+    return home if is_member_home(home) else None
+
+
+def is_member_home(directory: Path) -> bool:
+    """Whether somebody who keeps its state there is a member of a cluster."""
+    return (directory / NAME).exists()
 
 
 def read_revoked(directory: Path) -> list[Revocation]:
