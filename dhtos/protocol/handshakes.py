@@ -28,7 +28,7 @@ from dhtos.core.limits import (
 )
 from dhtos.core.value import is_printable
 from dhtos.errors import MalformedMessage
-from dhtos.trust.cert import Chain
+from dhtos.trust.cert import Chain, Verb
 from dhtos.trust.noise import Handshake
 
 PROBE, WHO, HELLO, READY, DATA = range(0xD0, 0xD5)
@@ -153,8 +153,8 @@ class Session:
     """The keys of one handshake; `chain` is what the other side showed, None of a guest."""
 
     __slots__ = (
-        "born", "chain", "confirmed", "endpoint", "head", "index", "node_id", "peer_index",
-        "receive_key", "remote", "send_key", "sent", "used", "window",
+        "born", "chain", "confirmed", "endpoint", "index", "last", "node_id", "peer_index",
+        "receive_key", "remote", "send_key", "sent", "used", "verbs", "window",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, index: int, peer_index: int, now: float) -> None:
@@ -168,7 +168,8 @@ class Session:
         self.remote = b""  # the X25519 key of the other side
         self.send_key = self.receive_key = b""
         self.sent = 0
-        self.head = b""  # how our last datagram began
+        self.last = b""  # our last datagram
+        self.verbs: dict[Verb, bool] = {}  # what the other side may do here, as far as it has tried
         self.window = Window()
 
     def agree(self, handshake: Handshake, chain: Chain | None) -> None:

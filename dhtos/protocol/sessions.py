@@ -138,8 +138,7 @@ class Sessions:
         counter = session.sent
         session.sent = counter + 1
         head = data_head.pack(DATA, session.peer_index, counter)
-        sealed = head + seal(session.send_key, counter, datagram, head)
-        session.head = sealed[1 : 1 + NONCE_BYTES]
+        session.last = sealed = head + seal(session.send_key, counter, datagram, head)
         session.used = self._now
         worn = self._now - session.born > SESSION_REKEY_S or counter > _COUNTER_MAX
         if worn and session.endpoint not in self._openings:
@@ -216,7 +215,7 @@ class Sessions:
         opening = self._openings.get(source)
         if opening is None:
             session = self._current.get(source)
-            if session is None or session.head != nonce:
+            if session is None or session.last[1 : 1 + NONCE_BYTES] != nonce:
                 self._counters["replies_unasked"] += 1
                 return
             opening = self._open(source, nonce)
@@ -357,8 +356,13 @@ class Sessions:
         """Whether the one who sent the last datagram may do this here."""
         if verb is None:
             return True
-        speaker = self.speaker
-        return speaker is not None and speaker.leaf.may(verb, self.member.groups)
+        heard = self.heard
+        if heard is None or heard.chain is None:
+            return False
+        allowed = heard.verbs.get(verb)
+        if allowed is None:
+            allowed = heard.verbs[verb] = heard.chain.leaf.may(verb, self.member.groups)
+        return allowed
 
     def prove(self, record: Record) -> Record:
         """A record of ours, signed; raises ValueTooLarge."""

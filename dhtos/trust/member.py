@@ -118,7 +118,10 @@ class Member:
             return False
         if signer != self._root_key and not self._may_revoke(signer, serial):
             return False
-        if len(self.revoked) >= REVOKED_MAX or not is_signed(revocation, self.root):
+        room = REVOKED_MAX
+        if signer != self._root_key:  # of which an issuer leaves the root a share
+            room -= REVOKED_MAX // 16
+        if len(self.revoked) >= room or not is_signed(revocation, self.root):
             return False
         self.revoked[serial] = revocation
         return True

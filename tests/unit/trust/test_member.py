@@ -247,6 +247,16 @@ def test_what_was_taken_back_is_bounded(authority, monkeypatch):
     assert taken == [True, True, False, False]
 
 
+def test_an_issuer_leaves_room_for_the_root(authority, monkeypatch):
+    monkeypatch.setattr(member, "REVOKED_MAX", 32)
+    one = authority.member("one")
+    certs = [authority.member("n").chain.leaf for _ in range(34)]
+    by_issuer = [one.revoke(taken_back(authority, authority.key, cert)) for cert in certs]
+    assert by_issuer.count(True) == 30
+    by_root = [one.revoke(taken_back(authority, authority.root, cert)) for cert in certs]
+    assert by_root.count(True) == 2
+
+
 def test_a_later_term_of_its_own(authority):
     one = authority.member("one")
     later = authority.admit(one.key, "one", days=60)
