@@ -38,6 +38,15 @@ def silence(engine: Engine, endpoints: Iterable[Endpoint], error: NoPeers) -> No
     )
 
 
+def refusals(engine: Engine) -> list[str]:
+    """Why members refuse to speak with us, each reason once and by whom it was told last."""
+    sessions = engine.core.sessions
+    if sessions is None:
+        return []
+    told = {why: endpoint for endpoint, why in sessions.refusals.items()}
+    return [f"{host}:{port} and we do not speak: {why}" for why, (host, port) in told.items()]
+
+
 def coordinate_of(hub: Hub, who: str) -> Coordinate | None:
     """Where `self`, or a node of the own group, is on the map of round-trip times."""
     if who == "self":

@@ -31,7 +31,7 @@ from dhtos.node.draws import Draws
 from dhtos.node.gateway import GatewayFile
 from dhtos.node.journal import LeaseJournal
 from dhtos.node.keeper import Keeper
-from dhtos.node.known import gateways, silence
+from dhtos.node.known import gateways, refusals, silence
 from dhtos.node.membership import Membership
 from dhtos.node.nearby import Nearby
 from dhtos.node.replicating import Replicating
@@ -355,7 +355,9 @@ class Node(Nearby, Replicating):
     def warnings(self) -> tuple[str, ...]:
         """What is wrong with state directory, gateway's file or peers, but did not stop us."""
         kept = self._keeper.warnings if self._keeper is not None else []
-        peers = self._engine.hub.versions.warnings if self._engine is not None else []
+        peers: list[str] = []
+        if self._engine is not None:
+            peers = [*self._engine.hub.versions.warnings, *refusals(self._engine)]
         return (*kept, *peers, *(self.gateway.warnings if self.gateway is not None else []))
 
     # --- telling --------------------------------------------------------------------------------

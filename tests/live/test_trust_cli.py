@@ -51,6 +51,10 @@ class World:
         done = self.shell.run("count", "--state-dir", self.place(name), "--json", *options)
         return int(json.loads(done.stdout)["count"])
 
+    def warnings(self, name: str) -> list[str]:
+        done = self.shell.run("status", "--state-dir", self.place(name), "--json")
+        return list(json.loads(done.stdout)["warnings"])
+
     def awaited(self, name: str, count: int) -> None:
         """Wait until all are known to somebody."""
         deadline = time.monotonic() + READY_S
@@ -353,7 +357,12 @@ def test_whom_is_revoked_is_out_in_seconds_and_stays_out(world: World) -> None:
     assert done.stdout == "revoked 1 certificate of bench-7\n"
     world.awaited("first", 2)
     world.awaited("third", 2)
-    assert second.process.poll() is None  # it runs, and is alone
+    assert second.process.poll() is None  # it runs, and is alone, and says so
+    world.awaited("second", 1)
+    deadline = time.monotonic() + READY_S
+    while not (told := world.warnings("second")):
+        assert time.monotonic() < deadline
+    assert "it refuses us: a certificate was revoked" in told[0]
     world.shell.run("revoke", "alice", *first)
     refused = world.shell.refused("count", "--state-dir", world.place("alice"), code=2)
     assert "a certificate was revoked" in " ".join(refused)
