@@ -169,7 +169,7 @@ async def _body(reader: asyncio.StreamReader, bytes_max: int) -> bytes | None:
 def _decoded(decoder: "msgspec.msgpack.Decoder[T]", body: bytes) -> T:
     try:
         return decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: no UTF-8
         raise MalformedMessage(f"not what is said about a command: {error}") from error
 
 
