@@ -18,6 +18,7 @@ import platform
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 INPUT_BYTES_MAX = 1400
 INPUT_S_MAX = 10  # what takes longer is a fault
 LOG_SHOWN = 4000
+SAMPLED = 4  # one change in so many is of a sample
 
 
 def options() -> argparse.Namespace:
@@ -48,11 +50,18 @@ def fuzz(name: str, target: "Target", seconds: float, folder: Path) -> None:
     log = os.open(folder / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    samples = target.samples()
     inputs, began = 0, time.monotonic()
 
     def one(data: bytes) -> None:
         nonlocal inputs
-        target.run(data)
+        try:
+            target.run(data)
+        except BaseException:  # kept as libFuzzer keeps what takes too long or kills the process
+            (folder / f"{name}-crash-{inputs}").write_bytes(data)
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
         inputs += 1
         took_s = time.monotonic() - began
         if took_s >= seconds:  # libFuzzer counts in whole seconds
@@ -60,9 +69,19 @@ def fuzz(name: str, target: "Target", seconds: float, folder: Path) -> None:
             os.write(told, line.encode())
             os._exit(0)
 
-    limits = [f"-max_len={INPUT_BYTES_MAX}", f"-timeout={INPUT_S_MAX}"]
+    def mutate(data: bytes, bytes_max: int, seed: int) -> bytes:
+        """libFuzzer's own change, of a sample now and then.
+
+        It drops samples that reach nothing new, and does not see what a compiled decoder does.
+        """
+        if seed % SAMPLED == 0:
+            data = samples[seed // SAMPLED % len(samples)][:bytes_max]
+        return atheris.Mutate(data, bytes_max)
+
+    limits = [f"-max_len={INPUT_BYTES_MAX}", "-len_control=0", f"-timeout={INPUT_S_MAX}"]
     found = f"-artifact_prefix={folder}/{name}-"
-    atheris.Setup([sys.argv[0], *limits, found, str(folder / name)], one)
+    words = [sys.argv[0], *limits, found, str(folder / name)]
+    atheris.Setup(words, one, custom_mutator=mutate)
     atheris.Fuzz()
 
 
@@ -103,7 +122,7 @@ def targets(*, instrumented: bool) -> "dict[str, Target]":
     import atheris
 
     quiet = contextlib.redirect_stderr(io.StringIO())  # each module that is instrumented
-    with quiet, atheris.instrument_imports(include=["dhtos"]):
+    with quiet, atheris.instrument_imports(include=["dhtos", "live", "parsers"]):
         from targets import TARGETS
     return TARGETS
 
