@@ -27,6 +27,7 @@ from dhtos.node.ganging import GANG_DEADLINE_S, Spread
 from dhtos.node.lease import Explanation, Plan
 from dhtos.node.lease import Gang as AsyncGang
 from dhtos.node.lease import Lease as AsyncLease
+from dhtos.node.membership import Membership
 from dhtos.node.placing import CANDIDATES
 from dhtos.node.replicas import COOL_DOWN_S
 from dhtos.node.replicas import Replicas as AsyncReplicas
@@ -128,6 +129,11 @@ class Node:
     def port(self) -> int:
         """The UDP port the node listens on."""
         return self._node.port
+
+    @property
+    def membership(self) -> Membership | None:
+        """Which cluster the started node is of, and as what; None in open mode."""
+        return self._node.membership
 
     @property
     def labels(self) -> Mapping[str, str]:

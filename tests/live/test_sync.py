@@ -45,6 +45,7 @@ def dhtos_threads():
 def test_the_methods_are_those_of_the_node():
     """By design `aclose` is `close`, and the parts of the running node stay inside."""
     inside = {"aclose", "engine", "driver", "advert", "predicate", "order", "grants"}
+    inside |= {"renewed", "revoke_members"}  # what issuers and certificates ask of it
     names = {name for name in dir(dhtos.Node) if not name.startswith("_")} - inside
     assert {name for name in dir(dhtos.sync.Node) if not name.startswith("_")} == names | {"close"}
     for name in names:
