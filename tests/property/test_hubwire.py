@@ -297,7 +297,7 @@ def test_no_changed_message_escapes_the_engine(index: int, seed: int) -> None:
     victim.engine.check()
     print(f"seed={seed}", victim.sent, victim.engine.counters)
     assert min(victim.sent[name] for name in NAMES) > 100
-    # How many calls are open depends on whom it believes alive, and sets have no order of their own.
+    # How many calls are open follows whom it believes alive, and sets have no order of their own.
     assert min(victim.sent[f"reply {name}"] for name in ANSWERED) > 20
     assert victim.engine.counters["malformed"] - before > CHANGES // 20
     assert_lives_on(victim)
