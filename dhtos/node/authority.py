@@ -152,6 +152,7 @@ class Issuer:
         self._entropy = entropy
         self._lock = threading.Lock()
         self._invites = _read_invites(self._path)
+        self._refused: set[str] = set()  # invites of which a refusal was written down
         self._audit = AuditLog(directory, wall_s)
 
     def invite(
@@ -199,9 +200,21 @@ class Issuer:
         """The chain of a new key; raises Refused, `Unknown` where another issuer may know more."""
         try:
             return self._admit(secret, public, name)
+        except Unknown:
+            raise  # anybody can try a secret: strangers do not fill a disk
         except Refused as refused:
-            self._audit.append("refused", name=name, subject=public.hex(), reason=str(refused))
+            self._note_refusal(secret_hash(secret), public, name, str(refused))
             raise
+
+    def _note_refusal(self, invite: str, public: bytes, name: str, reason: str) -> None:
+        """The first time of each invite: who has a token that is used up may ask for ever."""
+        with self._lock:
+            first = invite not in self._refused
+            self._refused.add(invite)
+            self._refused &= self._invites.keys()
+        if first:
+            facts = {"name": name, "subject": public.hex(), "reason": reason}
+            self._audit.append("refused", invite=invite, **facts)
 
     def _admit(self, secret: bytes, public: bytes, name: str) -> Chain:
         now, found = self._wall_s(), secret_hash(secret)

@@ -9,6 +9,7 @@ import pytest
 from dhtos.core.limits import INVITE_S_MAX, INVITE_USES_MAX, INVITES_MAX
 from dhtos.errors import ConfigError, Refused, UsageError
 from dhtos.node import authority
+from dhtos.node.audit import read_audit
 from dhtos.node.authority import (
     INVITES,
     ISSUER_S,
@@ -290,6 +291,19 @@ def test_what_has_ended_is_dropped_in_time(issuer: Issuer, clock: Clock, home: P
     with pytest.raises(Unknown):
         issuer.admit(secret, KEY, "n")
     assert len(msgspec.json.decode((home / INVITES).read_bytes())) == 1
+
+
+def test_strangers_do_not_fill_the_log(issuer: Issuer, home: Path) -> None:
+    """A secret that nobody made is not written down, and of a token the first refusal is."""
+    secret = issuer.invite()
+    issuer.admit(secret, KEY, "a")
+    for number in range(50):
+        with pytest.raises(Unknown):
+            issuer.admit(number.to_bytes(16), OTHER, "stranger")
+        with pytest.raises(Refused, match="used up"):
+            issuer.admit(secret, OTHER, "late")
+    told = [(entry["what"], entry.get("name")) for entry in read_audit(home)]
+    assert told == [("invited", ""), ("admitted", "a"), ("refused", "late")]
 
 
 def test_an_unknown_secret_may_be_known_elsewhere(issuer: Issuer) -> None:
