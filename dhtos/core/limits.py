@@ -207,7 +207,7 @@ COMMAND_OUTPUT_BYTES_MAX = 2**26  # what `run` collects for a caller
 USAGE_ROWS_MAX = 1024  # ended commands a node remembers
 
 # --- sessions -----------------------------------------------------------------------------------
-SESSIONS_MAX = 10_000  # peers we have keys with at a time: 2 KB each
+SESSIONS_MAX = 10_000  # peers we have keys with at a time
 SESSION_IDLE_S = 600.0  # after which the keys are forgotten
 SESSION_REKEY_S = 7200.0  # after which new keys are made
 SESSION_GUESTS_MAX = 256  # of those who have not been admitted yet
@@ -215,7 +215,7 @@ OPENINGS_MAX = 1024  # handshakes of ours under way
 OPENING_QUEUE_MAX = 64  # datagrams that wait for one of them
 OPENING_RETRY_S = (0.25, 0.5, 1.0, 1.5)  # pauses after which a step is sent again
 COOKIE_S = 120.0  # a cookie is good for one to two of these
-HANDSHAKES_PER_S = 100.0  # that one address may have us work on: 50 us each
+HANDSHAKES_PER_S = 100.0  # that one address may have us work on
 HANDSHAKES_BURST = 400
 HANDSHAKE_SOURCES_MAX = 4096  # addresses whose rate is remembered
 REASON_BYTES_MAX = 120  # why a handshake is refused

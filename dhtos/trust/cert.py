@@ -29,7 +29,7 @@ from dhtos.core.ids import ID_BYTES
 from dhtos.core.value import is_printable
 from dhtos.errors import MalformedMessage, UsageError
 from dhtos.trust.keys import REMEMBERED, KeyPair, verify
-from dhtos.trust.token import root_hash
+from dhtos.trust.token import domain, root_hash
 
 Verb = Literal["query", "publish", "claim", "run", "issue", "admin"]
 VERBS: tuple[Verb, ...] = ("query", "publish", "claim", "run", "issue", "admin")
@@ -43,10 +43,8 @@ GROUPS_MAX = 8
 CAPS_MAX = 16
 NAME_BYTES_MAX = 63
 GROUP_BYTES_MAX = 32
-CERT_BYTES_MAX = 400
 CHAIN_BYTES_MAX = 900  # what a handshake has room for
 CLOCK_SKEW_S = 90.0
-_SIGNATURE_BYTES = 64
 _NODE_DOMAIN = b"dhtos-id"
 
 
@@ -103,14 +101,6 @@ class Chain:
         return self.certs[-1]
 
     @property
-    def principal(self) -> Cert:
-        """For whom the leaf acts: the last that was admitted by an issuer."""
-        for parent, cert in zip(reversed(self.certs[:-1]), reversed(self.certs[1:]), strict=True):
-            if parent.scopes("issue") != frozenset():
-                return cert
-        return self.certs[0]
-
-    @property
     def expires(self) -> int:
         """When the first of them ends."""
         return min(cert.expires for cert in self.certs)
@@ -162,12 +152,12 @@ def parse_chain(wire: bytes) -> Chain:
     if len(read.root) != KEY_BYTES or not 1 <= len(certs) <= CHAIN_MAX:
         raise MalformedMessage(f"a chain is a root and 1..{CHAIN_MAX} certificates")
     signer, parent = read.root, None
-    domain = _domain(read.root)
+    wanted = _domain(read.root)
     for link, cert in zip(read.links, certs, strict=True):
         wrong = misfit(cert, parent)
         if wrong is not None:
             raise MalformedMessage(f"a certificate {wrong}")
-        if not verify(signer, link.signature, domain, link.body):
+        if not verify(signer, link.signature, wanted, link.body):
             raise MalformedMessage("a certificate is not signed by the one before it")
         signer, parent = cert.subject, cert
     return Chain(read.root, certs, wire)
@@ -184,10 +174,10 @@ def parse_link(wire: bytes, root: bytes, issuers: Iterable[Cert]) -> tuple[Cert,
         cert = _decode_cert(link.body)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise MalformedMessage(f"not a certificate: {type(error).__name__}") from error
-    domain = _domain(root)
+    wanted = _domain(root)
     signers: list[tuple[bytes, Cert | None]] = [(cert.subject, cert) for cert in issuers]
     for public, signer in [*signers, (root, None)]:
-        if misfit(cert, signer) is None and verify(public, link.signature, domain, link.body):
+        if misfit(cert, signer) is None and verify(public, link.signature, wanted, link.body):
             return cert, signer
     raise MalformedMessage("a certificate is of an issuer that is not known here")
 
@@ -280,4 +270,4 @@ def _verb(text: str) -> Verb:
 
 
 def _domain(root: bytes) -> bytes:
-    return b"cert " + root_hash(root).hex().encode()
+    return domain(b"cert", root_hash(root))

@@ -16,7 +16,7 @@ from functools import lru_cache
 SEED_BYTES = 32
 PUBLIC_BYTES = 32
 SIGNATURE_BYTES = 64
-REMEMBERED = 1024  # answers that only depend on what was asked: half a megabyte
+REMEMBERED = 1024  # answers that only depend on what was asked
 
 _PREFIX = b"dhtos/1 "
 

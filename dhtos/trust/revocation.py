@@ -11,6 +11,7 @@ import msgspec
 from dhtos.errors import MalformedMessage
 from dhtos.trust.cert import KEY_BYTES, SERIAL_BYTES
 from dhtos.trust.keys import SIGNATURE_BYTES, KeyPair, verify
+from dhtos.trust.token import domain
 
 REVOCATION_BYTES_MAX = 160
 _KIND = b"revoked"
@@ -31,7 +32,7 @@ _decode = msgspec.msgpack.Decoder(Revocation).decode
 
 def revoke(key: KeyPair, cluster: bytes, serial: bytes, expires: int) -> Revocation:
     """Take the certificate of this number and end back; `cluster` is the root's hash."""
-    signature = key.sign(_domain(cluster), _encode((serial, expires)))
+    signature = key.sign(domain(_KIND, cluster), _encode((serial, expires)))
     return Revocation(serial, expires, key.public, signature)
 
 
@@ -55,8 +56,4 @@ def read_revocation(wire: bytes) -> Revocation:
 def is_signed(revocation: Revocation, cluster: bytes) -> bool:
     """Whether its signer has signed it, for this cluster."""
     text = _encode((revocation.serial, revocation.expires))
-    return verify(revocation.signer, revocation.signature, _domain(cluster), text)
-
-
-def _domain(cluster: bytes) -> bytes:
-    return _KIND + b" " + cluster.hex().encode()
+    return verify(revocation.signer, revocation.signature, domain(_KIND, cluster), text)

@@ -36,6 +36,11 @@ def root_hash(public: bytes) -> bytes:
     return blake2b(public, digest_size=ROOT_BYTES, person=b"dhtos-root").digest()
 
 
+def domain(kind: bytes, root: bytes) -> bytes:
+    """What signatures of a kind are made for in the cluster of this root hash, and nowhere else."""
+    return kind + b" " + root.hex().encode()
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """An invitation; `str` of it is the line to hand on, `repr` is safe to log.

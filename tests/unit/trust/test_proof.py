@@ -12,6 +12,7 @@ from dhtos.core.record import check_delta, check_record, make_record, record_siz
 from dhtos.errors import MalformedMessage, ValueTooLarge
 from dhtos.trust.keys import SIGNATURE_BYTES
 from dhtos.trust.proof import check_proof, proved
+from dhtos.trust.token import domain
 
 HERE = ("192.0.2.1", 7400)
 
@@ -93,7 +94,7 @@ def test_nobody_speaks_for_another(authority, judge):
     victim, liar = authority.member("victim"), authority.member("liar")
     # Its own signature under the other's identity.
     record = record_of(victim)
-    signature = liar.key.sign(liar.domain(b"record"), msgspec.msgpack.encode(record))
+    signature = liar.key.sign(domain(b"record", liar.root), msgspec.msgpack.encode(record))
     forged = msgspec.structs.replace(record, proof=signature + liar.chain.link)
     refused(judge, forged, "another than its publisher")
     # And with the other's certificate, which everybody has.
@@ -109,7 +110,7 @@ def test_a_signature_for_something_else_is_none(authority, judge):
     record = record_of(member)
     text = msgspec.msgpack.encode(record)
     for kind in (b"cert", b"revoked", b"recor", b"records"):
-        signature = member.key.sign(member.domain(kind), text)
+        signature = member.key.sign(domain(kind, member.root), text)
         forged = msgspec.structs.replace(record, proof=signature + member.chain.link)
         refused(judge, forged, "not what its publisher signed")
 
@@ -117,7 +118,7 @@ def test_a_signature_for_something_else_is_none(authority, judge):
 def test_users_publish_nothing(authority, judge):
     user = authority.member("user", caps=USER)
     record = record_of(user)
-    signature = user.key.sign(user.domain(b"record"), msgspec.msgpack.encode(record))
+    signature = user.key.sign(domain(b"record", user.root), msgspec.msgpack.encode(record))
     forged = msgspec.structs.replace(record, proof=signature + user.chain.link)
     refused(judge, forged, "another than its publisher")
 

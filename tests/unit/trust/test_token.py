@@ -9,7 +9,7 @@ import pytest
 from dhtos.core.limits import TOKEN_SEEDS_MAX
 from dhtos.errors import UsageError
 from dhtos.trust.keys import KeyPair
-from dhtos.trust.token import Token, root_hash
+from dhtos.trust.token import Token, domain, root_hash
 
 ROOT = bytes(range(20))
 SECRET = bytes(range(100, 116))
@@ -240,3 +240,9 @@ def test_seeds_that_no_token_is_made_of(seeds, why):
 def test_what_we_make_has_the_right_size(root, secret):
     with pytest.raises(AssertionError):
         Token(root, secret, (V4,))
+
+
+def test_a_signature_of_one_cluster_is_for_nothing_else():
+    assert domain(b"record", b"\xab" * 20) == b"record " + b"ab" * 20
+    assert domain(b"record", b"\xab" * 20) != domain(b"record", b"\xac" * 20)
+    assert domain(b"record", b"\xab" * 20) != domain(b"cert", b"\xab" * 20)
