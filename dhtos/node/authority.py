@@ -243,8 +243,8 @@ class Issuer:
             used = msgspec.structs.replace(
                 invite, uses=invite.uses - 1, given={**invite.given, public.hex(): chain.wire}
             )
+            self._note("admitted", chain.leaf, invite=found)  # or nobody could take it back
             self._write({**self._invites, found: used})
-            self._note("admitted", chain.leaf, invite=found)
             return chain
 
     def renew_itself(self, membership: Membership, wall_s: float) -> Chain | None:

@@ -71,6 +71,9 @@ class Admission:
         except Refused as refused:
             counters["enrolments_refused"] += 1
             reply = declined(str(refused), final=not isinstance(refused, Unknown))
+        except ConfigError:  # the log takes nothing: its owner's matter, with paths of that machine
+            counters["enrolments_failed"] += 1
+            reply = declined("this issuer cannot write down who comes: tell its owner", final=False)
         else:
             counters["enrolments_granted"] += 1
             reply = admitted(chain)

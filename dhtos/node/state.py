@@ -17,7 +17,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, TypeVar
@@ -28,12 +27,12 @@ from dhtos.core.contact import Contact
 from dhtos.core.ids import ID_BYTES, Endpoint
 from dhtos.core.limits import STORED_CONTACTS_MAX
 from dhtos.errors import Closed, ConfigError
+from dhtos.trust.cert import node_id
 
 SECRET_BYTES = 32
 _IDENTITY = "identity.json"
 SEQ_RESERVE = 1024  # versions a node may publish between two writes of `seq.json`
 _CORRUPT_MAX = 1000
-_DOMAIN = b"dhtos-id"
 
 T = TypeVar("T")
 
@@ -49,8 +48,7 @@ class Identity:
     @property
     def node_id(self) -> bytes:
         """BLAKE2b-160 of the public key and the issuer's nonce."""
-        text = _DOMAIN + self.public_key + self.nonce
-        return blake2b(text, digest_size=ID_BYTES).digest()
+        return node_id(self.public_key, self.nonce)
 
     @classmethod
     def generate(cls, secret: bytes | None = None, nonce: bytes = b"") -> "Identity":

@@ -12,6 +12,7 @@ import pytest
 import dhtos
 from dhtos.errors import ConfigError, NoPeers, Refused
 from dhtos.node.address import outward
+from dhtos.node.audit import AuditLog
 from dhtos.node.enrolling import ask_to_join, join_cluster, make_token
 from dhtos.node.founding import found_cluster
 from dhtos.node.membership import Membership, read_credentials
@@ -103,6 +104,23 @@ def test_what_a_certificate_does_not_give_is_refused_at_once(run, tmp_path):
             assert not first.leases()
             async with first.place(dhtos.Need(cores=1)):
                 assert len(first.leases()) == 1
+
+    run(main)
+
+
+def test_nobody_is_admitted_who_cannot_be_written_down(run, tmp_path, monkeypatch):
+    def full(_log, what, **_facts):
+        raise ConfigError(f"audit.jsonl cannot be written: {what}")
+
+    async def main():
+        async with first_node(tmp_path / "first") as first:
+            token = await make_token(first)
+            with monkeypatch.context() as patch:
+                patch.setattr(AuditLog, "append", full)
+                with pytest.raises(Refused, match="cannot write down who comes"):
+                    await join(tmp_path / "second", token)
+            assert first.stats()["enrolments_failed"] >= 1
+            await join(tmp_path / "second", token)  # nothing was used up
 
     run(main)
 
