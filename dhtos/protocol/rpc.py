@@ -25,7 +25,7 @@ from dhtos.protocol.peers import Capability, Peers
 from dhtos.protocol.place import Place
 from dhtos.protocol.timers import Timers
 from dhtos.protocol.wire import Response, encode_response, encode_trailer, parse
-from dhtos.trust.cert import Verb
+from dhtos.trust.cert import Chain, Verb
 
 if TYPE_CHECKING:
     from random import Random
@@ -149,6 +149,11 @@ class Core:
     def answer(self, deferred: Deferred, value: Any) -> None:
         """Send the reply that a handler put off."""
         self._reply(deferred.msg_id, deferred.source, value, greet=deferred.greet)
+
+    @property
+    def speaker(self) -> Chain | None:
+        """What the sender of the datagram at hand has shown; None in open mode, and of a guest."""
+        return None if self.sessions is None else self.sessions.speaker
 
     def owns(self, node_id: bytes, endpoint: Endpoint) -> bool:
         """Whether the node at an endpoint may call itself so; in open mode everybody may."""

@@ -101,6 +101,13 @@ class Chain:
         return self.certs[-1]
 
     @property
+    def principal(self) -> Cert:
+        """In whose name it speaks: of a delegate, whoever was admitted and lent it something."""
+        first = self.certs[0]
+        is_issuer = first.scopes("issue") != frozenset()
+        return self.certs[1] if is_issuer and len(self.certs) > 1 else first
+
+    @property
     def expires(self) -> int:
         """When the first of them ends."""
         return min(cert.expires for cert in self.certs)

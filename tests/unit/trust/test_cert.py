@@ -193,6 +193,16 @@ def test_a_delegate_ends_with_the_first_of_its_chain(authority):
     assert job.expires == job.leaf.expires
 
 
+def test_in_whose_name_a_chain_speaks(authority):
+    user = authority.admit(ONE, "alice", caps=USER)
+    job = sign_cert(ONE, user, authority.cert(TWO, "job", caps=("claim",), days=1))
+    assert [user.principal.name, job.principal.name] == ["alice", "alice"]
+    assert authority.chain.principal.name == "issuer"
+    founder = sign_cert(authority.root, None, authority.cert(ONE, "by the root", caps=USER))
+    lent = sign_cert(ONE, founder, authority.cert(TWO, "job", caps=("claim",), days=1))
+    assert lent.principal.name == "by the root"
+
+
 def test_a_chain_has_three_certificates_at_most(authority):
     user = authority.admit(ONE, "alice", caps=USER)
     job = sign_cert(ONE, user, authority.cert(TWO, "job", caps=("claim",), days=2))
