@@ -198,7 +198,7 @@ def leases(*, revoke: str | None, as_json: bool, **options: Any) -> None:  # noq
         [
             one["token"],
             one["state"],
-            one["owner"],
+            f"{one['user']} at {one['owner']}" if one["user"] else one["owner"],
             amounts_text(schema, one["resources"]),
             f"{one['expires_s']:.0f} s",
         ]

@@ -25,10 +25,16 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS start (epoch INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS lease (
     token BLOB PRIMARY KEY, host TEXT NOT NULL, port INTEGER NOT NULL, resources BLOB NOT NULL,
-    priority INTEGER NOT NULL, ttl_s REAL NOT NULL, fence INTEGER NOT NULL, state TEXT NOT NULL
+    priority INTEGER NOT NULL, ttl_s REAL NOT NULL, fence INTEGER NOT NULL, state TEXT NOT NULL,
+    user TEXT NOT NULL, subject BLOB NOT NULL
 ) WITHOUT ROWID;
 """
-_Row = tuple[bytes, str, int, bytes, int, float, int, State]
+# Named, so that a file of another form is found at the start.
+_LEASES = """
+SELECT token, host, port, resources, priority, ttl_s, fence, state, user, subject
+FROM lease ORDER BY fence
+"""
+_Row = tuple[bytes, str, int, bytes, int, float, int, State, str, bytes]
 _Epochs = tuple[tuple[int]]
 _FIRST = "INSERT INTO start SELECT ? WHERE NOT EXISTS (SELECT 1 FROM start)"
 _WAIT_S = 0.1  # for others who look into the file, as a backup does: the event loop waits too
@@ -68,9 +74,9 @@ class LeaseJournal:
         resources = msgspec.msgpack.encode(dict(grant.resources))
         row = (
             grant.token, host, port, resources, grant.priority, grant.ttl_s, grant.fence,
-            grant.state.value,
+            grant.state.value, grant.user, grant.subject,
         )  # fmt: skip
-        self._write("INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        self._write("INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def ended(self, token: bytes) -> None:
         """Strike a lease out; raises NotWritten."""
@@ -85,7 +91,7 @@ class LeaseJournal:
     def _restore(self, now: float) -> None:
         try:
             ((last,),) = msgspec.convert(self._write("SELECT max(epoch) FROM start"), _Epochs)
-            found = self._write("SELECT * FROM lease ORDER BY fence")
+            found = self._write(_LEASES)
             self.leases = tuple(_lease(row, now) for row in found)
         except msgspec.DecodeError as error:
             raise NotWritten(f"what it says is malformed: {error}") from error
@@ -129,6 +135,10 @@ class LeaseJournal:
 
 
 def _lease(row: tuple[Any, ...], now: float) -> Grant:
-    token, host, port, packed, priority, ttl_s, fence, state = msgspec.convert(row, _Row)
+    token, host, port, packed, priority, ttl_s, fence, state, user, subject = msgspec.convert(
+        row, _Row
+    )
     resources = msgspec.msgpack.decode(packed, type=dict[str, float])
-    return Grant(token, resources, (host, port), priority, now + ttl_s, state, ttl_s, fence)
+    return Grant(
+        token, resources, (host, port), priority, now + ttl_s, state, ttl_s, fence, user, subject
+    )

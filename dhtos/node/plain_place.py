@@ -60,6 +60,7 @@ def grant_to_plain(grant: Grant, now: float) -> dict[str, Any]:
         "token": grant.token.hex(),
         "state": grant.state.value,
         "owner": format_endpoint(grant.owner),
+        "user": grant.user,
         "resources": dict(grant.resources),
         "priority": grant.priority,
         "fence": grant.fence,

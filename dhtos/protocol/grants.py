@@ -4,7 +4,7 @@
                 reply  [1, epoch, hold_s, free] | [0, reason, free] | [2, cookie] | [3, wait_s]
     dh_confirm  args   [token, epoch, ttl_s]    reply  [1, fence, ttl_s] | [0, reason]
     dh_renew    args   [token, fence]           reply  [1, ttl_s] | [0, reason]
-    dh_release  args   [token]                  reply  [1]
+    dh_release  args   [token]                  reply  [1] | [0, reason]
     dh_revoke   args   [token, reason, grace_s] a notice to the owner, who answers with a release,
                                                 within the grace; a lost one shows at renewal
 
@@ -13,6 +13,9 @@ A claim that may preempt and waits for what others give back is sent again after
 the predicate of the need as `dh_range` carries it, or empty, and `schema` its tag: all of the need
 is judged again, by what the machine is now. A stranger is asked to come back with the cookie before
 anything is set aside for it. The ledger decides; this reads, writes and keeps the own record true.
+
+In a cluster a grant is of the key in whose name it was asked for: whoever else knows its token can
+neither confirm, renew nor release it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -38,6 +41,7 @@ from dhtos.core.value import Value, is_number
 from dhtos.protocol.hubwire import SEQ_MAX, as_bytes, as_int, as_list, bad, unpack
 from dhtos.protocol.ledger import Grant, Ledger, Reason, State
 from dhtos.protocol.timers import Timer
+from dhtos.trust.cert import Cert
 
 if TYPE_CHECKING:
     from dhtos.protocol.hub import Hub
@@ -49,7 +53,11 @@ RESOURCE_BYTES_MAX = 32
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Who asks for what, and what that is worth to him."""
+    """Who asks for what, and what that is worth to him.
+
+    `who` is the certificate in whose name he asks, None in open mode, and `groups` are those that
+    his own names: of somebody who was lent something, those that were lent.
+    """
 
     token: bytes
     owner: Endpoint
@@ -57,6 +65,8 @@ class Claim:
     priority: int
     price: float | None
     preempt: bool
+    who: Cert | None = None
+    groups: tuple[str, ...] = ()
 
 
 class Grants:
@@ -145,9 +155,12 @@ class Grants:
         if not self.core.proven(source, cookie):
             return [2, self.core.cookie(source)]
         self._expire(now)
-        granted = self.ledger.known(token)
+        granted = self._known(token)
         if granted is None:
-            claim = Claim(token, source, resources, priority, price, preempt)
+            speaker = self.core.speaker
+            who = None if speaker is None else speaker.principal
+            groups = () if speaker is None else speaker.leaf.groups
+            claim = Claim(token, source, resources, priority, price, preempt, who, groups)
             granted = self._judge(claim, where, tag) or self._hold(claim, now)
         if isinstance(granted, Grant) and granted.state is State.AWAITED:
             self.ledger.arrived(granted, now)
@@ -164,14 +177,20 @@ class Grants:
 
     def _hold(self, claim: Claim, now: float) -> Grant | Reason:
         """Set it aside, or take back what is of less priority and await that."""
-        token, resources, owner = claim.token, claim.resources, claim.owner
-        granted = self.ledger.hold(token, resources, owner, now, priority=claim.priority)
+        token, resources, owner, who = claim.token, claim.resources, claim.owner, claim.who
+        user, subject = ("", b"") if who is None else (who.name, who.subject)
+        ledger, priority = self.ledger, claim.priority
+        granted = ledger.hold(
+            token, resources, owner, now, priority=priority, user=user, subject=subject
+        )
         if granted is Reason.FULL and claim.preempt:
-            victims = self.ledger.victims(resources, claim.priority)
+            victims = ledger.victims(resources, priority)
             if victims is not None:
                 for victim in victims:
                     self.revoke(victim.token, Reason.PREEMPTED, now, grace_s=PREEMPT_GRACE_S)
-                granted = self.ledger.wait(token, resources, owner, now, priority=claim.priority)
+                granted = ledger.wait(
+                    token, resources, owner, now, priority=priority, user=user, subject=subject
+                )
                 self.core.counters["claims_awaited"] += 1
         if isinstance(granted, Grant):
             self._changed(now, taken=True)
@@ -196,6 +215,8 @@ class Grants:
     ) -> Any:
         token, epoch, ttl_s = unpack(args, as_token, lambda v: as_int(v, 0, SEQ_MAX), as_term)
         self._expire(now)
+        if not self._is_speakers(token):
+            return [0, int(Reason.OTHERS)]
         granted = self.ledger.confirm(token, epoch, ttl_s, now)
         self._changed(now)
         if isinstance(granted, Reason):
@@ -207,6 +228,8 @@ class Grants:
     ) -> Any:
         token, fence = unpack(args, as_token, lambda v: as_int(v, 0, SEQ_MAX))
         self._expire(now)
+        if not self._is_speakers(token):
+            return [0, int(Reason.OTHERS)]
         granted = self.ledger.renew(token, fence, now)
         self._arm()
         return [0, int(granted)] if isinstance(granted, Reason) else [1, granted.ttl_s]
@@ -215,11 +238,26 @@ class Grants:
         self, args: list[Any], _source: Endpoint, _trailer: list[Any] | None, now: float
     ) -> Any:
         (token,) = unpack(args, as_token)
+        if not self._is_speakers(token):
+            return [0, int(Reason.OTHERS)]
         grant = self.ledger.release(token)
         if grant is not None:
             self._ended(grant, now)
             self._changed(now)
         return [1]
+
+    def _known(self, token: bytes) -> Grant | Reason | None:
+        """As the ledger knows it, for who speaks."""
+        return self.ledger.known(token) if self._is_speakers(token) else Reason.OTHERS
+
+    def _is_speakers(self, token: bytes) -> bool:
+        """Whether a token is new, or of a grant to who speaks; who steals one has nothing."""
+        speaker = self.core.speaker
+        subject = b"" if speaker is None else speaker.principal.subject
+        if self.ledger.is_of(token, subject):
+            return True
+        self.core.counters["claims_of_others"] += 1
+        return False
 
     # --- what follows -----------------------------------------------------------------------------
 
@@ -376,5 +414,6 @@ _WORDS = {
     Reason.DISK: "disk: a lease cannot be written down",
     Reason.REVOKED: "revoked: its machine took it back",
     Reason.POLICY: "policy: its owner does not accept such claims",
+    Reason.OTHERS: "others: it was granted to somebody else",
     Reason.PREEMPTED: "preempted: something of a higher priority needs it",
 }

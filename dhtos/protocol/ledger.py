@@ -64,11 +64,16 @@ class Reason(IntEnum):
     REVOKED = 11
     PREEMPTED = 12
     POLICY = 13
+    OTHERS = 14
 
 
 @dataclass(slots=True)
 class Grant:
-    """One promise; `expires` is by the clock of this node, `fence` is 0 until it is bound."""
+    """One promise; `expires` is by the clock of this node, `fence` is 0 until it is bound.
+
+    `user` is the name of who asked for it and `subject` its public key, by its certificate: empty
+    in open mode.
+    """
 
     token: bytes
     resources: Mapping[str, float]
@@ -78,6 +83,8 @@ class Grant:
     state: State = State.HELD
     ttl_s: float = 0.0
     fence: int = 0
+    user: str = ""
+    subject: bytes = b""
 
 
 class NotWritten(Exception):
@@ -143,6 +150,11 @@ class Ledger:
             return Reason.GONE
         return grant
 
+    def is_of(self, token: bytes, subject: bytes) -> bool:
+        """Whether a token is new, or of what was granted to the holder of this key."""
+        grant = self._grants.get(token)
+        return grant is None or grant.subject == subject
+
     def runs(self, token: bytes, fence: int) -> Grant | None:
         """The lease of that token and fence; None where it does not stand, or is not of this start.
 
@@ -161,6 +173,8 @@ class Ledger:
         now: float,
         *,
         priority: int = 0,
+        user: str = "",
+        subject: bytes = b"",
     ) -> Grant | Reason:
         """Set so much aside for HOLD_S, all of it or nothing; the same again for a known token."""
         known = self.known(token)
@@ -174,7 +188,9 @@ class Ledger:
             return Reason.RESOURCE
         if any(_units(amount) > self._free(name) for name, amount in resources.items()):
             return Reason.FULL
-        grant = Grant(token, dict(resources), owner, priority, now + HOLD_S)
+        grant = Grant(
+            token, dict(resources), owner, priority, now + HOLD_S, user=user, subject=subject
+        )
         self._enter(grant)
         return grant
 
@@ -220,9 +236,14 @@ class Ledger:
         now: float,
         *,
         priority: int,
+        user: str = "",
+        subject: bytes = b"",
     ) -> Grant:
         """Set aside what others have been told to give back, for HOLD_S after each claim of it."""
-        grant = Grant(token, dict(resources), owner, priority, now + HOLD_S, State.AWAITED)
+        grant = Grant(
+            token, dict(resources), owner, priority, now + HOLD_S, State.AWAITED,
+            user=user, subject=subject,
+        )  # fmt: skip
         self._enter(grant)
         self.arrived(grant, now)
         return grant

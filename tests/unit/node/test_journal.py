@@ -24,9 +24,11 @@ def token(number):
     return number.to_bytes(16)
 
 
-def lease(number=1, *, fence=0, state=State.BOUND, cores=2.0):
+def lease(number=1, *, fence=0, state=State.BOUND, cores=2.0, user="", subject=b""):
     resources = {"cores": cores}
-    return Grant(token(number), resources, OWNER, -3, T0, state, 30.0, fence or number)
+    return Grant(
+        token(number), resources, OWNER, -3, T0, state, 30.0, fence or number, user, subject
+    )
 
 
 class Run:
@@ -41,8 +43,8 @@ class Run:
         self.ledger.offer({"cores": 8.0}, {})
         self.ledger.check()
 
-    def bind(self, number, cores=2.0):
-        self.ledger.hold(token(number), {"cores": cores}, OWNER, self.now)
+    def bind(self, number, cores=2.0, **who):
+        self.ledger.hold(token(number), {"cores": cores}, OWNER, self.now, **who)
         return self.ledger.confirm(token(number), self.ledger.epoch, 30.0, self.now)
 
 
@@ -85,11 +87,12 @@ def test_a_node_that_never_grants_has_no_file(tmp_path, life):
 def test_every_field_of_a_lease_comes_back_with_one_more_term(tmp_path):
     journal = LeaseJournal.open(tmp_path, T0)
     journal.bound(lease(2, fence=9, cores=0.1))
-    journal.bound(lease(1, fence=10))
+    journal.bound(lease(1, fence=10, user="alice \u00e9", subject=b"\0k" * 16))
     journal.close()
     again = LeaseJournal.open(tmp_path, T0 + 500)
     expected = [replace(one, expires=T0 + 530) for one in (
-        lease(2, fence=9, cores=0.1), lease(1, fence=10),
+        lease(2, fence=9, cores=0.1),
+        lease(1, fence=10, user="alice \u00e9", subject=b"\0k" * 16),
     )]  # fmt: skip
     assert list(again.leases) == expected
     again.close()
@@ -113,6 +116,12 @@ def test_a_restart_owes_what_the_last_run_told(life):
     assert run.ledger.confirm(token(1), 1, 30.0, T0 + 110).fence == told.fence
     assert run.ledger.expire(T0 + 140)[0].token == token(1)
     assert life(T0 + 200).ledger.free() == {"cores": 8.0}
+
+
+def test_who_a_lease_was_granted_to_is_known_after_a_restart(life):
+    told = life().bind(1, user="alice", subject=b"a" * 32)
+    (kept,) = life().ledger.grants()
+    assert (told.user, told.subject) == (kept.user, kept.subject) == ("alice", b"a" * 32)
 
 
 def test_a_lease_that_was_taken_back_comes_back_as_that(life):
@@ -235,6 +244,8 @@ def test_a_page_that_is_damaged_behind_the_first_stops_the_start_too(tmp_path):
         "UPDATE lease SET fence = 'high'",
         "UPDATE lease SET state = 'gone'",
         "UPDATE lease SET host = x'00ff'",
+        "UPDATE lease SET user = x'00ff'",
+        "UPDATE lease SET subject = 'alice'",
         "UPDATE start SET epoch = 'first'",
         "DELETE FROM start; ALTER TABLE lease RENAME COLUMN fence TO gate",
         "DROP TABLE lease; CREATE TABLE lease (token BLOB, fence INTEGER); "
@@ -249,6 +260,19 @@ def test_a_row_that_makes_no_sense_stops_the_start(tmp_path, change):
     database.executescript(change)
     database.close()
     with pytest.raises(ConfigError, match="cannot be used"):
+        LeaseJournal.open(tmp_path, T0)
+
+
+def test_a_file_that_says_nothing_of_who_asked_stops_the_start_also_when_it_is_empty(tmp_path):
+    """Whoever wrote to it would find out at its first lease, and grant nothing ever."""
+    journal = LeaseJournal.open(tmp_path, T0)
+    journal.bound(lease())
+    journal.ended(token(1))
+    journal.close()
+    database = sqlite3.connect(tmp_path / FILE)
+    database.executescript("ALTER TABLE lease DROP COLUMN subject")
+    database.close()
+    with pytest.raises(ConfigError, match=r"cannot be used \(no such column: subject\)"):
         LeaseJournal.open(tmp_path, T0)
 
 
@@ -370,6 +394,6 @@ def test_resources_are_plain_messagepack(tmp_path):
     journal = LeaseJournal.open(tmp_path, T0)
     journal.bound(lease(cores=2.5))
     journal.close()
-    ((_, host, port, resources, *_, state),) = rows(tmp_path)
+    ((_, host, port, resources, *_, state, _, _),) = rows(tmp_path)
     assert (host, port, state) == (*OWNER, "bound")
     assert msgspec.msgpack.decode(resources) == {"cores": 2.5}

@@ -5,6 +5,7 @@ import math
 import msgspec
 import pytest
 from hub_world import ALL, GIB, SCHEMA, Lone, at_least, machine
+from trust_world import Authority
 
 from dhtos.core.limits import (
     AWAIT_S,
@@ -26,6 +27,8 @@ from dhtos.protocol.grants import Grants, as_amount, as_hold, as_term, refusal_o
 from dhtos.protocol.hubwire import SEQ_MAX
 from dhtos.protocol.ledger import Ledger, NotWritten, Reason, State
 from dhtos.protocol.wire import Response, encode_request, encode_trailer, parse
+from dhtos.trust.cert import sign_cert
+from dhtos.trust.keys import KeyPair
 
 OWNER = ("10.9.9.9", 9)
 OTHER = ("10.9.9.8", 9)
@@ -743,3 +746,126 @@ def test_the_owner_of_a_machine_says_whose_work_it_takes():
         (OWNER, {"cores": 2.0}, 0.5),
     ]
     assert refusal_of(Reason.POLICY).startswith("policy")
+
+
+# --- in a cluster ---------------------------------------------------------------------------------
+
+
+class Spoken:
+    """Sessions of which a test says who speaks; nothing is sealed."""
+
+    def __init__(self, engine):
+        self._sealed = engine._sealed
+        self.speaker = None
+
+    def receive(self, datagram, _source, _now):
+        return datagram
+
+    def seal(self, sending):
+        self._sealed += sending
+
+    def allows(self, _verb):
+        return True
+
+    def prove(self, record):
+        return record
+
+    def check(self):
+        pass
+
+
+class Secured(Granting):
+    """The same machine in a cluster; whoever asks has shown `speaker`."""
+
+    def __init__(self):
+        super().__init__()
+        self.authority = Authority()
+        self.sessions = self.one.core.sessions = Spoken(self.one.engine)
+        self.alice = KeyPair(b"a" * 32)
+        self.chain = self.authority.admit(self.alice, "alice", groups=("lab", "gpu"))
+        self.mallory = self.authority.admit(KeyPair(b"m" * 32), "mallory")
+        self.speaks(self.chain)
+
+    def speaks(self, chain):
+        self.sessions.speaker = chain
+        return self
+
+
+def test_a_claim_says_who_asks_and_a_grant_keeps_it():
+    world = Secured()
+    asked = []
+    world.grants.accept = lambda claim: asked.append(claim) or True
+    world.lease(1)
+    assert [(one.who, one.groups) for one in asked] == [(world.chain.leaf, ("lab", "gpu"))]
+    grant = world.ledger.known(token(1))
+    assert (grant.user, grant.subject) == ("alice", world.alice.public)
+
+
+def test_in_open_mode_nobody_is_known():
+    world = Granting()
+    asked = []
+    world.grants.accept = lambda claim: asked.append(claim) or True
+    world.lease(1)
+    assert [(one.who, one.groups) for one in asked] == [(None, ())]
+    grant = world.ledger.known(token(1))
+    assert (grant.user, grant.subject) == ("", b"")
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_token_is_of_no_use_to_who_stole_it(bound):
+    world = Secured()
+    fence = world.lease(1) if bound else world.claim(1) and 0
+    expires = world.ledger.known(token(1)).expires
+    world.one.wait(1.0)
+    world.speaks(world.mallory)
+    assert world.claim(1, [("cores", 2)])[:2] == [0, Reason.OTHERS]
+    assert world.confirm(1) == [0, Reason.OTHERS]
+    assert world.renew(1, fence) == [0, Reason.OTHERS]
+    assert world.release(1) == [0, Reason.OTHERS]
+    assert world.count("claims_of_others") == 4
+    world.speaks(None)  # somebody who has shown nothing
+    assert world.release(1) == [0, Reason.OTHERS]
+    grant = world.ledger.known(token(1))
+    assert grant.expires == expires
+    world.speaks(world.chain)
+    if not bound:
+        fence = world.confirm(1)[1]
+    assert world.renew(1, fence)[0] == 1
+    assert world.release(1) == [1]
+    assert refusal_of(Reason.OTHERS).startswith("others")
+
+
+def test_who_preempts_is_kept_too_and_nobody_takes_its_place():
+    world = Secured()
+    world.lease(1, resources=[("cores", 8)])
+    world.speaks(world.mallory)
+    assert preempting(world, 2, 8, priority=1) == [3, AWAIT_S]
+    assert world.ledger.known(token(2)).user == "mallory"
+    world.speaks(world.chain)
+    assert world.release(2) == [0, Reason.OTHERS]
+    assert world.release(1) == [1]
+    assert preempting(world, 2, 8, priority=1)[:2] == [0, Reason.OTHERS]
+    world.speaks(world.mallory)
+    assert preempting(world, 2, 8, priority=1)[0] == 1
+
+
+def test_who_was_lent_a_claim_acts_in_the_name_of_who_lent_it():
+    """Its groups are those that were lent, which may be fewer."""
+    world = Secured()
+    job = KeyPair(b"j" * 32)
+    cert = world.authority.cert(job, "job", caps=("claim",), groups=("gpu",), days=1)
+    world.speaks(sign_cert(world.alice, world.chain, cert))
+    asked = []
+    world.grants.accept = lambda claim: asked.append(claim) or True
+    fence = world.lease(1)
+    assert [(one.who.name, one.groups) for one in asked] == [("alice", ("gpu",))]
+    assert world.ledger.known(token(1)).subject == world.alice.public
+    world.speaks(world.chain)
+    assert world.renew(1, fence)[0] == 1
+
+
+def test_a_certificate_that_was_made_anew_has_the_same_grants():
+    world = Secured()
+    fence = world.lease(1)
+    world.speaks(world.authority.admit(world.alice, "alice of the lab"))
+    assert world.renew(1, fence)[0] == 1
