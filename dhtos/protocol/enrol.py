@@ -6,6 +6,9 @@
     dh_enrol [secret, public, name]    ->   (the session has proved the key)
                                        <-   [chain] or ["", reason, final]
 
+A user whose key is in an agent, which takes part in no session, sends two things more: the key of
+the session, and a signature of the key that is to be certified over that and the secret.
+
 The first question makes the session, in which the answerer shows its chain: the cluster's root is
 the one that the token names, or there is no session. The secret is told only to whom that chain
 lets issue, so no other member learns it. A refusal that is not `final` is of an issuer that does
@@ -30,11 +33,12 @@ from dhtos.protocol.hubwire import as_endpoint, as_list
 from dhtos.protocol.operation import Operation
 from dhtos.protocol.rpc import Core
 from dhtos.trust.cert import CHAIN_BYTES_MAX, KEY_BYTES, NAME_BYTES_MAX, Chain
-from dhtos.trust.keys import exchange_public
+from dhtos.trust.keys import SIGNATURE_BYTES, Signer, exchange_public, verify
 from dhtos.trust.member import Member
-from dhtos.trust.token import SECRET_BYTES
+from dhtos.trust.token import SECRET_BYTES, domain
 
 NAME = "dh_enrol"
+_KIND = b"enrol"
 _ASKED_MAX = 3 * TOKEN_SEEDS_MAX
 _SILENCE = "nobody whom the token names answers: try again, or give a newer token"
 
@@ -46,6 +50,32 @@ class Request:
     secret: bytes = field(repr=False)
     public: bytes
     name: str
+    session: bytes = b""  # the key of our sessions where it is another
+    proof: bytes = b""  # then, that the owner of `public` asks
+
+    def words(self) -> list[Any]:
+        """As it travels."""
+        words: list[Any] = [self.secret, self.public, self.name]
+        return [*words, self.session, self.proof] if self.session else words
+
+    def is_proved(self, remote: bytes, cluster: bytes) -> bool:
+        """Whether it comes, over a session with `remote`, from whoever holds the key."""
+        if not self.session:
+            return exchange_public(self.public) == remote
+        if exchange_public(self.session) != remote:
+            return False
+        text = self.session + self.secret
+        return verify(self.public, self.proof, domain(_KIND, cluster), text)
+
+
+def request_of(
+    session: Signer, cluster: bytes, secret: bytes, name: str, *, holder: Signer | None = None
+) -> Request:
+    """What the owner of a session's key says, or `holder` over it; raises what `holder` raises."""
+    if holder is None:
+        return Request(secret, session.public, name)
+    proof = holder.sign(domain(_KIND, cluster), session.public + secret)
+    return Request(secret, holder.public, name, session.public, proof)
 
 
 Admit = Callable[[Request], Any]
@@ -67,7 +97,7 @@ class Enrolment:
 
     def __init__(self, core: Core, admit: Admit | None) -> None:
         self._core = core
-        self._admit = admit
+        self.admit = admit  # changes with whether this node issues
         core.register(NAME, self._on_enrol, verb=None)
 
     def _on_enrol(
@@ -75,29 +105,26 @@ class Enrolment:
     ) -> Any:
         sessions = self._core.sessions
         assert sessions is not None, "only members of a cluster admit"
-        if self._admit is None:
+        if self.admit is None:
             why = "this node admits nobody: use the token of one that does"
             return [*declined(why, final=False), sessions.issuers()[:TOKEN_SEEDS_MAX]]
         if not args:
             return declined("", final=False)
         request = _request(args)
         assert sessions.heard is not None, "what is handled came over a session"
-        if exchange_public(request.public) != sessions.heard.remote:
+        if not request.is_proved(sessions.heard.remote, sessions.member.root):
             raise MalformedMessage("whoever asks holds the key that is to be certified")
         self._core.counters["enrolments_asked"] += 1
-        return self._admit(request)
+        return self.admit(request)
 
 
-def enrol(
-    core: Core, seeds: Iterable[Endpoint], secret: bytes, name: str, now: float
-) -> Operation[Chain]:
-    """Ask these seeds, as a guest, to be admitted; the key is the one of our sessions.
+def enrol(core: Core, seeds: Iterable[Endpoint], request: Request, now: float) -> Operation[Chain]:
+    """Ask these seeds, as a guest, to be admitted.
 
     Ends with Refused where an issuer says no or nobody can be believed, NoPeers in silence.
     """
     assert core.sessions is not None, "who asks has a key"
-    member = core.sessions.member
-    return Enrolling(core, member, Request(secret, member.key.public, name), now).begin(seeds, now)
+    return Enrolling(core, core.sessions.member, request, now).begin(seeds, now)
 
 
 class Enrolling:
@@ -213,10 +240,8 @@ class Enrolling:
         if self.operation.done or self._telling:
             return
         if self._issuers:
-            request = self._request
             self._telling = True
-            words = [request.secret, request.public, request.name]
-            self._send(self._issuers.pop(0), words, now)
+            self._send(self._issuers.pop(0), self._request.words(), now)
         elif self._open:
             return
         elif self._reasons:
@@ -231,12 +256,22 @@ class Enrolling:
 
 def _request(args: list[Any]) -> Request:
     match args:
-        case [bytes() as secret, bytes() as public, str() as name, *_]:
+        case [bytes() as secret, bytes() as public, str() as name, *more]:
             if (len(secret), len(public)) == (SECRET_BYTES, KEY_BYTES) and is_printable(
                 name, NAME_BYTES_MAX
             ):
-                return Request(secret, public, name)
+                return Request(secret, public, name, *_held_elsewhere(more))
     raise MalformedMessage("to be admitted takes a secret, a key and a name")
+
+
+def _held_elsewhere(more: list[Any]) -> tuple[bytes, bytes]:
+    match more:
+        case []:
+            return b"", b""
+        case [bytes() as session, bytes() as proof, *_]:
+            if (len(session), len(proof)) == (KEY_BYTES, SIGNATURE_BYTES):
+                return session, proof
+    raise MalformedMessage("a key held elsewhere comes with the session's and a signature")
 
 
 def _issuers(value: list[Any]) -> list[Endpoint]:

@@ -1,8 +1,12 @@
-"""A member's certificate is made anew before it ends: or a fleet would lock itself out.
+"""A certificate is made anew before it ends: or a fleet would lock itself out.
 
-Past half of its life a node asks an issuer, over a session that shows the old certificate, for one
-with the same key, name, groups and capabilities, and a new term. No secret is needed: the session
-has proved the key. Whoever was revoked has no session, and so is renewed no more.
+Past half of its life a node or a user asks an issuer, over a session that shows the old
+certificate, for one with the same key, name, groups and capabilities, and a new term. No secret is
+needed: the session has proved the key, or that its owner has lent something to whoever asks.
+Whoever was revoked has no session, and so is renewed no more.
+
+The certificate of an issuer is renewed where the root is. The serial number stays: whoever takes it
+back takes back all terms.
 
     member                                 issuer
     dh_recertify []                    ->
@@ -33,22 +37,22 @@ class Renewal:
 
     def __init__(self, core: Core, renew: Callable[[Chain], Any] | None) -> None:
         self._core = core
-        self._renew = renew
-        core.register(NAME, self._on_renew, verb="publish")
+        self.renew = renew  # changes with whether this node issues
+        core.register(NAME, self._on_renew, verb="query")
 
     def _on_renew(
         self, _args: list[Any], _source: Endpoint, _trailer: list[Any] | None, _now: float
     ) -> Any:
-        if self._renew is None:
+        if self.renew is None:
             return declined("this node renews nothing", final=False)
         sessions = self._core.sessions
         assert sessions is not None
-        assert sessions.speaker is not None, "only whoever may publish gets here"
-        return self._renew(sessions.speaker)
+        assert sessions.speaker is not None, "only whoever may query gets here"
+        return self.renew(sessions.speaker)
 
 
 def ask_renewal(core: Core, issuers: Iterable[Endpoint], now: float) -> Operation[Chain]:
-    """Ask these, one after the other, for a new certificate.
+    """Ask these, one after the other, for a new certificate of whoever we speak for.
 
     Ends with Refused where an issuer says no, NoPeers where none answers.
     """
@@ -58,6 +62,9 @@ def ask_renewal(core: Core, issuers: Iterable[Endpoint], now: float) -> Operatio
 class _Asking:
     def __init__(self, core: Core, issuers: Iterable[Endpoint]) -> None:
         self._core = core
+        assert core.sessions is not None
+        assert core.sessions.member.chain is not None
+        self._subject = core.sessions.member.chain.principal.subject
         self._left = list(dict.fromkeys(issuers))
         self._call: Call | None = None
         self._why = "no issuer is known: give its address as a seed"
@@ -96,7 +103,7 @@ class _Asking:
         except MalformedMessage as error:
             self._core.counters["malformed"] += 1
             chain, reason, final = None, str(error), False
-        if chain is not None and chain.leaf.subject == member.key.public:
+        if chain is not None and chain.leaf.subject == self._subject:
             self.operation.finish(chain)
         elif final:
             self.operation.fail(Refused(reason))

@@ -28,7 +28,7 @@ import msgspec
 from dhtos.core.ids import ID_BYTES
 from dhtos.core.value import is_printable
 from dhtos.errors import MalformedMessage, UsageError
-from dhtos.trust.keys import REMEMBERED, KeyPair, verify
+from dhtos.trust.keys import REMEMBERED, Signer, verify
 from dhtos.trust.token import domain, root_hash
 
 Verb = Literal["query", "publish", "claim", "run", "issue", "admin"]
@@ -113,9 +113,28 @@ class Chain:
         return min(cert.expires for cert in self.certs)
 
     @property
+    def is_lent(self) -> bool:
+        """Whether it is of a delegate."""
+        return self.principal is not self.leaf
+
+    @property
+    def lender(self) -> "Chain":
+        """The chain of whoever lent, of a delegate."""
+        read = _decode_wire(self.wire)
+        return parse_chain(_encode(_Wire(read.root, read.links[:-1])))
+
+    @property
     def link(self) -> bytes:
         """The leaf alone, as `parse_link` reads it."""
         return _encode(_decode_wire(self.wire).links[-1])
+
+    @property
+    def first(self) -> "Chain":
+        """The chain of its first certificate alone: that of the issuer, where it is one."""
+        if len(self.certs) == 1:
+            return self
+        wire = _encode(_Wire(self.root, _decode_wire(self.wire).links[:1]))
+        return Chain(self.root, self.certs[:1], wire)
 
     def node_id(self) -> bytes:
         """The id of the member whose chain this is."""
@@ -189,7 +208,7 @@ def parse_link(wire: bytes, root: bytes, issuers: Iterable[Cert]) -> tuple[Cert,
     raise MalformedMessage("a certificate is of an issuer that is not known here")
 
 
-def sign_cert(key: KeyPair, above: Chain | None, cert: Cert) -> Chain:
+def sign_cert(key: Signer, above: Chain | None, cert: Cert) -> Chain:
     """The chain of a new certificate; without a chain `above` the key is the root itself.
 
     Raises UsageError for what the signer may not give.
@@ -211,6 +230,21 @@ def sign_cert(key: KeyPair, above: Chain | None, cert: Cert) -> Chain:
             "shorten names, or give fewer groups and capabilities"
         )
     return Chain(root, (*certs, cert), wire)
+
+
+def lend(
+    key: Signer, above: Chain, public: bytes, *, serial: bytes, begin: int, lifetime_s: int
+) -> Chain:
+    """The chain of a delegate that may all that its lender may lend, for no longer than he may.
+
+    Raises UsageError where he may lend nothing, and what `key` raises.
+    """
+    leaf = above.leaf
+    caps = tuple(cap for cap in leaf.caps if cap.partition(":")[0] in DELEGABLE)
+    end = min(begin + lifetime_s, above.expires)
+    return sign_cert(
+        key, above, Cert(public, b"", serial, leaf.name, leaf.groups, caps, begin, end)
+    )
 
 
 def misfit(cert: Cert, signer: Cert | None) -> str | None:

@@ -12,6 +12,7 @@ PyNaCl is imported where it is first called: a node in open mode signs nothing.
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Protocol
 
 SEED_BYTES = 32
 PUBLIC_BYTES = 32
@@ -19,6 +20,19 @@ SIGNATURE_BYTES = 64
 REMEMBERED = 1024  # answers that only depend on what was asked
 
 _PREFIX = b"dhtos/1 "
+
+
+class Signer(Protocol):
+    """Whoever can sign with an Ed25519 key: that holds it, or asks who does."""
+
+    @property
+    def public(self) -> bytes:
+        """The public key."""
+        ...
+
+    def sign(self, domain: bytes, message: bytes) -> bytes:
+        """The signature of a message for one purpose."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +57,7 @@ class KeyPair:
         """The signature of a message for one purpose; the same each time."""
         from nacl.bindings import crypto_sign
 
-        return crypto_sign(_signed(domain, message), self._signing)[:SIGNATURE_BYTES]
+        return crypto_sign(signed_text(domain, message), self._signing)[:SIGNATURE_BYTES]
 
     def __repr__(self) -> str:
         return f"<KeyPair {self.public[:4].hex()}>"
@@ -59,7 +73,7 @@ def verify(public: bytes, signature: bytes, domain: bytes, message: bytes) -> bo
     from nacl.bindings import crypto_sign_open
     from nacl.exceptions import BadSignatureError
 
-    signed = _signed(domain, message)
+    signed = signed_text(domain, message)
     if len(public) != PUBLIC_BYTES or len(signature) != SIGNATURE_BYTES:
         return False
     try:
@@ -84,6 +98,7 @@ def exchange_public(public: bytes) -> bytes | None:
         return None
 
 
-def _signed(domain: bytes, message: bytes) -> bytes:
+def signed_text(domain: bytes, message: bytes) -> bytes:
+    """What a signature is over."""
     assert b"\0" not in domain, f"a domain has no zero byte: {domain!r}"
     return b"%b%b\0%b" % (_PREFIX, domain, message)

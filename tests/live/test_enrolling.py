@@ -17,6 +17,7 @@ from dhtos.node.enrolling import ask_to_join, join_cluster, make_token
 from dhtos.node.founding import found_cluster
 from dhtos.node.membership import Membership, read_credentials
 from dhtos.node.state import Identity
+from dhtos.protocol.enrol import Request
 from dhtos.trust.token import Token
 
 DAY_S = 86_400
@@ -223,9 +224,9 @@ def test_what_is_cut_off_leaves_nothing_behind(run, tmp_path):
             await join(tmp_path / "new", token)  # the directory is free again
         six = Token(bytes(20), bytes(16), (("::1", 9),))
         with pytest.raises(NoPeers, match="not reachable from 127"):
-            await ask_to_join(
-                Identity.generate(), six, host="127.0.0.1", name="n", wall_clock=time.time
-            )
+            identity = Identity.generate()
+            request = Request(six.secret, identity.public_key, "n")
+            await ask_to_join(identity, six, request, host="127.0.0.1", wall_clock=time.time)
 
     run(main)
 

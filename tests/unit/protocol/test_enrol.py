@@ -1,12 +1,14 @@
 """Being admitted: who is told the secret, who is believed, and what is said when it fails."""
 
+from dataclasses import replace
+
 import pytest
 from trust_world import DAY_S, Authority
 
 from dhtos.core.limits import OPERATION_DEADLINE_S, TOKEN_SEEDS_MAX
 from dhtos.errors import MalformedMessage, NoPeers, Refused
 from dhtos.protocol.engine import Engine, EngineConfig
-from dhtos.protocol.enrol import Enrolment, Request, admitted, declined, enrol
+from dhtos.protocol.enrol import Enrolment, Request, admitted, declined, enrol, request_of
 from dhtos.protocol.rpc import Deferred
 from dhtos.sim import Cluster
 from dhtos.sim.network import Weather
@@ -63,11 +65,14 @@ class World:
         key = KeyPair(self.authority.rng.randbytes(32))
         return self.node((authority or self.authority).holder(key, None, now=now), answers=False)
 
-    def ask(self, guest, *seeds, secret=SECRET, name="bench-7", wait_s=12.0):
+    def begin(self, guest, endpoints, *, secret=SECRET, name="n", holder=None):
+        own = guest.engine.core.sessions.member
+        request = request_of(own.key, own.root, secret, name, holder=holder)
+        return self.cluster.begin(guest, lambda e, now: enrol(e.core, endpoints, request, now))
+
+    def ask(self, guest, *seeds, secret=SECRET, name="bench-7", wait_s=12.0, holder=None):
         endpoints = [seed if isinstance(seed, tuple) else seed.endpoint for seed in seeds]
-        asking = self.cluster.begin(
-            guest, lambda e, now: enrol(e.core, endpoints, secret, name, now)
-        )
+        asking = self.begin(guest, endpoints, secret=secret, name=name, holder=holder)
         self.cluster.run_for(wait_s)
         assert asking.done
         for node in self.cluster.up():
@@ -88,6 +93,40 @@ def test_an_issuer_admits_whoever_shows_the_secret():
     assert world.asked == [Request(SECRET, own.key.public, "bench-7")]
     assert SECRET.hex() not in repr(world.asked[0])
     assert repr(SECRET) not in repr(world.asked[0])
+
+
+def test_a_key_in_an_agent_is_certified_by_what_it_signed():
+    """It takes no part in the session: its signature says that its owner asks, from this one."""
+    world = World()
+    issuer, guest = world.issuer(), world.guest()
+    held = KeyPair(bytes(range(32)))
+    chain = world.ask(guest, issuer, wait_s=1.0, holder=held).result()
+    assert chain.leaf.subject == held.public
+    (request,) = world.asked
+    assert request.session == guest.engine.core.sessions.member.key.public
+
+
+@pytest.mark.parametrize("stolen", ["proof", "session", "public", "secret"])
+def test_a_signature_for_another_session_or_secret_certifies_nothing(stolen):
+    world = World()
+    issuer, guest = world.issuer(), world.guest()
+    own = guest.engine.core.sessions.member
+    held, other = KeyPair(bytes(range(32))), KeyPair(bytes(32))
+    request = request_of(own.key, own.root, SECRET, "n", holder=held)
+    wrong = {
+        "proof": other.sign(b"enrol", own.key.public + SECRET),
+        "session": other.public,
+        "public": other.public,
+        "secret": bytes(16),
+    }
+    request = replace(request, **{stolen: wrong[stolen]})
+    asking = world.cluster.begin(
+        guest, lambda e, now: enrol(e.core, [issuer.endpoint], request, now)
+    )
+    world.cluster.run_for(12.0)
+    assert isinstance(asking.error, NoPeers | Refused)
+    assert not world.asked
+    assert issuer.engine.counters["malformed"] > 0
 
 
 def test_a_guest_may_ask_for_nothing_else():
@@ -117,9 +156,7 @@ def test_an_issuer_may_take_its_time():
         return later[-1][1]
 
     issuer, guest = world.issuer(admit), world.guest()
-    asking = world.cluster.begin(
-        guest, lambda e, now: enrol(e.core, [issuer.endpoint], SECRET, "late", now)
-    )
+    asking = world.begin(guest, [issuer.endpoint], name="late")
     world.cluster.run_for(0.2)
     assert not asking.done
     ((request, deferred),) = later
@@ -238,9 +275,7 @@ def test_a_seed_that_is_just_starting_is_asked_again():
     world = World()
     issuer, guest = world.issuer(), world.guest()
     world.cluster.pause([issuer])
-    asking = world.cluster.begin(
-        guest, lambda e, now: enrol(e.core, [issuer.endpoint], SECRET, "n", now)
-    )
+    asking = world.begin(guest, [issuer.endpoint])
     world.cluster.run_for(1.5)
     world.cluster.unpause([issuer])
     world.cluster.run_for(3.0)
@@ -250,9 +285,7 @@ def test_a_seed_that_is_just_starting_is_asked_again():
 def test_giving_up_leaves_nothing_behind():
     world = World()
     issuer, guest = world.issuer(), world.guest()
-    asking = world.cluster.begin(
-        guest, lambda e, now: enrol(e.core, [issuer.endpoint], SECRET, "n", now)
-    )
+    asking = world.begin(guest, [issuer.endpoint])
     world.cluster.begin(guest, lambda _, now: asking.cancel(now))
     assert not open_calls(guest)
     world.cluster.run_for(12.0)
@@ -263,7 +296,7 @@ def test_seeds_are_bounded():
     world = World()
     guest = world.guest()
     many = [(f"10.9.9.{n}", 7400) for n in range(1, 50)]
-    world.cluster.begin(guest, lambda e, now: enrol(e.core, many, SECRET, "n", now))
+    world.begin(guest, many)
     assert open_calls(guest) == TOKEN_SEEDS_MAX
 
 
