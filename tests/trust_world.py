@@ -68,18 +68,25 @@ class Authority:
 
 
 def secured(
-    authority: Authority, *, schema: Schema | None = None, config: EngineConfig | None = None
+    authority: Authority,
+    *,
+    schema: Schema | None = None,
+    config: EngineConfig | None = None,
+    groups_of: Callable[[int], tuple[str, ...]] = lambda _index: (),
 ) -> Factory[Engine]:
     """A factory for `Cluster`: each node a member; its id is that of its certificate.
 
-    A node that is restarted has its key and its chain still.
+    A node that is restarted has its key and its chain still. `groups_of` says which groups the
+    n-th node is in.
     """
     members: dict[int, Member] = {}
 
     def build(node: SimNode[Engine], now: float) -> Engine:
         member = members.get(node.index)
         if member is None:
-            member = members[node.index] = authority.member(f"n{node.index}")
+            member = members[node.index] = authority.member(
+                f"n{node.index}", groups=groups_of(node.index)
+            )
         assert member.chain is not None
         node.id = member.chain.node_id()
         return Engine(node.id, rng=node.rng, now=now, schema=schema, config=config, member=member)

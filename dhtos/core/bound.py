@@ -16,6 +16,7 @@ from dhtos.core.curve import VERSION_BITS, cells_of
 from dhtos.core.evidence import Evidence, order_limits, possible_values
 from dhtos.core.ids import Prefix
 from dhtos.core.predicate import (
+    Attested,
     Box,
     Exists,
     Label,
@@ -29,12 +30,15 @@ from dhtos.core.predicate import (
 from dhtos.core.record import Record
 from dhtos.core.schema import Attribute, Schema, Value
 from dhtos.core.summary import Summary
+from dhtos.core.vouched import groups_of, values_of
 from dhtos.kernels import box_intersects
 
 _Slots = tuple[Value | None, ...]
 _Labels = tuple[tuple[str, str], ...]
 _SlotTest = Callable[[_Slots], bool]
 _LabelTest = Callable[[_Labels], bool]
+_Groups = tuple[str, ...]
+_GroupTest = Callable[[_Groups], bool]
 _AttributeTerm = Range | OneOf | Exists | StartsWith
 
 
@@ -46,6 +50,7 @@ class _Tests:
     dynamic: tuple[_SlotTest, ...]
     labels: tuple[_LabelTest, ...]
     near: tuple[Near, ...]
+    attested: tuple[_GroupTest, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +76,18 @@ class Bound:
         places = {near.coordinate for tests in self._tests for near in tests.near}
         self._one_place = len(places) == 1
 
-    def matches(self, record: Record, *, rtt: float | None = None) -> bool:
+    def matches(
+        self, record: Record, *, rtt: float | None = None, groups: _Groups | None = None
+    ) -> bool:
         """Whether the record matches.
 
         `rtt` is a measured round trip (seconds) to its node: it replaces the predicted one if
-        the predicate asks about one place only.
+        the predicate asks about one place only. `groups` are in place of those that the proof of
+        the record names.
         """
         measured = rtt if self._one_place else None
         for tests in self._tests:  # noqa: SIM110 - any() would cost a generator a record
-            if _holds(tests, record, measured):
+            if _holds(tests, record, measured, groups):
                 return True
         return False
 
@@ -163,7 +171,7 @@ class Bound:
 # --- records ------------------------------------------------------------------------------------
 
 
-def _holds(tests: _Tests, record: Record, rtt: float | None) -> bool:
+def _holds(tests: _Tests, record: Record, rtt: float | None, groups: _Groups | None) -> bool:
     slots = record.static
     for test in tests.static:
         if not test(slots):
@@ -176,10 +184,17 @@ def _holds(tests: _Tests, record: Record, rtt: float | None) -> bool:
     for check in tests.labels:
         if not check(labels):
             return False
-    for near in tests.near:  # noqa: SIM110 - as above
+    for near in tests.near:
         if not _is_near(near, record.coordinate, rtt):
             return False
-    return True
+    return not tests.attested or _is_attested(tests.attested, record, groups)
+
+
+def _is_attested(tests: tuple[_GroupTest, ...], record: Record, groups: _Groups | None) -> bool:
+    """Nothing is true of what nobody vouches for."""
+    if groups is None:
+        groups = groups_of(record)
+    return groups is not None and all(test(groups) for test in tests)
 
 
 def _is_near(near: Near, wire: tuple[float, ...] | None, rtt: float | None) -> bool:
@@ -199,16 +214,20 @@ def _compile(box: Box, schema: Schema) -> _Tests:
     parts: dict[str, list[_SlotTest]] = {"static": [], "dynamic": []}
     labels: list[_LabelTest] = []
     near: list[Near] = []
+    attested: list[_GroupTest] = []
     for term in box.terms:
         match term:
             case Label() | LabelExists():
                 labels.append(_label_test(term))
             case Near():
                 near.append(term)
+            case Attested():
+                attested.append(_group_test(term))
             case _:
                 role = schema.attributes[term.attribute].role
                 parts[role] += _slot_tests(term, schema.slots[term.attribute])
-    return _Tests(tuple(parts["static"]), tuple(parts["dynamic"]), tuple(labels), tuple(near))
+    slots = tuple(parts["static"]), tuple(parts["dynamic"])
+    return _Tests(*slots, tuple(labels), tuple(near), tuple(attested))
 
 
 def _slot_tests(term: _AttributeTerm, slot: int) -> list[_SlotTest]:
@@ -268,6 +287,18 @@ def _label_test(term: Label | LabelExists) -> _LabelTest:
     return has
 
 
+def _group_test(term: Attested) -> _GroupTest:
+    name, chosen, negated = term.name, frozenset(term.values), term.negated
+
+    def says(groups: _Groups) -> bool:
+        values = values_of(name, groups)
+        if not chosen:
+            return bool(values) is not negated
+        return bool(values) and chosen.isdisjoint(values) is negated
+
+    return says
+
+
 # --- keys ---------------------------------------------------------------------------------------
 
 
@@ -277,7 +308,7 @@ def _cells(box: Box, schema: Schema) -> _Cells:
     places = {attribute.name: place for place, attribute in enumerate(schema.keyed)}
     sets: list[tuple[int, tuple[int, ...]]] = []
     for term in box.terms:
-        if isinstance(term, Label | LabelExists | Near):
+        if isinstance(term, Label | LabelExists | Near | Attested):
             continue
         attribute = schema.attributes[term.attribute]
         if attribute.keyed:

@@ -9,7 +9,17 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dhtos.core.predicate import Box, Exists, Label, LabelExists, Near, OneOf, Range, StartsWith
+from dhtos.core.predicate import (
+    Attested,
+    Box,
+    Exists,
+    Label,
+    LabelExists,
+    Near,
+    OneOf,
+    Range,
+    StartsWith,
+)
 from dhtos.core.scale import POSITION_BITS, POSITION_MAX, Codes, Flag
 from dhtos.core.schema import Attribute, Schema, Value
 from dhtos.core.summary import Summary
@@ -21,7 +31,7 @@ _BIN_WIDTH = 1 << _BIN_SHIFT
 # Guesses where a summary has no figure; they rank subtrees and prove nothing.
 _POINT_WIDTH = _BIN_WIDTH // 16  # one number is taken for a sixteenth of its bin
 _TEXTS_PER_BIN = 4
-_GUESS = {Label: 0.25, LabelExists: 0.5, Near: 0.25}
+_GUESS = {Label: 0.25, LabelExists: 0.5, Near: 0.25, Attested: 0.25}
 _LEAST = 1 / 64
 
 
@@ -113,7 +123,7 @@ class Evidence:
         probes: list[_Probe] = []
         for term in box.terms:
             match term:
-                case Label() | LabelExists() | Near():
+                case Label() | LabelExists() | Near() | Attested():
                     self._guess *= _GUESS[type(term)]
                 case Exists(_, True):
                     # Decoded counts are rounded up, so a sum proves nothing about gaps.

@@ -1,8 +1,9 @@
 """The normal form of a question: at most 256 boxes, a record matches if it lies in any.
 
-A box is a conjunction of terms, each about one attribute, label or round trip. A term about
-something a record does not have is undefined, which counts as "no match" whether the term is
-negated or not; only `Exists` and `LabelExists` are always defined. This is what travels in a
+A box is a conjunction of terms, each about one attribute, label or round trip, or about what a
+certificate says. A term about something a record does not have is undefined, which counts as "no
+match" whether the term is negated or not; only `Exists` and `LabelExists` are always defined, and
+`Attested` without values of what somebody vouches for. This is what travels in a
 query; `dhtos.core.bound` evaluates it, `dhtos.query` builds it and spells it. This module knows
 the form and its limits, not how a question was written.
 """
@@ -123,7 +124,25 @@ class Near:
         return [6, list(self.coordinate), *_interval_to_wire(self)]
 
 
-Term = Range | OneOf | Exists | StartsWith | Label | LabelExists | Near
+@dataclass(frozen=True, slots=True)
+class Attested:
+    """The certificate of the record's publisher says one of `values` of a name, or none of them.
+
+    It must say something of the name either way; without values the term is about just that. It
+    may say several things of one name (`dhtos.core.vouched`). Of a record that nobody vouches for
+    nothing is true.
+    """
+
+    name: str
+    values: tuple[str, ...] = ()
+    negated: bool = False
+
+    def to_wire(self) -> list[object]:
+        """`[7, name, values, negated]`."""
+        return [7, self.name, list(self.values), self.negated]
+
+
+Term = Range | OneOf | Exists | StartsWith | Label | LabelExists | Near | Attested
 
 
 def _interval_to_wire(term: "Range | Near") -> list[object]:
@@ -153,10 +172,22 @@ class Predicate:
         """Boxes of terms of small values, three arrays deep."""
         return [[term.to_wire() for term in box.terms] for box in self.boxes]
 
-    def bind(self, schema: Schema) -> "Bound":
-        """The form that is evaluated; made once, used for many records."""
+    @property
+    def is_about_certificates(self) -> bool:
+        """Whether it asks what somebody vouches for, which in open mode nobody does."""
+        return any(isinstance(term, Attested) for box in self.boxes for term in box.terms)
+
+    def bind(self, schema: Schema, *, vouched: bool = True) -> "Bound":
+        """The form that is evaluated; made once, used for many records.
+
+        Where records are not `vouched` for, what their proofs say counts for nothing.
+        """
         from dhtos.core.bound import Bound
 
+        if not vouched and self.is_about_certificates:
+            boxes = [Predicate((box,)) for box in self.boxes]
+            left = [one.boxes[0] for one in boxes if not one.is_about_certificates]
+            return Bound(Predicate(tuple(left)), schema)
         return Bound(self, schema)
 
     @classmethod
@@ -213,6 +244,10 @@ def _term(parts: list[object], schema: Schema) -> Term:
             return LabelExists(_text(key, LABEL_BYTES_MAX), negated)
         case [6, coordinate, low, high, ends]:
             return Near(_coordinate(coordinate), *_interval(low, high, ends, check_seconds))
+        case [7, str(name), values, bool(negated)]:
+            said = _array(values, PREDICATE_SET_MAX, "values")
+            vouched = tuple(_text(value, LABEL_BYTES_MAX, 0) for value in said)
+            return Attested(_text(name, LABEL_BYTES_MAX), vouched, negated)
     _refuse("unknown term")
 
 

@@ -13,6 +13,7 @@ from functools import cached_property
 
 from dhtos.core.limits import ATTRIBUTES_MAX
 from dhtos.core.predicate import (
+    Attested,
     Box,
     Exists,
     Label,
@@ -99,7 +100,7 @@ class Schemas:
     def _box(self, box: Box, schema: Schema) -> Box | None:
         terms: list[Term] = []
         for term in box.terms:
-            if isinstance(term, Label | LabelExists | Near):
+            if isinstance(term, Label | LabelExists | Near | Attested):
                 terms.append(term)
                 continue
             place = self.place(term.attribute, schema)

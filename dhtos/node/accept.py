@@ -1,11 +1,13 @@
 """Whom a machine grants to: its owner's own word on every claim, in the language of queries.
 
     priority >= 5 and address.startswith('10.0.') and cores <= 4
+    user == 'alice' or attested(team) == 'render'
 
-A claim has `address` (who asks), `priority`, `max_price`, `preempt`, and what it asks for of each
-resource. What it does not say is undefined, and matches nothing, as in any query. It is two-sided
-matchmaking: a need says which machines will do, a machine says which needs (Raman, Livny and
-Solomon, "Matchmaking", HPDC 1998).
+A claim has `address`, `priority`, `max_price`, `preempt`, and what it asks for of each resource. In
+a cluster it also has `user`, the name in the certificate of who asks, and `attested(...)` is about
+the groups in it. What a claim does not say is undefined, and matches nothing, as in any query. It
+is two-sided matchmaking: a need says which machines will do, a machine says which needs (Raman,
+Livny and Solomon, "Matchmaking", HPDC 1998).
 """
 
 from dhtos.core.ids import ID_BYTES
@@ -38,17 +40,20 @@ class Accept:
         }  # fmt: skip
         if claim.price is not None:
             said["max_price"] = claim.price
+        if claim.who is not None:
+            said["user"] = claim.who.name
         said |= {name: n for name, n in claim.resources.items() if name in self._resources}
         record = make_record(
             self._schema, said, {}, node_id=_NOBODY, endpoint=claim.owner, seq=1
         )  # fmt: skip
-        return self._bound.matches(record)
+        return self._bound.matches(record, groups=None if claim.who is None else claim.groups)
 
 
 def _claims(schema: Schema) -> Schema:
     """What a claim says, for a fleet of this schema."""
     attributes = [
-        Attribute("address", "text", "static", Hashed(), doc="who asks"),
+        Attribute("address", "text", "static", Hashed(), doc="from where it is asked"),
+        Attribute("user", "text", "static", Hashed(), doc="who asks, by the certificate"),
         Attribute("priority", "number", "static", Linear(-PRIORITY_MAX, PRIORITY_MAX)),
         Attribute("preempt", "bool", "static", Flag()),
         Attribute("max_price", "number", "static", Linear(0, NUMBER_MAX)),

@@ -14,7 +14,7 @@ from dhtos.core.limits import VALUE_TTL_S
 from dhtos.core.nearest import Nearest
 from dhtos.core.predicate import EVERYTHING, Predicate
 from dhtos.core.schema import Schema
-from dhtos.errors import Closed, Refused, UsageError
+from dhtos.errors import Closed, PredicateError, Refused, UsageError
 from dhtos.node.bandwidth import AGE_S_MAX, Bandwidth, Meter, Peer
 from dhtos.node.config import Config
 from dhtos.node.figures import Aggregate, Histogram
@@ -257,7 +257,13 @@ class Asking(ABC):
 
     def predicate(self, query: Query) -> Predicate:
         """The normal form of a query; raises PredicateError."""
-        return parse(query, self.config.vocabulary, coordinate_of=self._coordinate_of)
+        found = parse(query, self.config.vocabulary, coordinate_of=self._coordinate_of)
+        if found.is_about_certificates and self.engine.core.sessions is None:
+            raise PredicateError(
+                "attested(...) asks what certificates say, and this node is in open mode, where "
+                "nobody vouches for anything: ask without it, or join a cluster"
+            )
+        return found
 
     def _coordinate_of(self, who: str) -> Coordinate | None:
         """Where `self`, or a node of the own group, is; None where that is not known here."""

@@ -329,7 +329,8 @@ class Answering:
                 wire = msgspec.msgpack.decode(predicate)
             except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as error:
                 raise bad("a predicate is MessagePack") from error
-            bound = Predicate.from_wire(wire, self.hub.schema).bind(self.hub.schema)
+            schema, secured = self.hub.schema, self.hub.core.sessions is not None
+            bound = Predicate.from_wire(wire, schema).bind(schema, vouched=secured)
             if len(self._bounds) >= _BOUND_CACHE:
                 del self._bounds[next(iter(self._bounds))]
             self._bounds[predicate] = bound

@@ -73,7 +73,8 @@ class Wish:
             if schema is hub.schema:
                 bound = hub.answering.bound(wire)
             else:
-                bound = Predicate.from_wire(msgspec.msgpack.decode(wire), schema).bind(schema)
+                read = Predicate.from_wire(msgspec.msgpack.decode(wire), schema)
+                bound = read.bind(schema, vouched=hub.core.sessions is not None)
         except MalformedMessage as error:
             raise UsageError(
                 f"{error}: values stand in a predicate as Schema.check returns them"

@@ -59,7 +59,18 @@ class RttTo:
         return f"rtt({self.target!r})"
 
 
-Subject = AttributeName | LabelName | RttTo
+@dataclass(frozen=True, slots=True)
+class AttestedName:
+    """What the certificate of a machine says of a name, by its groups."""
+
+    name: str
+    column: int | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        return f"attested({quote(self.name)})"
+
+
+Subject = AttributeName | LabelName | RttTo | AttestedName
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +137,7 @@ class Starts(Expr):
 
 @dataclass(frozen=True, slots=True)
 class Truth(Expr):
-    """A bool attribute on its own."""
+    """A bool attribute on its own, or that a certificate says something of a name."""
 
     subject: Subject
 
@@ -236,6 +247,15 @@ class Fields:
         if not isinstance(key, str):
             raise PredicateError(f"the key of a label is a text, got {key!r}")
         return Field(LabelName(key))
+
+    def attested(self, name: str) -> Field:
+        """What a certificate of the cluster says: of the group `site.eu-1` that `site` is eu-1.
+
+        On its own it is the test that it says anything: `F.attested("gpu") & (F.cores >= 8)`.
+        """
+        if not isinstance(name, str):
+            raise PredicateError(f"what is attested has a name, got {name!r}")
+        return Field(AttestedName(name))
 
     def rtt(self, target: str | bytes | NodeId | Iterable[float] = "self") -> Field:
         """The predicted round trip, in seconds, to `target`."""

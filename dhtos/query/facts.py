@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from dhtos.core.limits import PREDICATE_SET_MAX
 from dhtos.core.predicate import (
+    Attested,
     Exists,
     Label,
     LabelExists,
@@ -23,8 +24,9 @@ from dhtos.core.predicate import (
 )
 from dhtos.core.schema import Value
 
-Key = tuple[int, int | str | tuple[float, ...]]
-"""A subject in the order of the normal form: (0, attribute), (1, label) or (2, coordinate)."""
+Key = tuple[int, int | str | tuple[float, ...] | tuple[str, ...]]
+"""A subject in the order of the normal form: (0, attribute), (1, label), (2, coordinate) or
+(3, (name, value, ...)): that a certificate says one of these of a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +115,16 @@ def simplify(fact: Fact) -> Fact | None:
 def terms(key: Key, fact: Fact) -> list[Term]:
     """The fact as terms of the normal form, in a fixed order."""
     kind, subject = key
+    if kind == 3:
+        assert isinstance(subject, tuple)
+        name, *values = map(str, subject)
+        return [Attested(name, tuple(values), negated=fact.missing)]
     if kind == 2:
         assert isinstance(subject, tuple)
         if fact.allowed is not None:  # an interval of one point
             fact = _point(fact)
-        return [Near(subject, fact.low, fact.high, fact.low_open, fact.high_open)]
+        place = tuple(map(float, subject))
+        return [Near(place, fact.low, fact.high, fact.low_open, fact.high_open)]
     if kind == 1:
         assert isinstance(subject, str)
         return _label_terms(subject, fact)

@@ -13,8 +13,10 @@ from dhtos.core.limits import LABEL_BYTES_MAX, PREDICATE_SET_MAX
 from dhtos.core.predicate import check_coordinate, check_seconds
 from dhtos.core.scale import Codes
 from dhtos.core.schema import Attribute, Schema, Value, is_printable
+from dhtos.core.vouched import GROUP_BYTES_MAX
 from dhtos.errors import PredicateError, UsageError
 from dhtos.query.expr import (
+    AttestedName,
     AttributeName,
     Comparison,
     Existence,
@@ -54,6 +56,8 @@ class Leaves:
 
     def fact(self, leaf: Leaf, negated: bool) -> tuple[Key, Fact | None]:
         """The fact about the leaf's subject; None if no value can satisfy it."""
+        if isinstance(leaf.subject, AttestedName):
+            return _attested_fact(leaf, leaf.subject, negated)
         key, attribute = self._subject(leaf.subject)
         if isinstance(leaf, Existence):
             if isinstance(leaf.subject, RttTo):
@@ -83,6 +87,7 @@ class Leaves:
                 return (1, key), None
             case RttTo():
                 return (2, self.place(subject)), None
+        raise AssertionError(f"{subject} has facts of another kind")
 
     def _unknown(self, name: str, column: int | None) -> PredicateError:
         names = [attribute.name for attribute in self.schema.attributes]
@@ -259,12 +264,34 @@ def _text(literal: Literal, attribute: Attribute) -> str:
 
 
 def _label_value(literal: Literal) -> str:
+    return _short_text(literal, "a label", LABEL_BYTES_MAX)
+
+
+def _group_value(literal: Literal) -> str:
+    return _short_text(literal, "what a certificate says", GROUP_BYTES_MAX)
+
+
+def _short_text(literal: Literal, what: str, bytes_max: int) -> str:
     value = literal.value
     if not isinstance(value, str):
-        raise _value_error(literal, "a label is a text", f'"{literal}"')
-    if not is_printable(value, LABEL_BYTES_MAX):
-        raise _value_error(literal, f"a label has at most {LABEL_BYTES_MAX} printable bytes")
+        raise _value_error(literal, f"{what} is a text", f'"{literal}"')
+    if not is_printable(value, bytes_max):
+        raise _value_error(literal, f"{what} has at most {bytes_max} printable bytes")
     return value
+
+
+def _attested_fact(leaf: Leaf, subject: AttestedName, negated: bool) -> tuple[Key, Fact]:
+    """A fact of a subject of its own: a certificate may say several things of one name."""
+    name = subject.name
+    if not name or not is_printable(name, GROUP_BYTES_MAX):
+        what = f"is no name of a group: 1..{GROUP_BYTES_MAX} letters, digits, '-', '_' and '.'"
+        raise error(f"{subject} {what}", subject.column)
+    values: tuple[str, ...] = ()
+    if not isinstance(leaf, Truth | Existence):
+        found = _set_fact(leaf, False, "what a certificate says", _group_value)
+        negated = negated is not (found.allowed is None)
+        values = tuple(sorted(map(str, found.denied if found.allowed is None else found.allowed)))
+    return (3, (name, *values)), MISSING if negated else THERE
 
 
 def _rtt_fact(leaf: Leaf, subject: RttTo, negated: bool) -> Fact:

@@ -7,6 +7,7 @@ The text of a predicate with many boxes may be over the limits of a text that a 
 import math
 
 from dhtos.core.predicate import (
+    Attested,
     Box,
     Exists,
     Label,
@@ -52,6 +53,11 @@ def term_text(term: Term, schema: Schema) -> str:
             return _membership(f"label({quote(key)})", list(map(quote, texts)), negated)
         case LabelExists(key, negated):
             return f"{'not ' if negated else ''}label({quote(key)}).exists()"
+        case Attested(name, said, negated):
+            subject = f"attested({quote(name)})"
+            if not said:
+                return f"not {subject}" if negated else subject
+            return _membership(subject, list(map(quote, said)), negated)
         case Near():
             return _interval(f"rtt({term.coordinate!r})", term, "s")
     attribute = schema.attributes[term.attribute]

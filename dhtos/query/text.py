@@ -12,6 +12,7 @@ from typing import get_args
 from dhtos.core.limits import PREDICATE_SET_MAX
 from dhtos.errors import PredicateError
 from dhtos.query.expr import (
+    AttestedName,
     AttributeName,
     Comparison,
     Constant,
@@ -51,7 +52,7 @@ _MIRRORED: dict[Operator, Operator] = {
     ">=": "<=",
 }
 _CONSTANTS = {"true": True, "True": True, "false": False, "False": False}
-_FUNCTIONS = ("label", "rtt", "exists")
+_FUNCTIONS = ("label", "rtt", "exists", "attested")
 _METHODS = ("exists", "startswith", "one_of")
 _HINTS = {"AND": "and", "OR": "or", "NOT": "not", "IN": "in", "is": "=="}
 
@@ -184,7 +185,7 @@ class _Reader:
         return False
 
     def subject(self, node: ast.expr) -> Subject:
-        """An attribute, `label(...)` or `rtt(...)`."""
+        """An attribute, `label(...)`, `rtt(...)` or `attested(...)`."""
         match node:
             case ast.Name(id=name) if name not in _CONSTANTS:
                 return AttributeName(name, self.column(node))
@@ -192,6 +193,10 @@ class _Reader:
                 return LabelName(self.string(key), self.column(node))
             case ast.Call(func=ast.Name(id="rtt"), args=[target], keywords=[]):
                 return RttTo(self.target(target), self.column(node))
+            case ast.Call(func=ast.Name(id="attested"), args=[ast.Name(id=name)], keywords=[]):
+                return AttestedName(name, self.column(node))
+            case ast.Call(func=ast.Name(id="attested"), args=[text], keywords=[]):
+                return AttestedName(self.string(text), self.column(node))
         if isinstance(node, ast.Call):
             self.call(node)  # names an unknown function better
         raise self.unexpected(node, 'an attribute, label("key") or rtt(self)')
@@ -219,6 +224,10 @@ class _Reader:
         match node:
             case ast.Call(func=ast.Name(id="exists"), args=[of], keywords=[]):
                 return Existence(self.subject(of))
+            case ast.Call(func=ast.Name(id="attested"), args=args, keywords=keywords):
+                if len(args) != 1 or keywords:
+                    raise self.unexpected(node, "attested(gpu), or attested(site) == 'eu-1'")
+                return Truth(self.subject(node))
             case ast.Call(func=ast.Name(id="label" | "rtt")):
                 subject = self.subject(node)
                 raise error(f"{subject} is not compared with anything", self.column(node))

@@ -267,6 +267,9 @@ def test_a_mistake_in_a_query_is_raised_before_anybody_is_asked(run):
                 node.find(limit=-1)
             with pytest.raises(PredicateError):
                 await node.count("cores >")
+            for query in ("attested(gpu) or cores >= 1", F.attested("gpu") | (F.cores >= 1)):
+                with pytest.raises(PredicateError, match="this node is in open mode"):
+                    await node.count(query)
             assert node.stats().get("requests_out", 0) == 0
 
     run(main)

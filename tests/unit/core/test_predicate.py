@@ -14,6 +14,7 @@ from dhtos.core.limits import (
 )
 from dhtos.core.predicate import (
     EVERYTHING,
+    Attested,
     Box,
     Exists,
     Label,
@@ -49,6 +50,8 @@ TERMS = [
     LabelExists("team", negated=True),
     Near((0.01, -0.02, 0.001), 0, 0.02, high_open=True),
     Near((0.01, 0.001), 0.02, math.inf),
+    Attested("gpu"),
+    Attested("site", ("eu-1", ""), negated=True),
 ]
 
 
@@ -127,6 +130,16 @@ MALFORMED = [
     [[[1, CORES, [1.0], False]]],
     [[[1, SITE, ["a"] * (PREDICATE_SET_MAX + 1), False]]],
     [[[1, None, ["a"], False]]],
+    # certificates
+    [[[7, "gpu", []]]],
+    [[[7, "gpu", [], 1]]],
+    [[[7, "", [], False]]],
+    [[[7, CORES, [], False]]],
+    [[[7, "gpu", "a", False]]],
+    [[[7, "gpu", [1], False]]],
+    [[[7, "gpu", ["\n"], False]]],
+    [[[7, "g" * 65, [], False]]],
+    [[[7, "gpu", ["a"] * (PREDICATE_SET_MAX + 1), False]]],
     # existence, beginnings
     [[[2, SITE, 1]]],
     [[[2, 99, False]]],

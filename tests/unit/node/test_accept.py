@@ -1,6 +1,7 @@
 """Whose work a machine takes: predicates on claims."""
 
 import pytest
+from trust_world import USER, Authority
 
 from dhtos.core.limits import PRIORITY_MAX
 from dhtos.core.machine_schema import MACHINE_SCHEMA
@@ -8,12 +9,22 @@ from dhtos.errors import ConfigError
 from dhtos.node.accept import Accept
 from dhtos.node.config import Config
 from dhtos.protocol.grants import Claim
+from dhtos.trust.keys import KeyPair
 
 GIB = 2**30
 
 
-def claim(*, address="10.0.0.7", priority=0, price=None, preempt=False, **resources):
-    return Claim(bytes(16), (address, 7400), resources, priority, price, preempt)
+def claim(
+    *, address="10.0.0.7", priority=0, price=None, preempt=False, who=None, groups=(), **resources
+):
+    return Claim(bytes(16), (address, 7400), resources, priority, price, preempt, who, groups)
+
+
+def claim_of(name, *groups, **options):
+    """A claim in a cluster."""
+    authority = Authority()
+    cert = authority.cert(KeyPair(b"k" * 32), name, caps=USER, groups=groups)
+    return claim(who=cert, groups=groups, **options)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +41,15 @@ def claim(*, address="10.0.0.7", priority=0, price=None, preempt=False, **resour
         ("max_price >= 0.10", claim(price=0.1), claim(price=0.09)),
         ("not preempt", claim(), claim(preempt=True)),
         ("priority >= 5 or cores <= 2", claim(cores=1.0), claim(cores=3.0)),
+        ("user == 'alice'", claim_of("alice"), claim_of("mallory")),
+        ("user.startswith('ci-')", claim_of("ci-7"), claim_of("alice")),
+        ("attested(gpu)", claim_of("alice", "lab", "gpu"), claim_of("alice", "lab")),
+        ("attested(team) == 'render'", claim_of("a", "team.ml", "team.render"), claim_of("a", "x")),
+        (
+            "user == 'alice' or (attested(lab) and cores <= 2)",
+            claim_of("bob", "lab", cores=2.0),
+            claim_of("bob", "lab", cores=3.0),
+        ),
     ],
 )
 def test_claims_are_taken_or_refused(text, taken, refused):
@@ -38,7 +58,18 @@ def test_claims_are_taken_or_refused(text, taken, refused):
     assert not accept(refused)
 
 
-@pytest.mark.parametrize("text", ["cores <= 4", "not cores > 4", "max_price >= 0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cores <= 4",
+        "not cores > 4",
+        "max_price >= 0",
+        "user != 'mallory'",
+        "attested(lab)",
+        "not attested(lab)",
+        "attested(team) != 'x'",
+    ],
+)
 def test_what_a_claim_does_not_say_matches_nothing(text):
     assert not Accept(text, MACHINE_SCHEMA)(claim())
 
@@ -53,6 +84,9 @@ def test_what_is_no_resource_here_does_not_matter():
         ("prority >= 5", "priority"),
         ("site == 'lab'", "site"),  # of the machine, not of the claim
         ("priority >=", "accept"),
+        ("usr == 'alice'", "user"),
+        ("attestd(gpu)", "attested"),
+        ("group == 'gpu'", "unknown attribute 'group'"),
         ("rtt(self) < 5ms", "accept"),
     ],
 )

@@ -10,6 +10,7 @@ from dhtos.query import F, GiB
 from dhtos.query.expr import (
     AllOf,
     AnyOf,
+    AttestedName,
     AttributeName,
     Comparison,
     Existence,
@@ -58,6 +59,8 @@ def test_other_conditions():
 def test_labels_round_trips_and_taken_names():
     assert (F.label("team") == "video") == Comparison(LabelName("team"), "==", Literal("video"))
     assert F.label("team").exists() == Existence(LabelName("team"))
+    assert (F.attested("site") == "a") == Comparison(AttestedName("site"), "==", Literal("a"))
+    assert F.attested("gpu").truth == Truth(AttestedName("gpu"))
     assert (F["label"] == "x") == Comparison(AttributeName("label"), "==", Literal("x"))
     raw = bytes(range(20))
     expected = Comparison(RttTo(raw.hex()), "<", Literal(0.02))
@@ -112,6 +115,7 @@ def test_a_stray_truth_value_is_caught(slip):
         (lambda: F.cores == b"x", "a value is a number"),
         (lambda: F.cores.one_of(1, [2]), "a value is a number"),
         (lambda: F.label(3), "the key of a label is a text"),
+        (lambda: F.attested(3), "what is attested has a name, got 3"),
     ],
 )
 def test_what_is_no_value(slip, message):
@@ -132,6 +136,7 @@ def test_fields_are_not_hashable_and_private_names_not_fields():
     assert not hasattr(F, "_private")
     assert repr(F) == "F"
     assert repr(F.label("a")) == 'F.label("a")'
+    assert repr(F.attested("a")) == 'F.attested("a")'
 
 
 def test_trees_are_values():
