@@ -88,13 +88,19 @@ def _trust() -> ModuleType:
     return commands_trust
 
 
+def _user() -> ModuleType:
+    from dhtos.cli import commands_user
+
+    return commands_user
+
+
 COMMANDS: Mapping[str, tuple[Loader, str]] = {
     "run": (_run, "run"),
     "demo": (_demo, "demo"),
     "up": (_trust, "up"),
     "join": (_trust, "join"),
     "invite": (_trust, "invite"),
-    "user": (_trust, "user"),
+    "user": (_user, "user"),
     "whoami": (_trust, "whoami"),
     "revoke": (_audit, "revoke"),
     "audit": (_audit, "audit"),

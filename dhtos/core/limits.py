@@ -170,6 +170,8 @@ TIMER_GRANULARITY_S = 0.001  # nothing in the engine is due with more precision
 
 # --- node ---------------------------------------------------------------------------------------
 STORED_CONTACTS_MAX = 256  # contacts remembered between two runs
+KEPT_MAX = 4096  # values that a node keeps alive: users it admitted, secrets it was given
+KEPT_BYTES_MAX = 4 * 2**20
 CONTROL_LINE_BYTES_MAX = 2**20  # one line of the control socket
 CONTROL_CLIENTS_MAX = 64  # connections to the control socket at a time
 

@@ -43,7 +43,7 @@ OPS = (
     "find", "count", "sum", "histogram", "sample", "closest", "members", "put", "get", "status",
     "advertise", "config", "plan", "explain", "place", "leases", "drain", "undrain", "revoke",
     "usage", "gang", "replicas", "whoami", "invite", "invites", "uninvite",
-    "revoke_member",
+    "revoke_member", "user",
 )  # fmt: skip
 
 _encode = msgspec.json.Encoder().encode

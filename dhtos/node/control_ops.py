@@ -15,6 +15,7 @@ from dhtos.node.arguments import Args, Lines, from_base64, no_more, take
 from dhtos.node.control_many import ops_of_many
 from dhtos.node.control_place import placing_ops
 from dhtos.node.control_trust import trust_ops
+from dhtos.node.control_users import user_ops
 from dhtos.node.naming import all_named, named
 from dhtos.node.plain import (
     aggregate_to_plain,
@@ -56,6 +57,7 @@ class Ops:
             **placing_ops(node),
             **ops_of_many(node),
             **trust_ops(node),
+            **user_ops(node),
         }
 
     async def _find(self, args: Args) -> Lines:

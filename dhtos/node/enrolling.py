@@ -39,6 +39,7 @@ class Admission:
 
     def __init__(self, core: Core, issuer: Issuer | None, flush: Callable[[], None]) -> None:
         self.issuer = issuer
+        self.on_admitted: Callable[[Chain], None] = lambda _: None  # also of those renewed
         self._core = core
         self._background = Background()
         self._flush = flush
@@ -77,6 +78,7 @@ class Admission:
         else:
             counters["enrolments_granted"] += 1
             reply = admitted(chain)
+            self.on_admitted(chain)
         self._core.answer(deferred, reply)
         self._flush()
 

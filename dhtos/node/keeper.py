@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dhtos.core.ids import Endpoint
 from dhtos.node.config import parse_endpoint
+from dhtos.node.kept import Item
 from dhtos.node.membership import (
     Membership,
     admitted,
@@ -116,6 +117,15 @@ class Keeper:
         told = max(hub.own.seq if hub.own is not None else 0, hub.rows.seq_told)
         if told > self._seq_bound - SEQ_RESERVE // 2:
             self._seq_bound = SEQ_RESERVE + await asyncio.to_thread(state.reserve_seq, told + 1)
+
+    async def kept(self) -> list[Item]:
+        """What the last run kept alive in the network."""
+        return [] if self._state is None else await asyncio.to_thread(self._state.kept)
+
+    def save_kept(self, items: list[Item]) -> None:
+        """Remember what is kept alive. Blocks for the disk."""
+        if self._state is not None:
+            self._state.save_kept(items)
 
     def close(self) -> None:
         """Let others open the directory."""

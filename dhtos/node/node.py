@@ -49,6 +49,7 @@ from dhtos.transport.udp import UdpSocket
 if TYPE_CHECKING:
     from dhtos.node.control_server import ControlServer
     from dhtos.node.enrolling import Admission
+    from dhtos.node.kept import Kept
     from dhtos.trust.cert import Chain
     from dhtos.trust.revocation import Revocation
 
@@ -101,6 +102,7 @@ class Node(Nearby, Replicating):
         self._background = Background()
         self._journal: LeaseJournal | None = None
         self.admission: Admission | None = None
+        self.kept_values: Kept | None = None
         self._demand = Demand()
         self._scorer = scorer
         self._refusals = {}
@@ -145,10 +147,11 @@ class Node(Nearby, Replicating):
         self._meter = Meter(self._engine, self._driver)
         self._tenants = Tenants(self._engine.core)
         if keeper.membership is not None and not config.client:
-            from dhtos.node import enrolling  # with what open mode has no use for
+            from dhtos.node import enrolling, users  # with what open mode has no use for
 
             directory, driver, wall_clock = config.state_dir, self._driver, self._wall_clock
             self.admission = await enrolling.open_admission(keeper, directory, driver, wall_clock)
+            self.kept_values = await users.open_kept(self, keeper, wall_clock)
             self._background.spawn(enrolling.keep_certificate(self, wall_clock))
         if not config.client:
             await self._open_ledger()
@@ -166,6 +169,8 @@ class Node(Nearby, Replicating):
         if config.sample and not config.client:
             self._background.spawn(self._keep_sampling())
         self._background.spawn(self._keep_state())
+        if self.kept_values is not None:
+            self._background.spawn(self.kept_values.run())
         if config.control:
             from dhtos.node.control_server import open_control
 
@@ -387,6 +392,18 @@ class Node(Nearby, Replicating):
         self.engine.revocations.add(revocations, self.driver.clock())
         self.driver.flush()
         await self._kept.save(self.engine)
+        if self.kept_values is not None:
+            self.kept_values.sift()
+
+    async def user(self, name: str) -> "Chain | None":
+        """The certificates of a user of our cluster, None where nobody of that name has any now.
+
+        Asks the network, and believes what an issuer has signed. Raises UsageError in open mode,
+        Unreachable when nobody answers.
+        """
+        from dhtos.node.users import find_user
+
+        return await find_user(self, name)
 
     async def renewed(self, chain: "Chain") -> None:
         """Go on under a new certificate for the same key, and keep it."""

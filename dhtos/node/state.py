@@ -1,9 +1,10 @@
 """The state directory: what a node remembers between two runs.
 
-Four files: `lock` (one daemon a directory), `identity.json` (the Ed25519 secret, mode 0600),
-`contacts.json` (who was known, so that a restart needs no seed) and `seq.json` (a bound that no
-version number of the own record has reached). Each is written to a temporary file, synced and
-renamed, so a crash leaves the old one or the new one.
+Five files: `lock` (one daemon a directory), `identity.json` (the Ed25519 secret, mode 0600),
+`contacts.json` (who was known, so that a restart needs no seed), `seq.json` (a bound that no
+version number of the own record has reached) and, in a cluster, `kept.json` (what is kept alive in
+the network). Each is written to a temporary file, synced and renamed, so a crash leaves the old one
+or the new one.
 
 A file that cannot be read is set aside as `<name>.corrupt-<n>`, never overwritten, and noted in
 `warnings`; the node starts without it. The identity is the exception: a new one would be another
@@ -27,6 +28,7 @@ from dhtos.core.contact import Contact
 from dhtos.core.ids import ID_BYTES, Endpoint
 from dhtos.core.limits import STORED_CONTACTS_MAX
 from dhtos.errors import Closed, ConfigError
+from dhtos.node.kept import Item
 from dhtos.trust.cert import node_id
 
 SECRET_BYTES = 32
@@ -74,6 +76,10 @@ class _ContactsFile(msgspec.Struct):
 
 class _SeqFile(msgspec.Struct):
     seq: int
+
+
+class _KeptFile(msgspec.Struct):
+    kept: list[Item]
 
 
 class StateDir:
@@ -127,6 +133,15 @@ class StateDir:
             seq = max(least, stored.seq if stored is not None and stored.seq > 0 else 1)
             self._write("seq.json", _SeqFile(seq + SEQ_RESERVE))
         return seq
+
+    def kept(self) -> list[Item]:
+        """What the last run kept alive; nothing after a first start or a corrupt file."""
+        stored = self._read("kept.json", _KeptFile)
+        return [] if stored is None else stored.kept
+
+    def save_kept(self, items: list[Item]) -> None:
+        """Remember what to keep alive."""
+        self._write("kept.json", _KeptFile(items))
 
     def close(self) -> None:
         """Let another node have the directory; may be called again."""
