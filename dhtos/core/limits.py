@@ -8,6 +8,7 @@ comment says why that figure.
 DATAGRAM_BYTES_MAX = 65507  # what UDP over IPv4 can carry
 REQUEST_PAYLOAD_BYTES_MAX = 8192  # rpcudp refuses a larger request payload
 VALUE_BYTES_MAX = 8000  # the largest value a stock `store` request carries, with its overhead
+VALUE_SIGNED_BYTES_MAX = 7000  # in a cluster: beside its proof
 REPLY_BYTES_MAX = 1200  # one datagram of a hub reply: below every common path MTU
 NESTING_MAX = 8  # arrays inside arrays in a message
 TRAILER_BYTES_MAX = 255  # its length is one byte on the wire
@@ -37,7 +38,11 @@ CONTACTS_PER_REPLY_MAX = 64  # the largest k an engine may have
 VALUE_PATIENCE_S = 0.005  # least wait for a newer value once one was found
 VALUES_MAX = 65536  # values stored for others
 VALUES_BYTES_MAX = 64 * 2**20
-VALUES_PER_SOURCE_MAX = 4096
+VALUES_PER_SOURCE_MAX = 4096  # of one subnet; in a cluster of one owner, whoever brought them
+VALUES_BYTES_PER_OWNER_MAX = 4 * 2**20
+PATHS_MAX = 8  # disjoint paths of one lookup
+TOLD_AT_ONCE_MAX = 2  # unproven contacts of one answer that a lookup in a cluster asks at once
+TOLD_DOUBTS_MAX = 3  # of them that are silent or false, before the others are left
 VALUE_TTL_S = 604800.0  # as stock: a week
 REPUBLISH_INTERVAL_S = 3600.0
 REFRESH_INTERVAL_S = 3600.0
@@ -226,3 +231,10 @@ ENROL_REASON_BYTES_MAX = 200  # why somebody is not admitted
 INVITES_MAX = 256  # of one issuer at a time
 INVITE_USES_MAX = 1000  # machines that one token admits
 INVITE_S_MAX = 30 * 86_400.0  # for which a token may be good
+
+# --- shares -------------------------------------------------------------------------------------
+SHARE_CAPACITY = 0.5  # of a core: what a node of a cluster does for others
+SHARE_BURST_S = 0.25  # of its share or capacity that who has asked for little may have at once
+SHARE_ACTIVE_S = 10.0  # who has not asked for one to two of these has no share
+SHARE_LOAD_MAX = 16.0  # times as much costs what is beyond a share, where the node is short
+SHARE_PRINCIPALS_MAX = 10_000  # as SESSIONS_MAX: in whose name they ask

@@ -16,9 +16,16 @@ What a `get` returns: the value with the highest sequence number that one round 
 (`lookup`); holders that showed an older one are sent the newer, and the closest node that
 answered without it is sent a copy; neither is waited for. Our own copy is one voice among them.
 
+In a cluster each value is signed by its owner (`signed`): a `store` has the proof as its fourth
+argument, a `find_value` reply has it as "p", and whoever holds the value hands it on verbatim. A
+key that matters is looked up over several disjoint paths (`paths`).
+
 The overlay does no input or output: it acts through the calls and timers of `Core`.
 """
 
+from collections.abc import Callable
+from copy import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dhtos.core.contact import Contact
@@ -33,24 +40,25 @@ from dhtos.core.limits import (
 from dhtos.core.ranges import Ranges
 from dhtos.core.routing import Added, Pending, RoutingTable
 from dhtos.errors import (
-    Conflict,
     KeyNotFound,
     LookupExpired,
     MalformedMessage,
     NoPeers,
-    Refused,
     UsageError,
     ValueTooLarge,
 )
 from dhtos.kernels import common_prefix_bits
 from dhtos.protocol.bootstrap import Bootstrap
-from dhtos.protocol.lookup import SEQ_MAX, Finish, Lookup
 from dhtos.protocol.operation import Operation
+from dhtos.protocol.paths import Paths, Walk, Way, check_paths
 from dhtos.protocol.peers import Capability
 from dhtos.protocol.put import Put, PutResult, copy_of, send_value
+from dhtos.protocol.replies import SEQ_MAX, Reader, read_value
+from dhtos.protocol.signed import SHARED, Terms, believed, reader, signed
 from dhtos.protocol.store import VALUE_TYPES, Held, Store, StoredValue, Value, Verdict
 from dhtos.protocol.upkeep import Greeter, Handoff, Upkeep
 from dhtos.protocol.wire import encode_value
+from dhtos.trust.value import is_believed
 
 if TYPE_CHECKING:
     from dhtos.protocol.rpc import Core
@@ -79,8 +87,10 @@ class BaseOverlay:
         self.routing = RoutingTable(node_id, k)
         self.ranges = Ranges(node_id)
         self.store = Store() if store is None else store
+        if core.sessions is not None:
+            self.store.believes = partial(is_believed, core.sessions.member)
         self._heard = now  # when anybody answered last
-        self._lookups: set[Lookup] = set()
+        self._lookups: set[Walk] = set()
         self._greeter = Greeter(self)
         self._handoff = Handoff(self)
         self._upkeep = Upkeep(self, now)
@@ -101,49 +111,79 @@ class BaseOverlay:
         return operation
 
     def put(
-        self, key: bytes, value: Value, now: float, *, ttl_s: float = VALUE_TTL_S, seq: int = 0
+        self,
+        key: bytes,
+        value: Value,
+        now: float,
+        *,
+        ttl_s: float = VALUE_TTL_S,
+        seq: int = 0,
+        terms: Terms = SHARED,
+        paths: int = 1,
     ) -> Operation[PutResult]:
         """Store a value on the k nodes closest to `key`; nothing happens if it is refused here.
 
         Raises UsageError and ValueTooLarge at once. The operation ends with Conflict when a
-        holder has a newer value (readers will see that one), with Unreachable when nobody took it.
+        holder has a newer value (readers will see that one) or most have another owner's, with
+        Unreachable when nobody took it. In a cluster the value is signed, on these `terms`.
         """
-        held = Held(checked(key, value, ttl_s, seq), seq, now + ttl_s)
+        checked(key, value, ttl_s, seq)
+        check_paths(paths)
+        sessions = self.core.sessions
+        if sessions is not None:
+            member = sessions.member
+            held = signed(member, key, value, now, seq=seq, ttl_s=ttl_s, terms=terms)
+        elif terms == SHARED:
+            held = Held(value, seq, now + ttl_s)
+        else:
+            raise UsageError("in open mode nobody can say whose a value is: secure the fleet first")
         operation = self.core.operation(lambda _: put.cancel())
 
         def finish(put: Put, _: float) -> None:
-            result = put.result()
-            if put.superseded:
-                operation.fail(Conflict("a newer value is stored under this key"))
+            result, refusal = put.result(), put.refusal()
+            if refusal is not None:
+                operation.fail(refusal)
             elif result.stored_on:
                 operation.finish(result)
-            elif put.declined:
-                operation.fail(Refused("no node has room for the value"))
             else:
                 operation.fail(self._nobody())
 
-        put = Put(self, key, held, finish)
+        put = Put(self, key, held, finish, paths)
         put.start(now)
         return operation
 
-    def get(self, key: bytes, now: float) -> Operation[StoredValue]:
-        """The newest value that one round of answers shows; ends with KeyNotFound without one."""
+    def get(
+        self, key: bytes, now: float, *, owner: bytes = b"", paths: int = 1
+    ) -> Operation[StoredValue]:
+        """The newest value that one round of answers shows; ends with KeyNotFound without one.
+
+        With an `owner`, a public key, `key` is one of its own. Over several disjoint `paths` it is
+        the best that any of them found.
+        """
         _check_key(key)
+        check_paths(paths)
         operation = self.core.operation(lambda _: self.forget(lookup))
 
-        def finish(lookup: Lookup, now: float) -> None:
+        def finish(lookup: Walk, now: float) -> None:
             self._lookups.discard(lookup)
             best = lookup.best
-            if best is not None:
-                operation.finish(StoredValue(best.value, best.seq, best.expires - now))
-                self._spread(lookup, best, now)
+            if best is not None and best.is_gone:
+                operation.fail(KeyNotFound(f"the value under {key.hex()} was removed"))
+            elif best is not None:
+                left_s = best.expires - now
+                operation.finish(StoredValue(best.value, best.seq, left_s, best.signer))
             elif lookup.answers() or self._alone():
                 operation.fail(KeyNotFound(f"no reachable node holds a value under {key.hex()}"))
             else:
                 operation.fail(self._nobody())
+            if best is not None:
+                self._spread(lookup, best, now)
 
-        lookup = self._new_lookup(key, finish, value=True)
-        lookup.start(self._start(key, now), now, self.store.get(key, now))
+        lookup = self._new_lookup(key, finish, reader=self._reader(key, owner), paths=paths)
+        local = self.store.get(key, now)
+        if local is not None and local.is_owned != bool(owner):
+            local = None
+        lookup.start(self._start(key, now), now, local)
         return operation
 
     def find_contacts(self, target: bytes, now: float) -> Operation[list[Contact]]:
@@ -160,19 +200,34 @@ class BaseOverlay:
     # --- for the parts of the overlay -----------------------------------------------------------
 
     def lookup(
-        self, target: bytes, finish: Finish, now: float, contacts: tuple[Contact, ...] = ()
-    ) -> Lookup:
+        self,
+        target: bytes,
+        finish: Callable[[Any, float], None],
+        now: float,
+        contacts: tuple[Contact, ...] = (),
+        *,
+        paths: int = 1,
+    ) -> Walk:
         """Start a node lookup from the table and `contacts`."""
 
-        def finished(lookup: Lookup, now: float) -> None:
+        def finished(lookup: Walk, now: float) -> None:
             self._lookups.discard(lookup)
             finish(lookup, now)
 
-        lookup = self._new_lookup(target, finished, value=False)
+        lookup = self._new_lookup(target, finished, paths=paths)
         lookup.start([*contacts, *self._start(target, now)], now)
         return lookup
 
-    def forget(self, lookup: Lookup) -> None:
+    def believed(self, key: bytes, value: object, proof: object, now: float) -> Held:
+        """A value of a cluster, verified; raises MalformedMessage and counts what is not."""
+        assert self.core.sessions is not None
+        try:
+            return believed(self.core.sessions.member, key, value, proof, now)
+        except MalformedMessage:
+            self._forged()
+            raise
+
+    def forget(self, lookup: Walk) -> None:
         """Cancel a lookup; its `finish` is never called."""
         lookup.cancel()
         self._lookups.discard(lookup)
@@ -216,6 +271,8 @@ class BaseOverlay:
 
     def keep(self, key: bytes, held: Held, now: float) -> Verdict:
         """Keep a value ourselves, as one of its holders."""
+        if held.said is not None:
+            return self.store.offer(key, copy(held), now)
         ttl_s = min(held.expires - now, VALUE_TTL_S)
         return self.store.put(key, held.value, now, seq=held.seq, ttl_s=ttl_s)
 
@@ -258,6 +315,8 @@ class BaseOverlay:
         if held is None:
             return self._on_find_node(args, source, trailer, now)
         self._met(args[0], source, now)
+        if held.said is not None:
+            return {"value": held.value, "p": held.said.proof}
         if trailer is None and not self._speaks_dhtos(source):
             return {"value": held.value}
         return {"value": held.value, "s": held.seq, "t": min(held.expires - now, VALUE_TTL_S)}
@@ -265,6 +324,8 @@ class BaseOverlay:
     def _on_store(
         self, args: list[Any], source: Endpoint, trailer: list[Any] | None, now: float
     ) -> object:
+        if self.core.sessions is not None:
+            return self._on_signed(args, source, now)
         if len(args) != 3 or not _is_id(args[1]) or type(args[2]) not in VALUE_TYPES:
             raise MalformedMessage("store(id, key, value)")
         seq, ttl_s = 0, VALUE_TTL_S
@@ -275,6 +336,25 @@ class BaseOverlay:
         if verdict is not Verdict.HELD:
             self.core.counters[f"stores_{verdict.name.lower()}"] += 1
         return verdict.value
+
+    def _on_signed(self, args: list[Any], source: Endpoint, now: float) -> object:
+        """A `store` in a cluster; who has another value shows it, since its word proves nothing."""
+        if not 3 <= len(args) <= 4 or not _is_id(args[1]):
+            raise MalformedMessage("store(id, key, value, proof)")
+        self._met(args[0], source, now)
+        key, proof = args[1], None if len(args) == 3 else args[3]
+        try:
+            held = self.believed(key, args[2], proof, now)
+        except MalformedMessage:
+            return Verdict.NO_ROOM.value
+        verdict = self.store.offer(key, held, now)
+        if verdict is Verdict.HELD:
+            return verdict.value
+        self.core.counters[f"stores_{verdict.name.lower()}"] += 1
+        other = None if verdict is Verdict.NO_ROOM else self.store.get(key, now)
+        if other is None or other.said is None:
+            return Verdict.NO_ROOM.value
+        return {"value": other.value, "p": other.said.proof}
 
     def _met(self, claimed: object, source: Endpoint, now: float) -> None:
         """A request came from somebody who calls itself `claimed`: see whether that is so."""
@@ -299,10 +379,26 @@ class BaseOverlay:
         self.ranges.touch(target, now)
         return self.routing.closest(target, self.k)
 
-    def _new_lookup(self, target: bytes, finish: Finish, *, value: bool) -> Lookup:
-        lookup = Lookup(
-            self.core, self.id, target, finish, self, k=self.k, alpha=self.alpha, value=value
-        )
+    def _reader(self, key: bytes, owner: bytes) -> Reader:
+        sessions = self.core.sessions
+        if sessions is None:
+            return read_value
+        return reader(sessions.member, key, owner, self._forged)
+
+    def _forged(self) -> None:
+        self.core.counters["values_forged"] += 1
+
+    def _new_lookup(
+        self,
+        target: bytes,
+        finish: Callable[[Any, float], None],
+        *,
+        reader: Reader | None = None,
+        paths: int = 1,
+    ) -> Walk:
+        """One lookup, or several over disjoint paths; a `reader` makes it one for a value."""
+        how = Way(self.core, self.id, self, self.k, self.alpha, reader)
+        lookup = how.lookup(target, finish) if paths == 1 else Paths(how, target, finish, paths)
         self._lookups.add(lookup)
         return lookup
 
@@ -315,7 +411,7 @@ class BaseOverlay:
             return NoPeers("no other node is known: bootstrap first")
         return LookupExpired(f"none of {len(self.routing)} known contacts answered")
 
-    def _spread(self, lookup: Lookup, best: Held, now: float) -> None:
+    def _spread(self, lookup: Walk, best: Held, now: float) -> None:
         """Repair what is behind, and leave one copy on the way; wait for nothing.
 
         The copy goes to the closest node that answered without the value (section 2.3), if it is

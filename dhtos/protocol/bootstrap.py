@@ -12,8 +12,8 @@ from dhtos.core.ids import ID_BYTES, Endpoint
 from dhtos.core.limits import SEED_ROUNDS, SEEDS_MAX
 from dhtos.errors import NoPeers
 from dhtos.protocol.calls import Call
-from dhtos.protocol.lookup import Lookup
 from dhtos.protocol.operation import Operation
+from dhtos.protocol.paths import Walk
 
 if TYPE_CHECKING:
     from dhtos.protocol.base import BaseOverlay
@@ -32,7 +32,7 @@ class Bootstrap:
         self._operation = operation
         self._calls: set[Call] = set()
         self._contacts: list[Contact] = []
-        self._lookup: Lookup | None = None
+        self._lookup: Walk | None = None
         self._seeds: list[Endpoint] = []
         self._waiting = 0  # seeds that have neither answered nor are late
         self._rounds = 0
@@ -102,6 +102,6 @@ class Bootstrap:
             names = ", ".join(f"{host}:{port}" for host, port in self._seeds) or "none given"
             self._operation.fail(NoPeers(f"no seed answered: {names}"))
 
-    def _arrived(self, _lookup: Lookup, now: float) -> None:
+    def _arrived(self, _lookup: Walk, now: float) -> None:
         self._operation.finish(len(self._overlay.routing))
         self._overlay.joined(now)

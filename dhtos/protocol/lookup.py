@@ -32,87 +32,42 @@ first value took (at least VALUE_PATIENCE_S). Waiting for one value only would l
 holder win; waiting for all would let one dead peer decide how long a `get` takes.
 
 Replies are checked here: one malformed peer is a failed candidate, not a failed lookup. Every
-endpoint is asked at most once, and at most LOOKUP_PEERS_MAX are remembered.
+endpoint is asked at most once, and at most LOOKUP_PEERS_MAX are remembered. In a cluster a
+candidate that answers is who its certificate says, and what it tells is taken as `hearsay` has it.
+
+Lookups that share whom they have `asked` (`paths`) ask nobody twice: a candidate of another one
+holds its place in the front while it may answer there.
 """
 
-import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dhtos.core.contact import Contact
-from dhtos.core.ids import ID_BYTES, Endpoint
+from dhtos.core.ids import Endpoint
 from dhtos.core.limits import (
-    CONTACTS_PER_REPLY_MAX,
     LOOKUP_PEERS_MAX,
     OPERATION_DEADLINE_S,
     RTO_FLOOR_S,
     VALUE_PATIENCE_S,
-    VALUE_TTL_S,
 )
 from dhtos.errors import MalformedMessage
+from dhtos.protocol.ballot import Ballot
 from dhtos.protocol.calls import Call
-from dhtos.protocol.store import VALUE_TYPES, Held, Value
+from dhtos.protocol.candidate import Candidate, State
+from dhtos.protocol.hearsay import Hearsay
+from dhtos.protocol.replies import Reader, read_contacts, read_value
+from dhtos.protocol.store import Held
 from dhtos.protocol.timers import Timer
 
 if TYPE_CHECKING:
     from dhtos.protocol.rpc import Core
 
-SEQ_MAX = 2**63 - 1
 _QUIET_REPLIES = 2  # in a row without news near the target: the walk has arrived
-
-_HOST = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F:.%]{2,60}")
-
-
-class State(Enum):
-    """Where a candidate stands; see the module's theory of operation."""
-
-    QUEUED = "queued"
-    ASKED = "asked"
-    LATE = "late"
-    LEFT = "left"
-    ANSWERED = "answered"
-    FAILED = "failed"
-
 
 _QUEUED, _ASKED, _LATE = State.QUEUED, State.ASKED, State.LATE
 _LEFT, _ANSWERED, _FAILED = State.LEFT, State.ANSWERED, State.FAILED
-
-
-class Candidate:
-    """A contact on the way, and the value it held if it held one."""
-
-    __slots__ = ("call", "contact", "distance", "held", "state", "timer")
-
-    def __init__(self, contact: Contact, distance: int) -> None:
-        self.contact = contact
-        self.distance = distance
-        self.state = _QUEUED
-        self.call: Call | None = None
-        self.timer: Timer | None = None
-        self.held: Held | None = None
-
-
-class Voice:
-    """One value that was found, and how many hold it."""
-
-    __slots__ = ("count", "held")
-
-    def __init__(self, held: Held) -> None:
-        self.held = held
-        self.count = 0
-
-    def hear(self, held: Held) -> None:
-        """One more holder; a later number speaks for all."""
-        self.count += 1
-        if held.seq > self.held.seq:
-            self.held = held
-
-    def weight(self) -> tuple[int, int, bytes]:
-        """The highest number leads; only values without one are put to the vote."""
-        held = self.held
-        return (held.seq, 0 if held.seq else self.count, held.rank)
 
 
 class Watcher(Protocol):
@@ -136,10 +91,10 @@ class Lookup:
     """A walk towards `target`; `finish(lookup, now)` is called once, unless cancelled."""
 
     __slots__ = (
-        "_alpha", "_args", "_asked", "_candidates", "_core", "_deadline", "_distances",
-        "_endpoints", "_finish", "_guess", "_leader", "_majority", "_own_id", "_patience",
-        "_quiet", "_refilled", "_target", "_trailer", "_voices", "_watcher", "_width", "done",
-        "k", "local", "name", "open", "started", "target",
+        "_alpha", "_args", "_asked", "_ballot", "_candidates", "_core", "_deadline", "_distances",
+        "_endpoints", "_finish", "_guess", "_hearsay", "_majority", "_own_id", "_patience",
+        "_quiet", "_reader", "_refilled", "_shared", "_target", "_trailer", "_watcher", "_width",
+        "done", "k", "local", "name", "open", "started", "target",
     )  # fmt: skip
 
     def __init__(
@@ -153,6 +108,8 @@ class Lookup:
         k: int,
         alpha: int,
         value: bool = False,
+        reader: Reader = read_value,
+        asked: "dict[Endpoint, Candidate] | None" = None,
     ) -> None:
         self.target = target
         self.k = k
@@ -170,6 +127,7 @@ class Lookup:
         self._majority = alpha // 2 + 1
         self._width = self._majority if value else alpha
         self._args = [own_id, target]
+        self._reader = reader
         # A holder that has forgotten us tells a value's number only to who shows its capabilities.
         self._trailer: list[Any] | None = [] if value else None
         self._asked = 0  # candidates in state ASKED
@@ -179,8 +137,9 @@ class Lookup:
         self._candidates: list[Candidate] = []
         self._distances: list[int] = []
         self._endpoints: set[Endpoint] = set()
-        self._voices: dict[tuple[type, Value], Voice] = {}
-        self._leader: Voice | None = None
+        self._ballot = Ballot()
+        self._shared = {} if asked is None else asked
+        self._hearsay = None if core.sessions is None else Hearsay(core.sessions)
         self._patience: Timer | None = None
         self._deadline: Timer | None = None
 
@@ -195,11 +154,14 @@ class Lookup:
         """Every candidate that answered, closest first."""
         return [c for c in self._candidates if c.state is _ANSWERED]
 
+    def tried(self) -> list[Candidate]:
+        """Every candidate that was asked."""
+        return [c for c in self._candidates if c.state is not _QUEUED]
+
     @property
     def best(self) -> Held | None:
         """The value that leads, if any was found."""
-        leader = self._leader
-        return None if leader is None else leader.held
+        return self._ballot.best
 
     # --- driving --------------------------------------------------------------------------------
 
@@ -211,7 +173,7 @@ class Lookup:
         if local is not None:
             self._ask_front(now)
             self.local = local
-            self._vote(local)
+            self._ballot.vote(local)
         self._step(now)
 
     def cancel(self) -> None:
@@ -232,6 +194,7 @@ class Lookup:
         candidate: Candidate = call.tag
         self._ended(candidate)
         try:
+            self._identify(candidate)
             found = self._read(value, now)
         except MalformedMessage:
             self._core.counters["replies_malformed"] += 1
@@ -246,13 +209,13 @@ class Lookup:
             return
         if isinstance(found, Held):
             candidate.held = found
-            self._vote(found)
+            self._ballot.vote(found)
             if self._patience is None:
                 wait = max(now - self.started, VALUE_PATIENCE_S)
                 self._patience = self._core.timers.at(now + wait, self._end)
         else:
             self._width = self._alpha
-            self._learn(found)
+            self._learn(found, candidate)
         self._step(now)
 
     def on_late(self, call: Call, now: float) -> None:
@@ -262,6 +225,7 @@ class Lookup:
             self._asked -= 1
             self._width = self._alpha
             candidate.state = _LATE
+            self._doubt(candidate)
             if not self.done:
                 self._leave_after(call.peer.rto(), candidate, now)
                 self._step(now)
@@ -271,6 +235,7 @@ class Lookup:
         candidate: Candidate = call.tag
         self._ended(candidate)
         candidate.state = _FAILED
+        self._doubt(candidate)
         self._watcher.failed(candidate.contact, now)
         if not self.done:
             self._refill()
@@ -293,9 +258,40 @@ class Lookup:
     def _leave(self, candidate: Candidate, now: float) -> None:
         if candidate.state is _LATE:
             candidate.state = _LEFT
+            self._doubt(candidate)
             if not self.done:
                 self._refill()
                 self._step(now)
+
+    def _identify(self, candidate: Candidate) -> None:
+        """In a cluster it is whom its certificate names: file it so, if it was told otherwise."""
+        if self._hearsay is None:
+            return
+        contact = candidate.contact
+        identity = self._hearsay.identity(contact)
+        if identity == contact.id:
+            self._hearsay.found(candidate, true=True)
+            return
+        self._core.counters["ids_false"] += 1
+        self._doubt(candidate)
+        if identity is None or identity == self._own_id:
+            raise MalformedMessage("somebody answers who has no id")
+        distance = int.from_bytes(identity) ^ self._target
+        at = bisect_left(self._distances, distance)
+        if at < len(self._distances) and self._distances[at] == distance:
+            raise MalformedMessage("a node has answered at another address")
+        self._remove(candidate)
+        candidate.contact, candidate.distance = Contact(identity, contact.endpoint), distance
+        self._insert(candidate)
+
+    def _doubt(self, candidate: Candidate) -> None:
+        """It is silent or false: whoever told of it may be believed no more."""
+        if self._hearsay is not None and self._hearsay.found(candidate, true=False):
+            told = [one for one in self._candidates if one.teller is candidate.teller]
+            for one in told:
+                if one.state is _QUEUED:
+                    self._remove(one)
+                    self._core.counters["contacts_doubted"] += 1
 
     def _refill(self) -> None:
         """Somebody is silent: take in, once, more contacts of our own."""
@@ -318,7 +314,7 @@ class Lookup:
         self._distances = sorted(first)
         self._candidates = [first[distance] for distance in self._distances]
 
-    def _add(self, contact: Contact) -> int:
+    def _add(self, contact: Contact, teller: Candidate | None = None) -> int:
         """File a contact that is new to this lookup; its place in the order, or -1."""
         endpoint = contact.endpoint
         if endpoint in self._endpoints or contact.id == self._own_id:
@@ -327,46 +323,56 @@ class Lookup:
         at = bisect_left(self._distances, distance)
         if at < len(self._distances) and self._distances[at] == distance:
             return -1
-        if len(self._endpoints) >= LOOKUP_PEERS_MAX:
+        if len(self._endpoints) >= LOOKUP_PEERS_MAX and not self._make_room(teller):
             return -1
-        self._endpoints.add(endpoint)
-        self._distances.insert(at, distance)
-        self._candidates.insert(at, Candidate(contact, distance))
+        return self._insert(Candidate(contact, distance, teller))
+
+    def _insert(self, candidate: Candidate) -> int:
+        at = bisect_left(self._distances, candidate.distance)
+        self._endpoints.add(candidate.contact.endpoint)
+        self._distances.insert(at, candidate.distance)
+        self._candidates.insert(at, candidate)
         return at
+
+    def _remove(self, candidate: Candidate) -> None:
+        at = bisect_left(self._distances, candidate.distance)
+        assert self._candidates[at] is candidate
+        self._endpoints.discard(candidate.contact.endpoint)
+        del self._distances[at], self._candidates[at]
+
+    def _make_room(self, teller: Candidate | None) -> bool:
+        """In a cluster who told most makes room: nobody's words fill all there is."""
+        if self._hearsay is None:
+            return False
+        queued = [one for one in self._candidates if one.state is _QUEUED]
+        counts = Counter(one.teller for one in queued if one.teller is not None)
+        most = max(counts, key=lambda one: counts[one], default=None)
+        if most is None or teller is None or counts[most] <= counts[teller] + 1:
+            return False
+        self._remove(next(one for one in reversed(queued) if one.teller is most))
+        return True
 
     def _read(self, value: object, now: float) -> Held | list[Contact]:
         """The value or the contacts of a reply; raises MalformedMessage for anything else."""
         if isinstance(value, dict) and self.name == "find_value":
-            return _held(value, now)
-        if type(value) is not list or len(value) > CONTACTS_PER_REPLY_MAX:
-            raise MalformedMessage("a reply is a list of contacts")
-        known = self._endpoints
-        return [contact for item in value if (contact := _new_contact(item, known)) is not None]
+            return self._reader(value, now) or []
+        return read_contacts(value, self._endpoints)
 
-    def _learn(self, found: list[Contact]) -> None:
+    def _learn(self, found: list[Contact], teller: Candidate | None = None) -> None:
         """Queue the contacts of a reply; without news near the target the walk has arrived."""
+        if self._hearsay is not None:
+            found = self._hearsay.credible(found, self.k)
         arrived = True
         for contact in found:
-            if 0 <= self._add(contact) < self.k:
+            if 0 <= self._add(contact, teller) < self.k:
                 arrived = False
         self._quiet = self._quiet + 1 if arrived else 0
-
-    def _vote(self, held: Held) -> None:
-        words = (type(held.value), held.value)
-        voice = self._voices.get(words)
-        if voice is None:
-            voice = self._voices[words] = Voice(held)
-        voice.hear(held)
-        if len(self._voices) == 1:
-            self._leader = voice
-        else:
-            self._leader = max(self._voices.values(), key=Voice.weight)
 
     def _step(self, now: float) -> None:
         """Ask whom to ask next, or end."""
         if self.done:
             return
-        leader = self._leader
+        leader = self._ballot.leader
         if leader is not None:
             if not self._asked or leader.count >= self._majority:
                 self._end(now)
@@ -388,10 +394,15 @@ class Lookup:
                 complete = False
                 front += 1
             elif state is _QUEUED:
-                if room <= 0:
+                other = self._shared.get(candidate.contact.endpoint)
+                if other is not None:  # another path asks it
+                    front += other.state is _ASKED or other.state is _ANSWERED
+                elif self._hearsay is not None and not self._hearsay.may_ask(candidate):
+                    complete = False
+                elif room <= 0:
                     complete = False
                     break
-                if self._ask(candidate, now):
+                elif self._ask(candidate, now):
                     complete = False
                     room -= 1
                     front += 1
@@ -425,9 +436,12 @@ class Lookup:
         )
         candidate.call = call
         self.open += 1
-        if peer.failures:
+        self._shared[endpoint] = candidate
+        doubtful = self._hearsay is not None and self._hearsay.asks(candidate)
+        if doubtful or peer.failures:
             candidate.state = _LATE
-            self._leave_after(peer.rto() if peer.srtt else RTO_FLOOR_S, candidate, now)
+            grace = peer.rto() if peer.srtt else RTO_FLOOR_S
+            self._leave_after(3 * peer.rto() if doubtful else grace, candidate, now)
             return False
         candidate.state = _ASKED
         self._asked += 1
@@ -455,34 +469,3 @@ class Lookup:
         for candidate in self._candidates:
             is_open = candidate.state in (_ASKED, _LATE, _LEFT)
             assert is_open == (candidate.call is not None), candidate.state
-
-
-def _new_contact(item: object, known: set[Endpoint]) -> Contact | None:
-    """The contact of a `[id, host, port]`, or None when its endpoint is known already."""
-    if type(item) is not list or len(item) != 3:
-        raise MalformedMessage("a contact is [id, host, port]")
-    contact_id, host, port = item
-    if type(host) is not str or type(port) is not int or not 0 < port < 65536:
-        raise MalformedMessage("an endpoint is a host and a port 1..65535")
-    if type(contact_id) is not bytes or len(contact_id) != ID_BYTES:
-        raise MalformedMessage("a contact has an id of 20 bytes")
-    endpoint = (host, port)
-    if endpoint in known:
-        return None
-    if _HOST.fullmatch(host) is None:
-        raise MalformedMessage("a host is a numeric address")
-    return Contact(contact_id, endpoint)
-
-
-def _held(reply: dict[str, Any], now: float) -> Held:
-    """The value of a `find_value` reply; dhtos peers add its number and the life it has left."""
-    value: Any = reply.get("value")
-    seq = reply.get("s", 0)
-    ttl_s = reply.get("t", VALUE_TTL_S)
-    if type(value) not in VALUE_TYPES:
-        raise MalformedMessage("a value is str, bytes, int, float or bool")
-    if type(seq) is not int or not 0 <= seq <= SEQ_MAX:
-        raise MalformedMessage("a sequence number is 0..2**63-1")
-    if type(ttl_s) not in (int, float) or not 0 < ttl_s <= VALUE_TTL_S:
-        raise MalformedMessage("a value has 0 < t <= a week left to live")
-    return Held(value, seq, now + ttl_s)

@@ -14,27 +14,35 @@ A copy of the very value that is held changes nothing but the hour of its republ
 holder has just done it); in particular it never moves the expiry of a sequenced value, so
 neither republication nor hand-off can lengthen a life.
 
-Everything is bounded: values, their bytes, and the share of one source. Over a bound a new value
-is refused; nothing live is thrown out for a stranger.
+In a cluster every value is signed (`dhtos.trust.value`) and has an owner. Who came first keeps a
+shared key while its value lives, and an owned value is replaced by its owner alone, by a higher
+number. A value whose owner was revoked is no longer there.
+
+Everything is bounded: values, their bytes, and the share of one source, which in a cluster is the
+owner, whoever brought the value. Over a bound a new value is refused; nothing live is thrown out
+for a stranger.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
 from heapq import heapify, heappop, heappush
 from itertools import takewhile
+from typing import Any
 
 from dhtos.core.ids import Endpoint
 from dhtos.core.limits import (
     VALUE_TTL_S,
     VALUES_BYTES_MAX,
+    VALUES_BYTES_PER_OWNER_MAX,
     VALUES_MAX,
     VALUES_PER_SOURCE_MAX,
 )
 from dhtos.core.routing import subnet_of
 from dhtos.protocol.wire import encode_value
+from dhtos.trust.value import Said
 
 Value = str | bytes | int | float | bool
 """What the base overlay stores, as stock Kademlia."""
@@ -48,7 +56,8 @@ _HEAP_SLACK = 64
 class Verdict(Enum):
     """What became of a value offered to the store; its value is the stock reply to `store`.
 
-    Stock peers take any reply for success; dhtos peers tell the three apart.
+    Stock peers take any reply for success; dhtos peers tell the three apart. In a cluster who has
+    another value shows it instead.
     """
 
     HELD = True
@@ -57,12 +66,25 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class ValueOwner:
+    """Who signed a value, as its certificate says: the public key, the name, the groups."""
+
+    key: bytes
+    name: str
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StoredValue:
-    """A value as `get` returns it, with the seconds it has left to live."""
+    """A value as `get` returns it, with the seconds it has left to live.
+
+    `owner` is who signed it; None in open mode, where nobody can say.
+    """
 
     value: Value
     seq: int
     expires_s: float
+    owner: ValueOwner | None = None
 
 
 class Held:
@@ -71,10 +93,11 @@ class Held:
     What only some uses need (the hash, the size) is worked out when it is first asked for.
     """
 
-    __slots__ = ("_rank", "bytes", "expires", "heard", "seq", "source", "value")
+    __slots__ = ("_rank", "bytes", "expires", "heard", "said", "seq", "source", "value")
 
-    def __init__(self, value: Value, seq: int, expires: float) -> None:
+    def __init__(self, value: Value, seq: int, expires: float, said: Said | None = None) -> None:
         self.value = value
+        self.said = said  # by its owner; None in open mode
         self.seq = seq
         self.expires = expires
         self.heard = 0.0
@@ -88,11 +111,38 @@ class Held:
         if not self._rank:
             encoded = encode_value(self.value)
             self.bytes = len(encoded) + _OVERHEAD_BYTES
+            if self.said is not None:
+                self.bytes += len(self.said.proof)
             self._rank = blake2b(encoded, digest_size=16).digest()
         return self._rank
 
+    @property
+    def owner(self) -> bytes:
+        """The public key of whoever signed it; empty in open mode."""
+        return b"" if self.said is None else self.said.owner.subject
+
+    @property
+    def signer(self) -> ValueOwner | None:
+        """Who signed it, for people."""
+        if self.said is None:
+            return None
+        cert = self.said.owner
+        return ValueOwner(cert.subject, cert.name, cert.groups)
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether nobody else could write under its key."""
+        return self.said is not None and self.said.salt is not None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it only says that there was a value."""
+        return self.said is not None and self.said.gone
+
     def wins(self, other: "Held") -> bool:
         """Whether this value replaces `other`."""
+        if self.owner != other.owner:
+            return self.is_owned and not other.is_owned  # else who came first stays
         if self.seq == other.seq == 0:
             return self.expires > other.expires
         return (self.seq, self.rank) > (other.seq, other.rank)
@@ -101,14 +151,16 @@ class Held:
 class Store:
     """Bounded values by key; every method is O(log n) or better, `put` amortised."""
 
-    __slots__ = ("_bytes", "_expiries", "_sources", "_values")
+    __slots__ = ("_bytes", "_expiries", "_owned", "_sources", "_values", "believes")
 
     def __init__(self) -> None:
         # In the order of `heard`, so that what is due for republication stands in front.
         self._values: dict[bytes, Held] = {}
         self._expiries: list[tuple[float, bytes]] = []
         self._sources: Counter[Endpoint | bytes] = Counter()
+        self._owned: Counter[bytes] = Counter()  # bytes by owner
         self._bytes = 0
+        self.believes: Callable[[Said], bool] = lambda _said: True
 
     def __len__(self) -> int:
         return len(self._values)
@@ -128,6 +180,9 @@ class Store:
         held = self._values.get(key)
         if held is None or held.expires <= now:
             return None
+        if held.said is not None and not self.believes(held.said):
+            self.drop(key)
+            return None
         return held
 
     def put(
@@ -143,33 +198,42 @@ class Store:
         """Offer a value; `source` is the peer that brought it, None for ourselves."""
         assert seq >= 0
         assert 0 < ttl_s <= VALUE_TTL_S
+        return self.offer(key, Held(value, seq, now + ttl_s), now, source)
+
+    def offer(self, key: bytes, new: Held, now: float, source: Endpoint | None = None) -> Verdict:
+        """As `put`; a signed value counts against its owner, whoever is its `source`."""
         self._expire(now)
-        old = self._values.get(key)
-        new = Held(value, seq, now + ttl_s)
+        old = Store.get(self, key, now)
         rank = new.rank
+        if old is not None and old.seq == new.seq and old.rank == rank and old.owner == new.owner:
+            self._hear(key, old, now)
+            if new.seq == 0 and new.expires > old.expires:
+                old.expires = new.expires
+                self._watch(old.expires, key)
+            return Verdict.HELD
+        if old is not None and not new.wins(old):
+            return Verdict.SUPERSEDED
+        # A place was granted to whoever opened it; what is signed counts against its owner.
+        new.source = new.owner or (_account(source) if old is None else old.source)
+        if not self._has_room(new, old):
+            return Verdict.NO_ROOM
         if old is not None:
-            if old.seq == seq and old.rank == rank:
-                self._hear(key, old, now)
-                if seq == 0 and new.expires > old.expires:
-                    old.expires = new.expires
-                    self._watch(old.expires, key)
-                return Verdict.HELD
-            if not new.wins(old):
-                return Verdict.SUPERSEDED
-            if self._bytes - old.bytes + new.bytes > VALUES_BYTES_MAX:
-                return Verdict.NO_ROOM
-            new.source = old.source  # the place was granted to whoever opened it
-            self._bytes += new.bytes - old.bytes
-        else:
-            new.source = _account(source)
-            if not self._has_room(new):
-                return Verdict.NO_ROOM
-            self._bytes += new.bytes
-            if new.source is not None:
-                self._sources[new.source] += 1
+            self._forget(key, old)
+        self._bytes += new.bytes
+        if new.source is not None:
+            self._sources[new.source] += 1
+        if new.said is not None:
+            self._owned[new.owner] += new.bytes
         self._hear(key, new, now)
         self._watch(new.expires, key)
         return Verdict.HELD
+
+    def drop(self, key: bytes) -> None:
+        """Forget what is under `key`."""
+        held = self._values.get(key)
+        if held is not None:
+            self._forget(key, held)
+            self._tidy()
 
     def due(self, now: float, interval_s: float) -> list[bytes]:
         """The keys nobody stored with us for `interval_s`, longest unheard first."""
@@ -189,15 +253,36 @@ class Store:
         held.heard = now
         self._values[key] = held
 
-    def _has_room(self, new: Held) -> bool:
-        return (
-            len(self._values) < VALUES_MAX
-            and self._bytes + new.bytes <= VALUES_BYTES_MAX
-            and (new.source is None or self._sources[new.source] < VALUES_PER_SOURCE_MAX)
-        )
+    def _has_room(self, new: Held, old: Held | None) -> bool:
+        """Whether `new` fits, in the place of `old`."""
+        freed = 0 if old is None else old.bytes
+        if self._bytes - freed + new.bytes > VALUES_BYTES_MAX:
+            return False
+        if new.said is not None:
+            freed = freed if old is not None and old.owner == new.owner else 0
+            if self._owned[new.owner] - freed + new.bytes > VALUES_BYTES_PER_OWNER_MAX:
+                return False
+        if old is not None and old.source == new.source:
+            return True
+        if old is None and len(self._values) >= VALUES_MAX:
+            return False
+        return new.source is None or self._sources[new.source] < VALUES_PER_SOURCE_MAX
+
+    def _forget(self, key: bytes, held: Held) -> None:
+        """Take a value out of all counts."""
+        del self._values[key]
+        self._bytes -= held.bytes
+        if held.source is not None:
+            _less(self._sources, held.source, 1)
+        if held.said is not None:
+            _less(self._owned, held.owner, held.bytes)
 
     def _watch(self, expires: float, key: bytes) -> None:
         heappush(self._expiries, (expires, key))
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Leave out of the heap what tells no expiry any more, once that is most of it."""
         if len(self._expiries) > 2 * len(self._values) + _HEAP_SLACK:
             self._expiries = [(held.expires, key) for key, held in self._values.items()]
             heapify(self._expiries)
@@ -209,12 +294,7 @@ class Store:
             _, key = heappop(expiries)
             held = self._values.get(key)
             if held is not None and held.expires <= now:
-                del self._values[key]
-                self._bytes -= held.bytes
-                if held.source is not None:
-                    self._sources[held.source] -= 1
-                    if not self._sources[held.source]:
-                        del self._sources[held.source]
+                self._forget(key, held)
 
     def check(self) -> None:
         """Assert the bounds, the counts, and that every value will be seen to expire."""
@@ -232,6 +312,15 @@ class Store:
             if held.source is not None:
                 sources[held.source] += 1
         assert sources == self._sources
+        assert sum(self._owned.values()) == sum(
+            held.bytes for held in self._values.values() if held.said is not None
+        )
+
+
+def _less(counter: Counter[Any], name: object, by: int) -> None:
+    counter[name] -= by
+    if not counter[name]:
+        del counter[name]
 
 
 def _account(source: Endpoint | None) -> Endpoint | bytes | None:

@@ -138,7 +138,7 @@ def test_whom_is_revoked_is_out_in_seconds(sim_seed, sim_replay):
         assert node.engine.core.sessions.keyless(thief.endpoint)
     answer = fleet.ask(others[3], EVERYTHING)
     assert ids(answer) == {node.id for node in others}
-    fleet.cluster.begin(thief, lambda e, now: e.base.put(b"k" * 20, b"v", now))
+    fleet.cluster.begin(thief, lambda e, now: e.base.put(b"k" * 20, b"v", now, seq=1))
     fleet.cluster.run_for(10.0)
     for node in others:
         assert node.engine.base.store.get(b"k" * 20, fleet.cluster.local(node)) is None

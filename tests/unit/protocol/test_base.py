@@ -35,8 +35,8 @@ from dhtos.errors import (
 )
 from dhtos.protocol import store as store_module
 from dhtos.protocol.base import BaseOverlay
-from dhtos.protocol.lookup import SEQ_MAX
 from dhtos.protocol.put import PutResult
+from dhtos.protocol.replies import SEQ_MAX
 from dhtos.protocol.rpc import Core
 from dhtos.protocol.store import Held, StoredValue
 from dhtos.protocol.upkeep import Allowance

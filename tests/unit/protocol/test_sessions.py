@@ -778,7 +778,7 @@ def joined(count, *, seed=1, authority=None, **options):
 def test_members_join_put_and_get():
     cluster, nodes, joining = joined(20)
     assert not [operation.error for operation in joining if operation.error]
-    put = cluster.begin(nodes[3], lambda e, now: e.base.put(b"k" * 20, b"v", now))
+    put = cluster.begin(nodes[3], lambda e, now: e.base.put(b"k" * 20, b"v", now, seq=1))
     cluster.run_for(2.0)
     assert put.result().stored_on == 20
     got = cluster.begin(nodes[9], lambda e, now: e.base.get(b"k" * 20, now))
