@@ -36,7 +36,7 @@ class Pair:
 
     def ping(self) -> None:
         """Send one, and carry datagrams until nobody has more to say."""
-        self.now += 1e-5
+        self.now += 1e-4
         self.one.core.calls.send(TWO, "ping", [self.one.id], self, self.now)
         while self._carry(self.one, self.two, ONE) + self._carry(self.two, self.one, TWO):
             pass

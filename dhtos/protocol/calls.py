@@ -144,6 +144,7 @@ class Calls:
             call.timer = self._timers.at(now, lambda at: self._expire(call, at))
             return call
         self._open[msg_id] = call
+        peer.calls += 1
         late_at = now + rto
         if late_at > call.deadline:
             late_at = call.deadline
@@ -174,12 +175,18 @@ class Calls:
                 rto = inf if call.late else call.peer.rto()
                 self._rearm(call, min(now + rto, call.deadline))
 
+    def awaits(self, endpoint: Endpoint) -> bool:
+        """Whether a reply may come from there."""
+        peer = self._peers.known(endpoint)
+        return peer is not None and peer.calls > 0
+
     def cancel(self, call: Call) -> None:
         """Forget a call: its owner hears nothing more."""
         if call.timer is not None:
             call.timer.cancel()
             call.timer = None
-        self._open.pop(call.msg_id, None)
+        if self._open.pop(call.msg_id, None) is not None:
+            call.peer.calls -= 1
 
     def resolve(self, response: Response, source: Endpoint, now: float) -> None:
         """Match a reply to its call; one from another address or without a call is dropped."""
@@ -193,6 +200,7 @@ class Calls:
             return
         if not call.stream:
             del self._open[msg_id]
+            call.peer.calls -= 1
             if call.timer is not None:
                 call.timer.cancel()
                 call.timer = None
@@ -258,6 +266,7 @@ class Calls:
             assert call.msg_id == msg_id
             assert call.timer is not None
             assert call.timer.callback is not None
+            assert call.peer.calls > 0
 
 
 def _deadline_of(rto: float) -> float:

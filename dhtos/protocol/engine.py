@@ -75,6 +75,7 @@ class Engine:
 
             core.sessions = Sessions(member, core.timers, self._sealed, core.counters)
             core.sessions.on_open = core.calls.departed
+            core.sessions.awaits = core.calls.awaits
             core.calls.keyless = core.sessions.keyless
         self.base = BaseOverlay(
             self.core,
@@ -155,6 +156,7 @@ class Engine:
         figures["calls_open"] = len(self.core.calls)
         if self.core.sessions is not None:
             figures["sessions"] = len(self.core.sessions)
+            figures["principals"] = len(self.core.sessions.shares)
         if self._hub is not None:
             figures |= self._hub.stats()
         return figures

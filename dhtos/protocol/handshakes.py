@@ -154,7 +154,7 @@ class Session:
 
     __slots__ = (
         "born", "chain", "confirmed", "endpoint", "index", "last", "node_id", "peer_index",
-        "receive_key", "remote", "send_key", "sent", "used", "verbs", "window",
+        "principal", "receive_key", "remote", "send_key", "sent", "used", "verbs", "window",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, index: int, peer_index: int, now: float) -> None:
@@ -164,6 +164,7 @@ class Session:
         self.born = self.used = now
         self.chain: Chain | None = None
         self.node_id: bytes | None = None
+        self.principal = b""  # the key of whoever it speaks for, none of a guest
         self.confirmed = False
         self.remote = b""  # the X25519 key of the other side
         self.send_key = self.receive_key = b""
@@ -177,5 +178,7 @@ class Session:
         self.remote = handshake.remote
         self.send_key, self.receive_key = handshake.split()
         self.chain = chain
-        if chain is not None and chain.leaf.is_node:
-            self.node_id = chain.node_id()
+        if chain is not None:
+            self.principal = chain.principal.subject
+            if chain.leaf.is_node:
+                self.node_id = chain.node_id()

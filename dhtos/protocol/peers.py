@@ -40,11 +40,13 @@ class Peer:
     """Measurements of one endpoint; until the first sample `srtt` is 0 and `guess` stands in."""
 
     __slots__ = (
-        "capability", "endpoint", "failures", "guess", "last_heard", "patience", "rttvar", "srtt",
+        "calls", "capability", "endpoint", "failures", "guess", "last_heard", "patience", "rttvar",
+        "srtt",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
+        self.calls = 0  # that it has not answered yet
         self.srtt = 0.0
         self.rttvar = 0.0
         self.capability = Capability.UNKNOWN

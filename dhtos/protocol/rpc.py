@@ -23,6 +23,7 @@ from dhtos.protocol.calls import OWN_CAPABILITIES, Calls
 from dhtos.protocol.operation import Event, Operation
 from dhtos.protocol.peers import Capability, Peers
 from dhtos.protocol.place import Place
+from dhtos.protocol.shares import COST_S, COSTS_S
 from dhtos.protocol.timers import Timers
 from dhtos.protocol.wire import Response, encode_response, encode_trailer, parse
 from dhtos.trust.cert import Chain, Verb
@@ -78,7 +79,7 @@ class Core:
         )
         self.sessions: Sessions | None = None  # none in open mode
         self._handlers: dict[str, Handler] = {}
-        self._verbs: dict[str, Verb | None] = {}
+        self._terms: dict[str, tuple[Verb | None, float]] = {}  # who may ask, and what it costs
         self._placed: set[str] = set()
         self._greeting = encode_trailer([OWN_CAPABILITIES])
         self._cookie_key = rng.randbytes(16)
@@ -89,12 +90,12 @@ class Core:
     ) -> None:
         """Answer the RPC `name` with `handler`; `placed` replies say where we are.
 
-        In a cluster only those are answered who may `verb` here; with None anybody is, also a
-        guest.
+        In a cluster only those are answered who may `verb` here and have not used up their share;
+        with None anybody may, also a guest.
         """
         assert name not in self._handlers, name
         self._handlers[name] = handler
-        self._verbs[name] = verb
+        self._terms[name] = verb, COSTS_S.get(name, COST_S)
         if placed:
             self._placed.add(name)
 
@@ -130,9 +131,11 @@ class Core:
             if handler is None:
                 counters["requests_unknown"] += 1
                 return
-            if self.sessions is not None and not self.sessions.allows(self._verbs[message.name]):
-                counters["requests_denied"] += 1
-                return
+            if self.sessions is not None:
+                refusal = self.sessions.refusal(*self._terms[message.name], now)
+                if refusal is not None:
+                    counters[refusal] += 1
+                    return
             trailer = message.trailer
             value = handler(message.args, source, trailer, now)
         except MalformedMessage:

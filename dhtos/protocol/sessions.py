@@ -60,6 +60,7 @@ from dhtos.protocol.handshakes import (
     ready_head,
     write_ready,
 )
+from dhtos.protocol.shares import Shares
 from dhtos.protocol.timers import Timer, Timers
 from dhtos.trust.cert import Chain, Verb
 from dhtos.trust.keys import exchange_public
@@ -108,8 +109,10 @@ class Sessions:
         counters: Counter[str],
     ) -> None:
         self.member = member
+        self.shares = Shares()
         self.heard: Session | None = None  # over which the last datagram came
         self.refusals: dict[Endpoint, str] = {}
+        self.awaits: Callable[[Endpoint], bool] = lambda _endpoint: False
         self.on_open: Callable[[Endpoint, float, bool], None] = lambda _endpoint, _now, _lost: None
         self._timers = timers
         self._sealed = outbox
@@ -190,6 +193,9 @@ class Sessions:
             self._counters["sessions_unknown"] += 1
             if len(datagram) >= PROBE_BYTES:  # the answer is shorter
                 self._on_probe(datagram[1 : 1 + NONCE_BYTES], source, now)
+            return None
+        if self.shares.refuses(session.principal, now) and not self.awaits(source):
+            self._counters["requests_over_share"] += 1
             return None
         if not session.window.fresh(counter):
             self._counters["replays"] += 1
@@ -364,6 +370,15 @@ class Sessions:
             allowed = heard.verbs[verb] = heard.chain.leaf.may(verb, self.member.groups)
         return allowed
 
+    def refusal(self, verb: Verb | None, cost_s: float, now: float) -> str | None:
+        """Why no work is done for the one who sent the last datagram, as it is counted."""
+        if not self.allows(verb):
+            return "requests_denied"
+        heard = self.heard
+        if not self.shares.admits(b"" if heard is None else heard.principal, cost_s, now):
+            return "requests_over_share"
+        return None
+
     def prove(self, record: Record) -> Record:
         """A record of ours, signed; raises ValueTooLarge."""
         return proved(self.member, record)
@@ -464,6 +479,7 @@ class Sessions:
 
     def check(self) -> None:
         """Assert that the tables agree and are bounded."""
+        self.shares.check()
         assert len(self._by_index) <= SESSIONS_MAX
         assert len(self._openings) <= OPENINGS_MAX
         assert len(self._answered) <= _ANSWERED_MAX
