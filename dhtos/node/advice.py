@@ -16,7 +16,10 @@ from dhtos.errors import (
     Unreachable,
 )
 
-_ADVICE = re.compile(r"(?:; |: | \()(?=(?:did you mean|choose|use|give|try|known|start) )")
+_VERBS = (
+    "ask|choose|copy|did you mean|give|known|leave|move|restore|see|shorten|start|tell|try|unlock|use"
+)
+_ADVICE = re.compile(rf"(?:; |: | \()(?=(?:{_VERBS}) )")
 
 
 def advise(error: DhtosError) -> tuple[str, str]:

@@ -284,12 +284,18 @@ def _malformed(cert: Cert) -> str | None:
         return "has a nonce exactly if it lets its owner publish"
     if not cert.name or not is_printable(cert.name, NAME_BYTES_MAX):
         return f"has a name of 1..{NAME_BYTES_MAX} printable bytes"
-    if len(cert.groups) > GROUPS_MAX or not all(map(is_group, cert.groups)):
-        return f"has at most {GROUPS_MAX} groups, named by letters, digits, `-`, `_` and `.`"
-    if len(cert.caps) > CAPS_MAX or not all(map(_is_cap, cert.caps)):
-        return (
-            f"has at most {CAPS_MAX} capabilities of {', '.join(VERBS)}, each with a :group or none"
-        )
+    if len(cert.groups) > GROUPS_MAX or len(cert.caps) > CAPS_MAX:
+        return f"has at most {GROUPS_MAX} groups and {CAPS_MAX} capabilities"
+    for group in cert.groups:
+        if not is_group(group):
+            return (
+                f"names groups by 1..{GROUP_BYTES_MAX} letters, digits, `-`, `_` and `.`, "
+                f"got {group!r}"
+            )
+    for cap in cert.caps:
+        if not _is_cap(cap):
+            known = ", ".join(VERBS)
+            return f"gives capabilities of {known}, each with a :group or none, got {cap!r}"
     if not 0 <= cert.not_before < cert.expires < 2**53:
         return "holds from a time to a later one"
     return None

@@ -153,8 +153,8 @@ def test_a_sample_says_that_it_was_drawn(shell: Any, fleet: Any, plain: Any) -> 
 )  # fmt: skip
 def test_a_sample_has_no_order_and_no_pages(shell: Any, fleet: Any, other: tuple[str, ...]) -> None:
     message, hint = shell.refused("find", "--sample", "2", *other)
-    assert message == "--sample goes with --strict alone; leave out what orders or pages"
-    assert hint
+    assert message == "--sample goes with --strict alone"
+    assert hint == "leave out what orders or pages"
     assert not fleet.asked
 
 
@@ -281,11 +281,25 @@ def test_a_missing_value_names_its_key(shell: Any, fleet: Any) -> None:
     assert message == "no reachable node holds a value under 'nothing'"
 
 
-@pytest.mark.parametrize("arguments", [("k",), ("k", "v", "--file", __file__)])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("k",),
+        ("k", "v", "--file", __file__),
+        ("k", "v", "--remove"),
+        ("k", "--remove", "--file", __file__),
+    ],
+)
 def test_put_takes_a_value_or_a_file(shell: Any, fleet: Any, arguments: tuple[str, ...]) -> None:
     message, hint = shell.refused("put", *arguments)
-    assert message == "put takes a value or --file"
+    assert message == "put takes a value, or --file, or --remove"
     assert hint == "give one of them"
+
+
+def test_what_is_removed_has_no_time_to_live(shell: Any, fleet: Any) -> None:
+    message, hint = shell.refused("put", "k", "--remove", "--ttl", "5")
+    assert message == "--remove takes no --ttl"
+    assert hint == "what is removed stays away for a week"
 
 
 @pytest.mark.parametrize(
