@@ -19,7 +19,7 @@ from dhtos.node.replicas import Change, Replicas
 from dhtos.node.usage import UsageRow
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.put import PutResult
-from dhtos.protocol.store import StoredValue
+from dhtos.protocol.store import StoredValue, ValueOwner
 from dhtos.query import GB, MB, TB, F, GiB, KiB, MiB, TiB, kB, ms, us
 from dhtos.sched import Need
 
@@ -59,6 +59,7 @@ __all__ = [
     "Replicas",
     "Rtt",
     "StoredValue",
+    "ValueOwner",
     "Attribute",
     "Schema",
     "default_schema",

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
 from dhtos.errors import ConfigError, Unreachable, UsageError
 from dhtos.node.config import Config
@@ -22,6 +22,20 @@ Plain = dict[str, Any]
 Stored = str | bytes | int | float | bool
 Edges = list[int | float] | None
 Names = Sequence[str]
+
+
+class How(TypedDict, total=False):
+    """How a value is stored, where not as usual."""
+
+    owned: bool
+    paths: int
+
+
+class Whose(TypedDict, total=False):
+    """How a value is looked for, where not as usual."""
+
+    owner: str
+    paths: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +116,16 @@ class Asker(Protocol):
         """The machines whose farthest of some others is nearest."""
         ...
 
-    async def put(self, key: str, value: Stored, ttl_s: float | None) -> Plain:
-        """Store a value: stored_on, wanted, seq."""
+    async def put(self, key: str, value: Stored, ttl_s: float | None, **how: Unpack[How]) -> Plain:
+        """Store a value: stored_on, wanted, seq, and in a cluster owner."""
         ...
 
-    async def get(self, key: str) -> Plain:
-        """The newest value: value, seq, expires_s."""
+    async def remove(self, key: str, **how: Unpack[How]) -> Plain:
+        """Take a value back, as `put`."""
+        ...
+
+    async def get(self, key: str, **how: Unpack[Whose]) -> Plain:
+        """The newest value: value, seq, expires_s, and in a cluster owner."""
         ...
 
     async def status(self) -> Plain:
@@ -220,16 +238,20 @@ class DaemonAsker:
         answer = self._client.ask("central", others=list(others), k=k, query=query, probes=probes)
         return [central async for central in answer]
 
-    async def put(self, key: str, value: Stored, ttl_s: float | None) -> Plain:
+    async def put(self, key: str, value: Stored, ttl_s: float | None, **how: Unpack[How]) -> Plain:
         """Store a value."""
         if isinstance(value, bytes):
             text = b64encode(value).decode()
-            return await self._client.call("put", key=key, base64=text, ttl_s=ttl_s)
-        return await self._client.call("put", key=key, value=value, ttl_s=ttl_s)
+            return await self._client.call("put", key=key, base64=text, ttl_s=ttl_s, **how)
+        return await self._client.call("put", key=key, value=value, ttl_s=ttl_s, **how)
 
-    async def get(self, key: str) -> Plain:
+    async def remove(self, key: str, **how: Unpack[How]) -> Plain:
+        """Take a value back."""
+        return await self._client.call("put", key=key, remove=True, **how)
+
+    async def get(self, key: str, **how: Unpack[Whose]) -> Plain:
         """The newest value."""
-        found = await self._client.call("get", key=key)
+        found = await self._client.call("get", key=key, **how)
         if "base64" in found:
             found["value"] = b64decode(found.pop("base64"))
         return found

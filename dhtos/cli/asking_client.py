@@ -3,8 +3,18 @@
 import re
 from collections.abc import Callable
 from contextlib import aclosing
+from typing import Unpack
 
-from dhtos.cli.asking import Edges, Names, Plain, Question, Stored, read_cursor
+from dhtos.cli.asking import (
+    Edges,
+    How,
+    Names,
+    Plain,
+    Question,
+    Stored,
+    Whose,
+    read_cursor,
+)
 from dhtos.core.limits import VALUE_TTL_S
 from dhtos.node.control_many import ops_of_many
 from dhtos.node.control_place import need_of
@@ -16,9 +26,11 @@ from dhtos.node.plain import (
     coverage_to_plain,
     histogram_to_plain,
     hit_to_plain,
+    put_to_plain,
     result_to_plain,
     rtt_to_plain,
     status_to_plain,
+    value_to_plain,
 )
 from dhtos.node.plain_place import (
     choice_to_plain,
@@ -147,15 +159,18 @@ class ClientAsker:
         found = await self._node.central(where, k, query, probes=probes)
         return [central_to_plain(central) for central in found]
 
-    async def put(self, key: str, value: Stored, ttl_s: float | None) -> Plain:
+    async def put(self, key: str, value: Stored, ttl_s: float | None, **how: Unpack[How]) -> Plain:
         """Store a value."""
-        result = await self._node.put(key, value, ttl_s=VALUE_TTL_S if ttl_s is None else ttl_s)
-        return {"stored_on": result.stored_on, "wanted": result.wanted, "seq": result.seq}
+        ttl_s = VALUE_TTL_S if ttl_s is None else ttl_s
+        return put_to_plain(await self._node.put(key, value, ttl_s=ttl_s, **how))
 
-    async def get(self, key: str) -> Plain:
+    async def remove(self, key: str, **how: Unpack[How]) -> Plain:
+        """Take a value back."""
+        return put_to_plain(await self._node.remove(key, **how))
+
+    async def get(self, key: str, **how: Unpack[Whose]) -> Plain:
         """The newest value."""
-        found = await self._node.get(key)
-        return {"value": found.value, "seq": found.seq, "expires_s": found.expires_s}
+        return value_to_plain(await self._node.get(key, **how))
 
     async def status(self) -> Plain:
         """What this client sees."""

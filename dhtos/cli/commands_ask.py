@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 import click
 
 from dhtos.cli.about import own_version
-from dhtos.cli.asking import Asker, Plain, Question, Stored, asker
+from dhtos.cli.asking import Asker, How, Plain, Question, Stored, Whose, asker
 from dhtos.cli.failure import Incomplete, NothingFound
 from dhtos.cli.loop import run_loop
 from dhtos.cli.screen import Column, Screen
 from dhtos.cli.settings import ask_config, ask_options
 from dhtos.cli.wording import age_text, coverage_text, milliseconds, plural, value_text
-from dhtos.core.limits import SAMPLE_MAX, VERIFY_MAX
+from dhtos.core.limits import PATHS_MAX, SAMPLE_MAX, VERIFY_MAX
 from dhtos.core.schema import Schema
 from dhtos.errors import KeyNotFound, UsageError
 
@@ -40,6 +40,14 @@ verify_option = click.option(
 )
 require_option = click.option(
     "--require-complete", is_flag=True, help="Exit with 6 when not everybody was heard."
+)
+
+paths_option = click.option(
+    "--paths",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, PATHS_MAX),
+    help="Look for the holders over so many disjoint paths; 4 where liars may be among them.",
 )
 
 
@@ -189,6 +197,9 @@ def members(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click p
     help="Store the bytes of a file.",
 )
 @click.option("--ttl", "ttl_s", type=click.FloatRange(0, min_open=True), help="Seconds to live.")
+@click.option("--owned", is_flag=True, help="Under a name of our own; only in a cluster.")
+@click.option("--remove", is_flag=True, help="Take our value back; only in a cluster.")
+@paths_option
 @ask_options
 @json_option
 def put(
@@ -198,29 +209,59 @@ def put(
     kind: str,
     file: Path | None,
     ttl_s: float | None,
+    owned: bool,
+    remove: bool,
+    paths: int,
     as_json: bool,
     **options: Any,  # noqa: ANN401 - click passes them
 ) -> None:
     """Store a value under a name, on the nodes closest to it."""
-    if (value is None) == (file is None):
-        raise UsageError("put takes a value or --file; give one of them")
-    stored = file.read_bytes() if file is not None else read_stored(value or "", kind)
-    end = with_asker(options, lambda who: who.put(key, stored, ttl_s))
+    if (value is not None) + (file is not None) + remove != 1:
+        raise UsageError("put takes a value, or --file, or --remove; give one of them")
+    if remove and ttl_s is not None:
+        raise UsageError("--remove takes no --ttl; leave it out")
+    how: How = {"owned": True} if owned else {}
+    if paths > 1:
+        how["paths"] = paths
+    if remove:
+        end = with_asker(options, lambda who: who.remove(key, **how))
+    else:
+        stored = file.read_bytes() if file is not None else read_stored(value or "", kind)
+        end = with_asker(options, lambda who: who.put(key, stored, ttl_s, **how))
     screen = Screen(as_json=as_json)
     if as_json:
         screen.document({"key": key, **end})
-    else:
-        screen.say(f"stored on {plural(end['stored_on'], 'node')}, version {end['seq']}")
+        return
+    what = "removed" if remove else "stored"
+    screen.say(f"{what} on {plural(end['stored_on'], 'node')}, version {end['seq']}")
+    if owned and not remove:
+        screen.say(f"others read it with --owner {end['owner']['key']}")
 
 
 @click.command()
 @click.argument("key")
+@click.option(
+    "--owner",
+    metavar="KEY",
+    help="Of a name that is owned: whose, by the public key that --json shows, or `self`.",
+)
+@paths_option
 @ask_options
 @json_option
-def get(*, key: str, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click passes them
+def get(
+    *,
+    key: str,
+    owner: str | None,
+    paths: int,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401 - click passes them
+) -> None:
     """Print the newest value under a name; bytes are written as they are."""
+    how: Whose = {} if owner is None else {"owner": owner}
+    if paths > 1:
+        how["paths"] = paths
     try:
-        found = with_asker(options, lambda who: who.get(key))
+        found = with_asker(options, lambda who: who.get(key, **how))
     except KeyNotFound as error:
         raise KeyNotFound(f"no reachable node holds a value under {key!r}") from error
     value = found.pop("value")

@@ -5,7 +5,7 @@ This module must not know how a node starts or ends.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from dhtos.core.coordinate import Coordinate
 from dhtos.core.hit import Hit
@@ -28,10 +28,17 @@ from dhtos.protocol.hub import Hub
 from dhtos.protocol.operation import Operation
 from dhtos.protocol.put import PutResult
 from dhtos.protocol.sample import check_size, sample
-from dhtos.protocol.store import StoredValue
+from dhtos.protocol.signed import Owner, Terms, public_of
+from dhtos.protocol.store import StoredValue, Value
 from dhtos.query import Expr, parse, parse_order
 from dhtos.transport.driver import Driver
 from dhtos.trust.cert import Verb
+from dhtos.trust.value import owned_key
+
+if TYPE_CHECKING:
+    from dhtos.trust.member import Member
+
+_NO_OWNERS = "in open mode nobody can say whose a value is"
 
 Query = str | Expr | Predicate
 
@@ -204,24 +211,86 @@ class Asking(ABC):
         *,
         ttl_s: float = VALUE_TTL_S,
         seq: int | None = None,
+        owned: bool = False,
+        paths: int = 1,
     ) -> PutResult:
         """Store a value under a name on the k closest nodes; a stock peer can read it too.
 
-        `seq` orders versions; by default the wall clock in milliseconds does. Raises
-        ValueTooLarge, Conflict when a newer version exists, Unreachable when nobody took it,
-        Refused for a user of a cluster who may not.
+        `seq` orders versions; by default the wall clock in milliseconds does. In a cluster the
+        value is signed and lives no longer than our certificate. Who first takes a name keeps it
+        while its value lives; an `owned` value is under a name of our own, where nobody else can
+        write. The holders are found over so many disjoint `paths` (1 to 8): for a name that
+        matters four find them past a fifth of liars. Raises ValueTooLarge, Conflict when a newer
+        version exists or the name is another's, Unreachable when nobody took it, Refused for a
+        user of a cluster who may not.
         """
-        self._require("publish")
-        if seq is None:
-            seq = self._put_seq = max(int(self._wall_clock() * 1000), self._put_seq + 1)
+        return await self._put(key, value, ttl_s, seq, owned=owned, paths=paths)
+
+    async def get(
+        self, key: str | bytes, *, owner: Owner | None = None, paths: int = 1
+    ) -> StoredValue:
+        """The newest value under a name; raises KeyNotFound.
+
+        In a cluster its `.owner` says who signed it. With an `owner`, the `.owner` of a value or
+        its public key (32 bytes or their 64 hex digits) or "self", it is the name that is owned by
+        that one. `paths` is as for `put`: the newest value of all of them counts.
+        """
+        member = self._member()
+        if owner is None:
+            where, public = digest(key), b""
+        elif member is None:
+            raise UsageError(f"{_NO_OWNERS}: start a cluster with dhtos-node up")
+        else:
+            public = public_of(owner, member)
+            where = owned_key(public, digest(key))
         now = self.driver.clock()
-        operation = self.engine.base.put(digest(key), value, now, ttl_s=ttl_s, seq=seq)
+        operation = self.engine.base.get(where, now, owner=public, paths=paths)
         return await self.driver.wait(operation)
 
-    async def get(self, key: str | bytes) -> StoredValue:
-        """The newest value under a name; raises KeyNotFound."""
-        driver = self.driver
-        return await driver.wait(self.engine.base.get(digest(key), driver.clock()))
+    async def remove(self, key: str | bytes, *, owned: bool = False, paths: int = 1) -> PutResult:
+        """Take a value of ours back, in a cluster: readers find none, and old copies stay away.
+
+        For a week holders keep that it is gone, which only we could say. Raises as `put` does, and
+        UsageError in open mode, where nobody can say whose a value is.
+        """
+        if self._member() is None:
+            raise UsageError(f"{_NO_OWNERS}: give it a short ttl_s, which ends it")
+        return await self._put(key, b"", VALUE_TTL_S, None, owned=owned, paths=paths, gone=True)
+
+    async def _put(
+        self,
+        key: str | bytes,
+        value: Value,
+        ttl_s: float,
+        seq: int | None,
+        *,
+        owned: bool,
+        paths: int,
+        gone: bool = False,
+    ) -> PutResult:
+        self._require("publish")
+        where, salt, member = digest(key), None, self._member()
+        if owned:
+            if member is None:
+                raise UsageError(f"{_NO_OWNERS}: start a cluster with dhtos-node up")
+            salt = where
+            where = owned_key(member.key.public, salt)
+        if seq is None:
+            seq = self._put_seq = max(int(self._wall_clock() * 1000), self._put_seq + 1)
+        operation = self.engine.base.put(
+            where,
+            value,
+            self.driver.clock(),
+            ttl_s=ttl_s,
+            seq=seq,
+            terms=Terms(salt, gone),
+            paths=paths,
+        )
+        return await self.driver.wait(operation)
+
+    def _member(self) -> "Member | None":
+        sessions = self.engine.core.sessions
+        return None if sessions is None else sessions.member
 
     # --- paths and views ------------------------------------------------------------------------
 

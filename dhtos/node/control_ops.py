@@ -23,9 +23,11 @@ from dhtos.node.plain import (
     coverage_to_plain,
     histogram_to_plain,
     hit_to_plain,
+    put_to_plain,
     result_to_plain,
     rtt_to_plain,
     status_to_plain,
+    value_to_plain,
 )
 from dhtos.query import parse_selector
 
@@ -161,6 +163,13 @@ class Ops:
 
     async def _put(self, args: Args) -> Lines:
         key = take(args, "key", str)
+        owned = take(args, "owned", bool, False)
+        paths = take(args, "paths", int, 1)
+        if take(args, "remove", bool, False):
+            no_more(args)
+            removed = await self._node.remove(key, owned=owned, paths=paths)
+            yield {"end": put_to_plain(removed)}
+            return
         if "base64" in args:
             value: Any = from_base64("base64", take(args, "base64", str))
         else:
@@ -168,18 +177,17 @@ class Ops:
         ttl_s = take(args, "ttl_s", float, VALUE_TTL_S)
         seq = take(args, "seq", int) if "seq" in args else None
         no_more(args)
-        result = await self._node.put(key, value, ttl_s=ttl_s, seq=seq)
-        yield {"end": {"stored_on": result.stored_on, "wanted": result.wanted, "seq": result.seq}}
+        result = await self._node.put(key, value, ttl_s=ttl_s, seq=seq, owned=owned, paths=paths)
+        yield {"end": put_to_plain(result)}
 
     async def _get(self, args: Args) -> Lines:
         key = take(args, "key", str)
+        owner = take(args, "owner", str, "") or None
+        paths = take(args, "paths", int, 1)
         no_more(args)
-        found = await self._node.get(key)
-        end: dict[str, Any] = {"seq": found.seq, "expires_s": found.expires_s}
-        if isinstance(found.value, bytes):
-            end["base64"] = b64encode(found.value).decode()
-        else:
-            end["value"] = found.value
+        end = value_to_plain(await self._node.get(key, owner=owner, paths=paths))
+        if isinstance(end["value"], bytes):
+            end["base64"] = b64encode(end.pop("value")).decode()
         yield {"end": end}
 
     async def _status(self, args: Args) -> Lines:

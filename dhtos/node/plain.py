@@ -16,6 +16,8 @@ from dhtos.node.distance import Central, Rtt
 from dhtos.node.figures import Aggregate, Histogram
 from dhtos.protocol.explain import Step, narrowed
 from dhtos.protocol.frontier import FindResult
+from dhtos.protocol.put import PutResult
+from dhtos.protocol.store import StoredValue, ValueOwner
 
 if TYPE_CHECKING:
     from dhtos.node.node import Node
@@ -41,6 +43,24 @@ def hit_to_plain(hit: Hit) -> dict[str, Any]:
         "attributes": dict(hit.attributes),
         "labels": dict(hit.labels),
     }
+
+
+def put_to_plain(result: PutResult) -> dict[str, Any]:
+    """What became of a put; its owner in a cluster."""
+    plain = {"stored_on": result.stored_on, "wanted": result.wanted, "seq": result.seq}
+    return plain | _owner_to_plain(result.owner)
+
+
+def value_to_plain(found: StoredValue) -> dict[str, Any]:
+    """A value as it was found; its owner in a cluster."""
+    plain = {"value": found.value, "seq": found.seq, "expires_s": found.expires_s}
+    return plain | _owner_to_plain(found.owner)
+
+
+def _owner_to_plain(owner: ValueOwner | None) -> dict[str, Any]:
+    if owner is None:
+        return {}
+    return {"owner": {"key": owner.key.hex(), "name": owner.name, "groups": list(owner.groups)}}
 
 
 def place_to_plain(place: Coordinate) -> list[float]:

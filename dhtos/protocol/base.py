@@ -136,7 +136,7 @@ class BaseOverlay:
         elif terms == SHARED:
             held = Held(value, seq, now + ttl_s)
         else:
-            raise UsageError("in open mode nobody can say whose a value is: secure the fleet first")
+            raise UsageError("in open mode nobody can say whose a value is: start a cluster")
         operation = self.core.operation(lambda _: put.cancel())
 
         def finish(put: Put, _: float) -> None:

@@ -142,8 +142,8 @@ class Put:
         if len(self.taken) > stored_on:
             owner = self.taken[0]
             return Conflict(
-                f"{owner.name!r} has a value under this key: take another key, one of your own"
-                " (owned), or wait until it ends"
+                f"{owner.name!r} has a value under this key: use another, or one of your own"
+                " (owned)"
             )
         if self.declined and not stored_on:
             return Refused("no node has room for the value")

@@ -10,10 +10,14 @@ from typing import Any
 
 from dhtos.core.limits import VALUE_SIGNED_BYTES_MAX, VALUE_TTL_S
 from dhtos.errors import MalformedMessage, Refused, UsageError, ValueTooLarge
-from dhtos.protocol.store import VALUE_TYPES, Held, Value
+from dhtos.protocol.store import VALUE_TYPES, Held, Value, ValueOwner
 from dhtos.protocol.wire import encode_value
+from dhtos.trust.cert import KEY_BYTES
 from dhtos.trust.member import Member
 from dhtos.trust.value import check_value, owned_key, sign_value
+
+Owner = ValueOwner | str | bytes
+"""Who: as a value tells it, a public key, its hex digits, or `self`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,24 @@ def signed(
         member, key, encoded, seq=seq, expires=expires, salt=terms.salt, gone=terms.gone
     )
     return Held(value, seq, now + min(ttl_s, said.expires - wall_s), said)
+
+
+def public_of(owner: Owner, member: Member) -> bytes:
+    """The public key that is meant; raises UsageError."""
+    if owner == "self":
+        return member.key.public
+    key = owner.key if isinstance(owner, ValueOwner) else owner
+    if isinstance(key, str):
+        try:
+            key = bytes.fromhex(key)
+        except ValueError:
+            key = b""
+    if type(key) is not bytes or len(key) != KEY_BYTES:
+        raise UsageError(
+            f"an owner is `self`, the owner of a value, or a public key of 64 hex digits,"
+            f" got {owner!r}"
+        )
+    return key
 
 
 def believed(member: Member, key: bytes, value: Any, proof: object, now: float) -> Held:

@@ -36,6 +36,7 @@ from dhtos.node.usage import UsageRow
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.ledger import Grant
 from dhtos.protocol.put import PutResult
+from dhtos.protocol.signed import Owner
 from dhtos.protocol.store import StoredValue
 from dhtos.sched import Need, Scorer
 from dhtos.sync.handles import Find, Gang, Lease, Replicas
@@ -356,13 +357,21 @@ class Node:
         *,
         ttl_s: float = VALUE_TTL_S,
         seq: int | None = None,
+        owned: bool = False,
+        paths: int = 1,
     ) -> PutResult:
-        """Store a value under a name on the k closest nodes."""
-        return self._run(lambda: self._node.put(key, value, ttl_s=ttl_s, seq=seq))
+        """Store a value under a name on the k closest nodes; `owned`: a name of our own."""
+        return self._run(
+            lambda: self._node.put(key, value, ttl_s=ttl_s, seq=seq, owned=owned, paths=paths)
+        )
 
-    def get(self, key: str | bytes) -> StoredValue:
-        """The newest value under a name; raises KeyNotFound."""
-        return self._run(lambda: self._node.get(key))
+    def get(self, key: str | bytes, *, owner: Owner | None = None, paths: int = 1) -> StoredValue:
+        """The newest value under a name, or of an `owner` under its own; raises KeyNotFound."""
+        return self._run(lambda: self._node.get(key, owner=owner, paths=paths))
+
+    def remove(self, key: str | bytes, *, owned: bool = False, paths: int = 1) -> PutResult:
+        """Take a value of ours back, in a cluster: readers find none, and old copies stay away."""
+        return self._run(lambda: self._node.remove(key, owned=owned, paths=paths))
 
     def bandwidth(self, peer: Peer, *, max_age_s: float = AGE_S_MAX) -> Bandwidth:
         """What the path to a peer carries, in bytes a second; sends up to 4 MB to find out."""

@@ -208,6 +208,13 @@ async def test_bytes_travel_to_a_daemon_as_base64() -> None:
     assert await daemon.get("k") == {"value": b"\x00\xff", "seq": 1}
     client.ends["get"] = {"value": "x", "seq": 1}
     assert await daemon.get("k") == {"value": "x", "seq": 1}
+    client.asked.clear()
+    await daemon.get("k", owner="self", paths=4)
+    assert client.asked.pop() == ("get", {"key": "k", "owner": "self", "paths": 4})
+    await daemon.put("k", "v", None, owned=True)
+    assert client.asked.pop()[1]["owned"] is True
+    await daemon.remove("k", paths=2)
+    assert client.asked.pop() == ("put", {"key": "k", "remove": True, "paths": 2})
 
 
 class FakeFind:

@@ -299,7 +299,7 @@ def test_put_takes_a_value_or_a_file(shell: Any, fleet: Any, arguments: tuple[st
 def test_what_is_removed_has_no_time_to_live(shell: Any, fleet: Any) -> None:
     message, hint = shell.refused("put", "k", "--remove", "--ttl", "5")
     assert message == "--remove takes no --ttl"
-    assert hint == "what is removed stays away for a week"
+    assert hint == "leave it out"
 
 
 @pytest.mark.parametrize(
