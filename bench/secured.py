@@ -1,5 +1,6 @@
 """What being a secured cluster costs, beside open mode in one run; and what junk does to it."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +13,16 @@ from report import Row
 from test_trust import pass_ours, pass_wrapped, shake_ours, shake_theirs
 from worker import Worker
 
+from dhtos.core.limits import COMMAND_CHUNK_BYTES
+from dhtos.node.command_wire import Data, frame, from_node
+from dhtos.node.sealed_stream import Keys, Reader, Writer, sealed
 from dhtos.protocol.calls import Call
 from dhtos.protocol.engine import Engine
 from dhtos.trust.member import Member
 
 ONE, TWO = ("10.0.0.1", 1), ("10.0.0.2", 1)
 RATIO_MIN = 0.6
+STREAM_RATIO_MIN = 0.2
 
 
 class Pair:
@@ -141,6 +146,43 @@ def timed(call: Callable[[], object], count: int = 1) -> float:
     return (time.perf_counter() - began) / count
 
 
+def commands(rounds: int, size: int = 32 * 2**20) -> Row:
+    """How fast is the output of a command over loopback, both ends in one process?"""
+    rates = [[asyncio.run(streamed(size, one)) for one in (True, False)] for _ in range(rounds)]
+    ours, theirs = zip(*rates, strict=True)
+    question = "output of a command through a sealed connection, both ends (baseline: open mode)"
+    return Row(
+        question, "MiB/s", ours, theirs, target=STREAM_RATIO_MIN, relative=True, at_least=True
+    )
+
+
+async def streamed(size: int, secret: bool) -> float:
+    """MiB a second of chunks as a node sends them."""
+    chunk, keys = bytes(COMMAND_CHUNK_BYTES), Keys(bytes(32), bytes(32))
+    sent = frame(Data(1, chunk))
+
+    async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        out: Writer = sealed(reader, writer, keys)[1] if secret else writer
+        for _ in range(size // len(chunk)):
+            out.write(sent)
+            await out.drain()
+        writer.close()
+
+    async with await asyncio.start_server(send, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=len(chunk))
+        began = time.perf_counter()
+        source: Reader = sealed(reader, writer, keys)[0] if secret else reader
+        came = 0
+        while (message := await from_node(source)) is not None:
+            assert isinstance(message, Data)
+            came += len(message.data)
+        took = time.perf_counter() - began
+        writer.close()
+    assert came == size
+    return size / 2**20 / took
+
+
 def flood(calls: int, rate: int) -> list[Row]:
     """What do honest calls notice of junk that a third process sends to a secured node?
 
@@ -185,5 +227,6 @@ def secured(
         sockets(rounds, seconds),
         *handshakes(5 * rounds),
         sealing(rounds),
+        commands(rounds),
         *flood(calls, rate),
     ]

@@ -17,6 +17,7 @@ from dhtos.errors import ConfigError, Unreachable, UsageError
 from dhtos.node.config import Config
 from dhtos.node.control import Answer, ControlClient, default_control_path
 from dhtos.node.membership import NAME, member_home, read_credentials
+from dhtos.node.sealed_stream import Channels, Keys
 
 Plain = dict[str, Any]
 Stored = str | bytes | int | float | bool
@@ -84,6 +85,11 @@ class Asker(Protocol):
 
     async def place(self, need: Plain, ttl_s: float, on_lease: Callable[[Plain], None]) -> None:
         """Claim what is needed and keep it; returns when it has been released or lost."""
+        ...
+
+    @property
+    def channels(self) -> Channels | None:
+        """Who begins sealed connections for us; None of a light client in open mode."""
         ...
 
     async def gang(self, need: Plain, gang: Plain, on_lease: Callable[[Plain], None]) -> None:
@@ -201,6 +207,11 @@ class DaemonAsker:
         async for lease in self._client.ask("place", need=need, ttl_s=ttl_s):
             on_lease(lease)
 
+    @property
+    def channels(self) -> Channels:
+        """The node, which has the key; it is asked beside what it answers now."""
+        return DaemonChannels(self._client.path)
+
     async def gang(self, need: Plain, gang: Plain, on_lease: Callable[[Plain], None]) -> None:
         """Claim, and keep until we leave."""
         async for lease in self._client.ask("gang", need=need, **gang):
@@ -259,6 +270,27 @@ class DaemonAsker:
     async def status(self) -> Plain:
         """What the node is and how it fares."""
         return await self._client.call("status")
+
+
+class DaemonChannels:
+    """Handshakes in the name of the node that runs on this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def hello(self, identity: bytes) -> tuple[bytes, bytes]:
+        """Begin."""
+        async with ControlClient(self._path) as client:
+            told = await client.call("channel", identity=identity.hex())
+        return bytes.fromhex(told["name"]), b64decode(told["hello"])
+
+    async def keys(self, name: bytes, ready: bytes) -> Keys:
+        """End it."""
+        async with ControlClient(self._path) as client:
+            told = await client.call(
+                "channel_keys", name=name.hex(), ready=b64encode(ready).decode()
+            )
+        return Keys(bytes.fromhex(told["send"]), bytes.fromhex(told["receive"]))
 
 
 @asynccontextmanager

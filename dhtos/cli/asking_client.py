@@ -38,6 +38,7 @@ from dhtos.node.plain_place import (
     lease_to_plain,
     plan_end_to_plain,
 )
+from dhtos.node.sealed_stream import Channels
 
 _ABOUT_SELF = re.compile(r"\brtt\s*\(\s*self\b")
 MEMBERS_MAX = 256  # machines that a client lists, which has no group of its own
@@ -114,6 +115,11 @@ class ClientAsker:
             await lease.ended()
         finally:
             await lease.release()
+
+    @property
+    def channels(self) -> Channels | None:
+        """The client itself, in a cluster."""
+        return self._node.channels
 
     async def gang(self, need: Plain, gang: Plain, on_lease: Callable[[Plain], None]) -> None:
         """Claim, and keep until we are cancelled."""

@@ -127,14 +127,15 @@ class Run:
             lease = leased.result()
             if self._screen.as_json:
                 self._screen.line(lease)
-            return await self._command(lease, keeping)
+            return await self._command(who, lease, keeping)
         except NoCandidates as error:
             raise await _nobody(who, error) from error
         finally:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
 
-    async def _command(self, lease: Plain, keeping: "asyncio.Future[None]") -> int:
+    async def _command(self, who: Asker, lease: Plain, keeping: "asyncio.Future[None]") -> int:
+        identity = bytes.fromhex(lease.get("identity", ""))
         process = await command_client.start(
             lease["endpoint"],
             lease["token"],
@@ -142,6 +143,8 @@ class Run:
             self._words,
             env=self._env,
             stdin=PIPE,
+            identity=identity,
+            channels=who.channels if identity else None,
         )
 
         async def kept() -> None:

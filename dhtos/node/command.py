@@ -26,7 +26,7 @@ Word = str | bytes | os.PathLike[str]
 class Command:
     """What is to run, and under which lease; `lease` names it for people, `token` is secret.
 
-    `owner` is who claimed it: `host:port`.
+    `owner` is who claimed it: `host:port`, and `user` the name in its certificate, "" in open mode.
     """
 
     argv: tuple[bytes, ...]
@@ -37,6 +37,7 @@ class Command:
     token: str
     fence: int
     owner: str
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)

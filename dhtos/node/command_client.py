@@ -1,7 +1,9 @@
 """The owner's side of a command: begin it on the machine of a lease, and talk to it.
 
 `Process` has the names of `asyncio.subprocess.Process`. It needs the endpoint, token and fence of a
-lease and no node, so a command line can run something under a lease that its daemon keeps.
+lease and no node, so a command line can run something under a lease that its daemon keeps. In a
+cluster it also needs the key of the machine, and somebody who begins the connection in the name of
+who has claimed the lease: `dhtos.node.sealed_stream.Channels`.
 """
 
 import asyncio
@@ -31,6 +33,15 @@ from dhtos.node import command_wire as wire
 from dhtos.node.command import COMMANDS, LABEL, Usage, Word, check_size, variables, words
 from dhtos.node.command_wire import STDERR, STDIN, STDOUT, Reason, frame
 from dhtos.node.config import parse_endpoint
+from dhtos.node.sealed_stream import (
+    READY,
+    READY_BYTES_MAX,
+    Channels,
+    Reader,
+    Writer,
+    framed,
+    sealed,
+)
 
 PIPE, DEVNULL = subprocess.PIPE, subprocess.DEVNULL
 
@@ -52,9 +63,7 @@ class Process:
     not read stops the command, as a full pipe would. `stdin` is there where PIPE was asked for.
     """
 
-    def __init__(
-        self, endpoint: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, endpoint: str, reader: Reader, writer: Writer) -> None:
         self.endpoint = endpoint
         self.lease = ""
         self.argv: tuple[bytes, ...] = ()
@@ -339,8 +348,13 @@ async def start(
     stdin: int = DEVNULL,
     stdout: int = PIPE,
     stderr: int = PIPE,
+    identity: bytes = b"",
+    channels: Channels | None = None,
 ) -> Process:
     """Run a command under a lease, on the machine that granted it.
+
+    `identity` is the public key of that machine, to which `channels` begins a sealed connection;
+    without them it is in the open.
 
     Raises UsageError for what cannot be a command, CannotStart where the machine cannot start it,
     Refused where it does not want to, LeaseLost where the lease does not stand there, Unreachable
@@ -356,6 +370,8 @@ async def start(
     )
     reader, writer = await _connect(endpoint)
     try:
+        if channels is not None:
+            reader, writer = await _seal(endpoint, identity, channels, reader, writer)
         answer = await _ask(order, reader, writer)
     except BaseException:
         writer.transport.abort()
@@ -369,7 +385,7 @@ async def start(
     return process
 
 
-async def _connect(endpoint: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connect(endpoint: str) -> tuple[Reader, Writer]:
     host, port = parse_endpoint(endpoint)
     try:
         async with asyncio.timeout(COMMAND_START_S):
@@ -383,9 +399,34 @@ async def _connect(endpoint: str) -> tuple[asyncio.StreamReader, asyncio.StreamW
         ) from error
 
 
-async def _ask(
-    order: wire.Start, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> wire.FromNode | None:
+async def _seal(
+    endpoint: str, identity: bytes, channels: Channels, reader: Reader, writer: Writer
+) -> tuple[Reader, Writer]:
+    """The same connection sealed, with the machine that has this key.
+
+    Raises Refused where it does not believe us, or is of no cluster.
+    """
+    name, hello = await channels.hello(identity)
+    ready: bytes | None = None
+    with suppress(TimeoutError):
+        async with asyncio.timeout(COMMAND_START_S):
+            writer.write(framed(hello))
+            await wire.drain(writer)
+            ready = await wire.body_of(reader, READY_BYTES_MAX)
+    if ready is None:
+        raise Unreachable(
+            f"{endpoint} did not answer as the machine that granted the lease: another may have "
+            "its address"
+        )
+    if not ready.startswith(READY):
+        raise _error(endpoint, wire.read_from_node(ready))
+    try:
+        return sealed(reader, writer, await channels.keys(name, ready))
+    except Refused as error:
+        raise Refused(f"{endpoint} ran nothing: {error}") from error
+
+
+async def _ask(order: wire.Start, reader: Reader, writer: Writer) -> wire.FromNode | None:
     """The answer to the first frame; None where there is none."""
     try:
         async with asyncio.timeout(COMMAND_START_S):
@@ -403,6 +444,9 @@ def _error(endpoint: str, answer: wire.FromNode | None) -> DhtosError:
             return Unreachable(f"{endpoint} did not answer when it was given a command")
         case wire.Refusal(reason=Reason.CANNOT_START):
             return CannotStart(f"on {endpoint} {answer.text}", code=answer.code)
+        case wire.Refusal(reason=Reason.FORBIDDEN):
+            text = f"{endpoint} ran nothing: {answer.text}; ask an issuer for one that does"
+            return CannotStart(text, code=answer.code)
         case wire.Refusal(reason=Reason.LEASE):
             return LeaseLost(f"{endpoint} ran nothing: {answer.text}")
         case wire.Refusal():

@@ -5,16 +5,23 @@ and a fence that stand in the ledger, and no other command may run under them at
 on nothing waits for anything else: frames are read as they come, streams have windows, a signal
 passes what is not read. See `dhtos.node.command_wire`.
 
+In a cluster a connection is sealed, and begins with the certificates of both. Whoever runs
+something must be allowed to `run` on this machine, and be who was granted the lease: a token and a
+fence that were stolen are of no use to others. What is sealed is not taken in open mode, nor the
+other way round, and who comes the wrong way is told.
+
 The ledger frees a lease at its end, and its command may take `COMMAND_GRACE_S` longer to die. Who
 is granted what it had begins after that, so that no more ever runs than was granted.
 
-Strangers are bounded: so many connections that have not yet said what they want, each for so long.
+Strangers are bounded: so many connections that have not yet said what they want, each for so long,
+and so many handshakes a second of each address.
 """
 
 import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dhtos.core.limits import (
@@ -30,13 +37,21 @@ from dhtos.node import command_wire as wire
 from dhtos.node.command import Command, Executor, Exit, Running, check_size, variables, words
 from dhtos.node.command_wire import STDERR, STDIN, STDOUT, Reason, frame
 from dhtos.node.config import Config, format_endpoint
+from dhtos.node.sealed_stream import HELLO, Reader, Writer, framed, sealed, welcome
 from dhtos.node.usage import UsageLog
 from dhtos.protocol.ledger import Grant
+from dhtos.protocol.rates import Rates
 from dhtos.transport.udp import UdpSocket
 
 if TYPE_CHECKING:
     from dhtos.node.node import Node
+    from dhtos.trust.cert import Chain
 
+_WRONG_WAY = {
+    False: "this node is a member of a cluster: ask as one who has joined it",
+    True: "this node is in open mode, and knows of no certificates",
+}
+_MAY_NOT = "this certificate does not give `run` on that machine"
 _BACKLOG = 128
 _PORTS = 16  # tried where any port will do
 
@@ -113,6 +128,9 @@ class CommandServer:
         self._executor = executor
         self.usage = usage
         self._count = node.engine.core.counters
+        sessions = node.engine.core.sessions
+        self._member = None if sessions is None else sessions.member
+        self._rates = Rates()
         self._server: asyncio.Server | None = None
         self._strangers: dict[asyncio.StreamWriter, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -154,9 +172,9 @@ class CommandServer:
         assert task is not None
         self._tasks.add(task)
         try:
-            start = await self._hear(reader, writer)
-            if start is not None:
-                await self._answer(start, reader, writer)
+            caller = await self._hear(reader, writer)
+            if caller is not None:
+                await self._answer(caller)
         except MalformedMessage:
             self._count["commands_malformed"] += 1
             writer.transport.abort()
@@ -166,8 +184,8 @@ class CommandServer:
 
     async def _hear(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> wire.Start | None:
-        """What a stranger wants; None for one that does not say so in time."""
+    ) -> "_Caller | None":
+        """Who a stranger is and what it wants; None for one that does not say so in time."""
         if len(self._strangers) >= COMMAND_STRANGERS_MAX:
             oldest = next(iter(self._strangers))
             del self._strangers[oldest]
@@ -176,27 +194,50 @@ class CommandServer:
         self._strangers[writer] = None
         try:
             async with asyncio.timeout(COMMAND_HELLO_S):
-                message = await wire.from_client(reader, wire.FIRST_BYTES_MAX)
+                return await self._meet(reader, writer)
         except TimeoutError:
             self._count["commands_strangers_dropped"] += 1
             writer.transport.abort()
             return None
         finally:
             self._strangers.pop(writer, None)
-        if message is None or isinstance(message, wire.Start):
-            return message
-        raise MalformedMessage("a connection begins with what to run")
 
-    async def _answer(
-        self, start: wire.Start, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _meet(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> "_Caller | None":
+        first = await wire.body_of(reader, wire.FIRST_BYTES_MAX)
+        if first is None:
+            return None
+        comes_sealed = first.startswith(HELLO)
+        if comes_sealed != (self._member is not None):
+            self._refuse(writer, wire.Refusal(Reason.CHANNEL, _WRONG_WAY[comes_sealed], 126))
+            return None
+        if self._member is None:
+            return _Caller(_start_of(wire.read_from_client(first)), None, reader, writer)
+        if not self._rates.admit(writer.get_extra_info("peername")[0], self._node.driver.clock()):
+            self._count["commands_strangers_dropped"] += 1
+            writer.transport.abort()
+            return None
+        met = welcome(self._member, first)
+        writer.write(framed(met.ready))
+        if met.chain is None:
+            self._count["commands_refused"] += 1
+            return None
+        own_reader, own_writer = sealed(reader, writer, met.keys)
+        message = await wire.from_client(own_reader, wire.FIRST_BYTES_MAX)
+        if message is None:
+            return None
+        return _Caller(_start_of(message), met.chain, own_reader, own_writer)
+
+    async def _answer(self, caller: "_Caller") -> None:
+        start, writer = caller.start, caller.writer
         await self._let_leave(start.token)
-        refusal = self._refused(start)
+        refusal = self._refused(caller)
         if refusal is not None:
             self._refuse(writer, refusal)
             return
         command = self._command(start)
-        session = _Session(reader, writer, stdin=start.stdin)
+        session = _Session(caller.reader, writer, stdin=start.stdin)
         before = self._sessions.get(start.token)
         self._sessions[start.token] = session
         self._alive.add(session)
@@ -221,6 +262,12 @@ class CommandServer:
         await self.usage.add(command, ended)
         session.say_end(ended)
 
+    async def gone(self, token: bytes) -> None:
+        """Wait until nothing runs under a lease; what has run is in `usage` then."""
+        session = self._sessions.get(token)
+        if session is not None:
+            await session.exited.wait()
+
     async def _let_leave(self, token: bytes) -> None:
         """Whoever has just hung up on a command of that lease may have come back already."""
         session = self._sessions.get(token)
@@ -229,23 +276,35 @@ class CommandServer:
                 async with asyncio.timeout(COMMAND_LEAVING_S):
                     await session.over.wait()
 
-    def _refused(self, start: wire.Start) -> wire.Refusal | None:
+    def _refused(self, caller: "_Caller") -> wire.Refusal | None:
         """Why this may not run; None where it may."""
+        start = caller.start
         if start.version != wire.VERSION:
             return wire.Refusal(Reason.VERSION, f"this node speaks version {wire.VERSION}", 126)
         if self._closing:
             return wire.Refusal(Reason.CLOSING, "this node is about to end", 126)
+        if not self._may_run(caller.chain):
+            return wire.Refusal(Reason.FORBIDDEN, _MAY_NOT, 126)
         grant = self._grants.runs(start.token, start.fence, self._node.driver.clock())
         self._node.driver.flush()
         if grant is None:
             text = "no lease of this start of the node has that token and fence"
             return wire.Refusal(Reason.LEASE, text, 126)
+        if grant.subject != caller.subject:
+            self._count["claims_of_others"] += 1
+            return wire.Refusal(Reason.LEASE, "that lease was granted to somebody else", 126)
         session = self._sessions.get(start.token)
         if session is not None and not session.over.is_set():
             return wire.Refusal(Reason.BUSY, "a command runs under this lease already", 126)
         if len(self._alive) >= COMMANDS_MAX:
             return wire.Refusal(Reason.CROWDED, f"{COMMANDS_MAX} commands run here already", 126)
         return None
+
+    def _may_run(self, chain: "Chain | None") -> bool:
+        """Whether somebody may run commands on this machine; in open mode everybody may."""
+        if self._member is None or chain is None:
+            return self._member is None
+        return chain.leaf.may("run", self._member.groups)
 
     def _command(self, start: wire.Start) -> Command:
         grant = self._grants.ledger.known(start.token)
@@ -264,6 +323,7 @@ class CommandServer:
             token=grant.token.hex(),
             fence=grant.fence,
             owner=format_endpoint(grant.owner),
+            user=grant.user,
         )
 
     async def _begin(self, command: Command, session: "_Session") -> Running | wire.Refusal:
@@ -279,17 +339,36 @@ class CommandServer:
             text = str(error)[: wire.TEXT_BYTES_MAX]
             return wire.Refusal(Reason.CANNOT_START, text, error.code)
 
-    def _refuse(self, writer: asyncio.StreamWriter, refusal: wire.Refusal) -> None:
+    def _refuse(self, writer: Writer, refusal: wire.Refusal) -> None:
         self._count["commands_refused"] += 1
         writer.write(frame(refusal))
+
+
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """Who has connected and what it wants; the chain that it showed, in a cluster."""
+
+    start: wire.Start
+    chain: "Chain | None"
+    reader: Reader
+    writer: Writer
+
+    @property
+    def subject(self) -> bytes:
+        """The key in whose name it comes; empty in open mode."""
+        return b"" if self.chain is None else self.chain.principal.subject
+
+
+def _start_of(message: wire.FromClient) -> wire.Start:
+    if isinstance(message, wire.Start):
+        return message
+    raise MalformedMessage("a connection begins with what to run")
 
 
 class _Session:
     """One command and the connection of its owner."""
 
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, stdin: bool
-    ) -> None:
+    def __init__(self, reader: Reader, writer: Writer, *, stdin: bool) -> None:
         self._reader = reader
         self._writer = writer
         self._running: Running | None = None

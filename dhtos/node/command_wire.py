@@ -11,6 +11,8 @@ says what it is. Fields of later versions come last and are ignored.
     node    EXIT    6  returncode, user_s, system_s, memory_bytes, wall_s      the last frame
     node    REFUSED 7  reason, text, code                                      the last frame
 
+In a cluster all of this goes through `dhtos.node.sealed_stream`.
+
 Streams are numbered as file descriptors. Of each, COMMAND_WINDOW_BYTES may be under way that were
 not taken; so a side that does not read stops the other, and neither has to keep more than a window,
 while signals and the end pass what is waiting (the windows of RFC 4254, section 5.2).
@@ -32,6 +34,7 @@ from dhtos.core.limits import (
     COMMAND_WINDOW_BYTES,
 )
 from dhtos.errors import MalformedMessage
+from dhtos.node.sealed_stream import Reader, Writer, unframed
 from dhtos.protocol.grants import TOKEN_BYTES
 
 T = TypeVar("T")
@@ -61,6 +64,8 @@ class Reason(IntEnum):
     VERSION = 4
     CANNOT_START = 5
     CLOSING = 6
+    FORBIDDEN = 7
+    CHANNEL = 8
 
 
 _Count = Annotated[int, Meta(ge=0, le=COMMAND_WINDOW_BYTES)]
@@ -141,27 +146,34 @@ def frame(message: _Frame) -> bytes:
     return len(body).to_bytes(_LENGTH_BYTES) + body
 
 
-async def from_client(
-    reader: asyncio.StreamReader, bytes_max: int = FRAME_BYTES_MAX
-) -> FromClient | None:
+async def from_client(reader: Reader, bytes_max: int = FRAME_BYTES_MAX) -> FromClient | None:
     """The next message of a client; None at the end. Raises MalformedMessage."""
-    body = await _body(reader, bytes_max)
-    return None if body is None else _decoded(_OF_CLIENT, body)
+    body = await body_of(reader, bytes_max)
+    return None if body is None else read_from_client(body)
 
 
-async def from_node(reader: asyncio.StreamReader) -> FromNode | None:
+def read_from_client(body: bytes) -> FromClient:
+    """What a client says in a frame; raises MalformedMessage."""
+    message: FromClient = _decoded(_OF_CLIENT, body)
+    return message
+
+
+async def from_node(reader: Reader) -> FromNode | None:
     """The next message of a node; None at the end. Raises MalformedMessage."""
-    body = await _body(reader, FRAME_BYTES_MAX)
-    return None if body is None else _decoded(_OF_NODE, body)
+    body = await body_of(reader, FRAME_BYTES_MAX)
+    return None if body is None else read_from_node(body)
 
 
-async def _body(reader: asyncio.StreamReader, bytes_max: int) -> bytes | None:
+def read_from_node(body: bytes) -> FromNode:
+    """What a node says in a frame; raises MalformedMessage."""
+    message: FromNode = _decoded(_OF_NODE, body)
+    return message
+
+
+async def body_of(reader: Reader, bytes_max: int) -> bytes | None:
     """What a frame holds; it is not waited for where it is longer than may be."""
     try:
-        length = int.from_bytes(await reader.readexactly(_LENGTH_BYTES))
-        if length > bytes_max:
-            raise MalformedMessage(f"a frame has at most {bytes_max} bytes, got {length}")
-        return await reader.readexactly(length)
+        return await unframed(reader, bytes_max)
     except (asyncio.IncompleteReadError, OSError):
         return None
 
@@ -176,7 +188,7 @@ def _decoded(decoder: "msgspec.msgpack.Decoder[T]", body: bytes) -> T:
 class Outflow:
     """The sending side of a stream: no more under way than its window."""
 
-    def __init__(self, stream: int, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, stream: int, writer: Writer) -> None:
         self._stream = stream
         self._writer = writer
         self._room = COMMAND_WINDOW_BYTES
@@ -217,7 +229,7 @@ class Outflow:
 class Inflow:
     """The receiving side of a stream: what may come, and what was handed on."""
 
-    def __init__(self, stream: int, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, stream: int, writer: Writer) -> None:
         self._stream = stream
         self._writer = writer
         self._room = COMMAND_WINDOW_BYTES
@@ -238,14 +250,14 @@ class Inflow:
             self._untold = 0
 
 
-def keep_alive(writer: asyncio.StreamWriter) -> None:
+def keep_alive(writer: Writer) -> None:
     """Ask now and then whether the other side is there; a silent connection may be cut off."""
     sock = writer.get_extra_info("socket")
     for level, option, value in _KEEP_ALIVE:
         sock.setsockopt(level, option, value)
 
 
-async def drain(writer: asyncio.StreamWriter) -> None:
+async def drain(writer: Writer) -> None:
     """Wait while the other side does not read; one that went away is found by who reads."""
     try:
         await writer.drain()

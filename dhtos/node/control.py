@@ -42,6 +42,7 @@ OPS = (
     "rtt", "within", "central",
     "find", "count", "sum", "histogram", "sample", "closest", "members", "put", "get", "status",
     "advertise", "config", "plan", "explain", "place", "leases", "drain", "undrain", "revoke",
+    "channel", "channel_keys",
     "usage", "gang", "replicas", "whoami", "invite", "invites", "uninvite",
     "revoke_member", "user",
 )  # fmt: skip

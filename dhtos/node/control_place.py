@@ -4,8 +4,13 @@ A need is an object: `{"resources": {"cores": 4}, "where": TEXT, "prefer": NAME,
 "max_price": X, "preempt": BOOL}`, all but the first optional. `place` answers with the lease and
 then stays silent while it is renewed; it ends when the lease is lost, and the lease is released
 when the client goes away.
+
+`channel` begins a sealed connection in the name of the node, for the client to run a command over.
+Its `identity` is the key of the machine; the answer has the `name` of the handshake and `hello`,
+what to send. `channel_keys` with that name and `ready`, what came back, gives the two keys.
 """
 
+from base64 import b64encode
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -14,7 +19,7 @@ import msgspec
 from dhtos.core.limits import LEASE_S, USAGE_ROWS_MAX
 from dhtos.core.value import is_number
 from dhtos.errors import UsageError
-from dhtos.node.arguments import Args, Lines, no_more, take
+from dhtos.node.arguments import Args, Lines, from_base64, no_more, take
 from dhtos.node.placing import CANDIDATES
 from dhtos.node.plain_place import (
     choice_to_plain,
@@ -23,6 +28,7 @@ from dhtos.node.plain_place import (
     lease_to_plain,
     plan_end_to_plain,
 )
+from dhtos.node.sealed_stream import MemberChannels
 from dhtos.sched import Need
 
 if TYPE_CHECKING:
@@ -36,7 +42,7 @@ Op = Callable[[Args], Lines]
 
 def placing_ops(node: "Node") -> dict[str, Op]:
     """Each op by its name."""
-    return {**_ops_of_owners(node), **_ops_of_grants(node)}
+    return {**_ops_of_owners(node), **_ops_of_channels(node), **_ops_of_grants(node)}
 
 
 def _ops_of_owners(node: "Node") -> dict[str, Op]:
@@ -71,6 +77,36 @@ def _ops_of_owners(node: "Node") -> dict[str, Op]:
             await lease.release()
 
     return {"plan": plan, "explain": explain, "place": place}
+
+
+def _ops_of_channels(node: "Node") -> dict[str, Op]:
+    """What those ask who run a command under a lease of the node."""
+
+    def channels() -> MemberChannels:
+        if node.channels is None:
+            raise UsageError("this node is in open mode: its commands are not sealed")
+        return node.channels
+
+    async def channel(args: Args) -> Lines:
+        identity = take(args, "identity", str)
+        no_more(args)
+        name, hello = await channels().hello(_from_hex("identity", identity))
+        yield {"end": {"name": name.hex(), "hello": b64encode(hello).decode()}}
+
+    async def channel_keys(args: Args) -> Lines:
+        name, ready = take(args, "name", str), take(args, "ready", str)
+        no_more(args)
+        keys = await channels().keys(_from_hex("name", name), from_base64("ready", ready))
+        yield {"end": {"send": keys.send.hex(), "receive": keys.receive.hex()}}
+
+    return {"channel": channel, "channel_keys": channel_keys}
+
+
+def _from_hex(name: str, text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError as error:
+        raise UsageError(f"{name} is in hexadecimal, got {text[:40]!r}") from error
 
 
 def _ops_of_grants(node: "Node") -> dict[str, Op]:

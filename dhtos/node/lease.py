@@ -14,6 +14,7 @@ from dhtos.node import command_client
 from dhtos.node.command import Word
 from dhtos.node.command_client import DEVNULL, PIPE, Completed, Process
 from dhtos.node.config import format_endpoint
+from dhtos.node.sealed_stream import Channels
 from dhtos.protocol.claims import Tenancy
 from dhtos.sched import Need, Refused, why
 from dhtos.transport.driver import Driver
@@ -66,9 +67,12 @@ class Lease:
     `token` names it to the node, `fence` is larger than that of every earlier lease of the node.
     """
 
-    def __init__(self, driver: Driver, tenancy: Tenancy, hit: Hit) -> None:
+    def __init__(
+        self, driver: Driver, tenancy: Tenancy, hit: Hit, channels: Channels | None = None
+    ) -> None:
         self._driver = driver
         self._tenancy = tenancy
+        self._channels = channels  # none in open mode
         self.hit = hit
 
     @property
@@ -90,6 +94,11 @@ class Lease:
     def fence(self) -> int:
         """What a lease guards may refuse smaller ones than it has seen."""
         return self._tenancy.granted.fence
+
+    @property
+    def identity(self) -> bytes:
+        """The public key of that node, to which commands are sealed; empty in open mode."""
+        return b"" if self._channels is None else self.hit.record.identity
 
     @property
     def resources(self) -> Mapping[str, float]:
@@ -124,8 +133,8 @@ class Lease:
         """Run a command on the machine of this lease, with `PIPE` and `DEVNULL` of `subprocess`.
 
         One at a time. Raises UsageError for what cannot be a command, CannotStart where the machine
-        cannot start it, Refused, LeaseLost, and Unreachable where it runs no commands: ask for one
-        that does by `where=dhtos.RUNS_COMMANDS`.
+        cannot start it or does not let us, Refused, LeaseLost, and Unreachable where it runs no
+        commands: ask for one that does by `where=dhtos.RUNS_COMMANDS`.
         """
         process = await command_client.start(
             self.endpoint,
@@ -136,6 +145,8 @@ class Lease:
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
+            identity=self.identity,
+            channels=self._channels,
         )
         process.lost_with(self.ended)
         return process

@@ -26,6 +26,7 @@ from dhtos.errors import ClaimsRefused, Closed, NoCandidates, UsageError
 from dhtos.node.asking import Asking
 from dhtos.node.draws import Draw, Draws
 from dhtos.node.lease import Choice, Explanation, Lease, Placement, Plan
+from dhtos.node.sealed_stream import MemberChannels
 from dhtos.protocol.claims import Bid, Claiming, Granted, Outcome, Tenants
 from dhtos.protocol.frontier import FindResult
 from dhtos.protocol.grants import Grants
@@ -51,6 +52,7 @@ class Placing(Asking):
     _rng: Random
     _tenants: Tenants | None = None
     _grants: Grants | None = None
+    _channels: MemberChannels | None = None
     _demand: Demand
     _scorer: Scorer | None
     _refusals: dict[bytes, tuple[int, float]]  # how often, and when the last time
@@ -225,7 +227,15 @@ class Placing(Asking):
         self._refusals.pop(granted.node_id, None)
         tenancy = self._tenants.keep(granted, self.driver.clock())
         self.driver.flush()
-        return Lease(self.driver, tenancy, hit)
+        return Lease(self.driver, tenancy, hit, self.channels)
+
+    @property
+    def channels(self) -> MemberChannels | None:
+        """What begins sealed connections in the name of this node; None in open mode."""
+        sessions = self.engine.core.sessions
+        if self._channels is None and sessions is not None:
+            self._channels = MemberChannels(sessions.member)
+        return self._channels
 
     async def _await_room(self, plan: Plan, *, again: bool) -> None:
         """Nobody has room: wait once where somebody is large enough; raises NoCandidates."""

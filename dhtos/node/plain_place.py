@@ -31,8 +31,10 @@ def explanation_to_plain(found: Explanation) -> dict[str, Any]:
 
 
 def lease_to_plain(lease: Lease) -> dict[str, Any]:
-    """A lease as its owner has it."""
+    """A lease as its owner has it; in a cluster with the public key of its node."""
+    identity = {"identity": lease.identity.hex()} if lease.identity else {}
     return {
+        **identity,
         "node": str(lease.node),
         "endpoint": lease.endpoint,
         "token": lease.token,

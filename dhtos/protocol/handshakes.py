@@ -19,15 +19,10 @@ from struct import Struct
 import msgspec
 
 from dhtos.core.ids import Endpoint
-from dhtos.core.limits import (
-    COOKIE_S,
-    HANDSHAKE_SOURCES_MAX,
-    HANDSHAKES_BURST,
-    HANDSHAKES_PER_S,
-    REASON_BYTES_MAX,
-)
+from dhtos.core.limits import COOKIE_S, REASON_BYTES_MAX
 from dhtos.core.value import is_printable
 from dhtos.errors import MalformedMessage
+from dhtos.protocol.rates import Rates
 from dhtos.trust.cert import Chain, Verb
 from dhtos.trust.noise import Handshake
 
@@ -86,7 +81,7 @@ class Doorkeeper:
     def __init__(self, secret: bytes, public: bytes) -> None:
         self._secret = secret
         self._public = public
-        self._rates: dict[str, tuple[float, float]] = {}  # tokens left, and when
+        self._rates = Rates()
 
     def who(self, nonce: bytes, source: Endpoint, now: float) -> bytes:
         """The answer to whoever we share no keys with."""
@@ -98,29 +93,11 @@ class Doorkeeper:
         epoch = int(now // COOKIE_S)
         if all(cookie != self._cookie(nonce, source, e) for e in (epoch, epoch - 1)):
             return False
-        host = _network(source[0])
-        left, since = self._rates.pop(host, (float(HANDSHAKES_BURST), now))
-        left = min(left + (now - since) * HANDSHAKES_PER_S, float(HANDSHAKES_BURST))
-        if len(self._rates) >= HANDSHAKE_SOURCES_MAX:
-            del self._rates[next(iter(self._rates))]
-        self._rates[host] = (max(left - 1, 0.0), now)
-        return left >= 1
+        return self._rates.admit(source[0], now)
 
     def _cookie(self, nonce: bytes, source: Endpoint, epoch: int) -> bytes:
         text = f"{epoch}|{source[0]}|{source[1]}|".encode() + nonce
         return blake2b(text, key=self._secret, digest_size=COOKIE_BYTES).digest()
-
-
-def _network(host: str) -> str:
-    """Whose rate an address counts for: of IP version 6 the first half."""
-    if ":" not in host:
-        return host
-    from ipaddress import IPv6Address
-
-    try:
-        return IPv6Address(host.partition("%")[0]).packed[:8].hex()
-    except ValueError:
-        return host
 
 
 class Window:

@@ -4,6 +4,7 @@ What is accepted is held to more than that: it is read again from what it writes
 the same.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,9 @@ from dhtos.core.nearest import Nearest
 from dhtos.core.predicate import Predicate
 from dhtos.core.record import Record, make_record
 from dhtos.core.summary import Summary
+from dhtos.core.vouched import groups_of
 from dhtos.errors import MalformedMessage, PredicateError, UsageError
-from dhtos.node import command_wire
+from dhtos.node import command_wire, sealed_stream
 from dhtos.protocol import aggregate, bundle, claims, enrol, frontier, grants, hubwire, union
 from dhtos.protocol.answer import Item, as_after, as_order
 from dhtos.protocol.handshakes import read_ready, write_ready
@@ -270,6 +272,43 @@ def second_message() -> bytes:
     return handshake.write(b"ready")
 
 
+MACHINE = AUTHORITY.member("machine")
+CLIENT = AUTHORITY.holder(KeyPair(SECRETS[0]), AUTHORITY.admit(KeyPair(SECRETS[0]), "client"))
+
+
+def comes_sealed(data: bytes) -> bool:
+    """What somebody says inside of the handshake of a command: its chain."""
+    remote = exchange_public(MACHINE.key.public)
+    assert remote is not None
+    handshake = Handshake.initiator(
+        CLIENT.key.exchange_secret, remote, SECRETS[2], sealed_stream._PROLOGUE
+    )
+    hello = sealed_stream.HELLO + handshake.write(data)
+    return sealed_stream.welcome(MACHINE, hello).chain is not None
+
+
+def of_records(data: bytes) -> bool:
+    """A connection that has been sealed, up to its end."""
+    reader = asyncio.StreamReader(loop=asyncio.new_event_loop())
+    reader._loop.close()  # nothing is waited for: all has come
+    reader.feed_data(data)
+    reader.feed_eof()
+    reading = sealed_stream.SealedReader(reader, SECRETS[0]).readexactly(5)
+    try:
+        reading.send(None)
+    except StopIteration:
+        return True
+    except (asyncio.IncompleteReadError, MalformedMessage):
+        return False
+    raise AssertionError("there is nothing to wait for")
+
+
+def of_groups(data: bytes) -> bool:
+    """What a certificate says of a machine: whatever it is, nothing is raised."""
+    proof = bytes(64) + data
+    return groups_of(msgspec.structs.replace(RECORD, proof=proof)) is not None
+
+
 def revocation(data: bytes) -> None:
     """A revocation has one form."""
     read = read_revocation(data)
@@ -314,7 +353,11 @@ def where(_name: str) -> Coordinate:
 
 CHAIN = AUTHORITY.admit(KeyPair(SECRETS[0]), "node").wire
 LIMITS = ("cores >= 8 and cores <= 64", "not (exists(gpu_mem) or price < 0.5)", "rtt(self) < 20ms")
-TEXTS = (*LIMITS, 'label("team") in ["video", "audio"] and mem > 4GiB')
+TEXTS = (
+    *LIMITS,
+    'attested(gpu) and not attested(site) in ("a", "b")',
+    'label("team") in ["video", "audio"] and mem > 4GiB',
+)
 
 TARGETS: dict[str, Target] = {
     "datagram": target(
@@ -406,6 +449,12 @@ TARGETS: dict[str, Target] = {
         command_wire.frame(command_wire.Data(0, b"x"))[4:],
         command_wire.frame(command_wire.Signal(15))[4:],
     ),
+    "command_hello": Target(comes_sealed, lambda: [CLIENT.chain.wire]),
+    "command_records": Target(
+        of_records,
+        lambda: [sealed_stream.framed(seal(SECRETS[0], 0, b"hello"))],
+    ),
+    "groups": Target(of_groups, lambda: [link()]),
     "command_node": target(
         lambda data: command_wire._decoded(command_wire._OF_NODE, data),
         command_wire.frame(command_wire.Started("lease"))[4:],

@@ -754,8 +754,9 @@ def test_the_owner_of_a_machine_says_whose_work_it_takes():
 class Spoken:
     """Sessions of which a test says who speaks; nothing is sealed."""
 
-    def __init__(self, engine):
+    def __init__(self, engine, member):
         self._sealed = engine._sealed
+        self.member = member
         self.speaker = None
 
     def receive(self, datagram, _source, _now):
@@ -764,8 +765,8 @@ class Spoken:
     def seal(self, sending):
         self._sealed += sending
 
-    def allows(self, _verb):
-        return True
+    def refusal(self, _verb, _cost_s, _now):
+        return None
 
     def prove(self, record):
         return record
@@ -780,7 +781,9 @@ class Secured(Granting):
     def __init__(self):
         super().__init__()
         self.authority = Authority()
-        self.sessions = self.one.core.sessions = Spoken(self.one.engine)
+        self.sessions = self.one.core.sessions = Spoken(
+            self.one.engine, self.authority.member("machine")
+        )
         self.alice = KeyPair(b"a" * 32)
         self.chain = self.authority.admit(self.alice, "alice", groups=("lab", "gpu"))
         self.mallory = self.authority.admit(KeyPair(b"m" * 32), "mallory")

@@ -7,7 +7,7 @@ import pytest
 
 from dhtos.core.limits import COOKIE_S, HANDSHAKES_BURST, HANDSHAKES_PER_S, REASON_BYTES_MAX
 from dhtos.errors import MalformedMessage
-from dhtos.protocol import handshakes
+from dhtos.protocol import rates
 from dhtos.protocol.handshakes import (
     DATA,
     PROBE,
@@ -131,10 +131,10 @@ def test_a_wrong_cookie_costs_nobody_anything(door):
 
 
 def test_rates_that_are_remembered_are_bounded(door, monkeypatch):
-    monkeypatch.setattr(handshakes, "HANDSHAKE_SOURCES_MAX", 3)
+    monkeypatch.setattr(rates, "HANDSHAKE_SOURCES_MAX", 3)
     for n in range(10):
         assert admitted(door, (f"10.0.0.{n}", 1), EPOCH, 1) == 1
-        assert len(door._rates) <= 3
+        assert len(door._rates._left) <= 3
 
 
 # --- the second message ---------------------------------------------------------------------------
