@@ -179,7 +179,13 @@ class BaseOverlay:
             if best is not None:
                 self._spread(lookup, best, now)
 
-        lookup = self._new_lookup(key, finish, reader=self._reader(key, owner), paths=paths)
+        lookup = self._new_lookup(
+            key,
+            finish,
+            reader=self._reader(key, owner),
+            paths=paths,
+            thorough=self.core.sessions is not None and not owner,
+        )
         local = self.store.get(key, now)
         if local is not None and local.is_owned != bool(owner):
             local = None
@@ -395,9 +401,10 @@ class BaseOverlay:
         *,
         reader: Reader | None = None,
         paths: int = 1,
+        thorough: bool = False,
     ) -> Walk:
         """One lookup, or several over disjoint paths; a `reader` makes it one for a value."""
-        how = Way(self.core, self.id, self, self.k, self.alpha, reader)
+        how = Way(self.core, self.id, self, self.k, self.alpha, reader, thorough)
         lookup = how.lookup(target, finish) if paths == 1 else Paths(how, target, finish, paths)
         self._lookups.add(lookup)
         return lookup

@@ -35,6 +35,8 @@ Replies are checked here: one malformed peer is a failed candidate, not a failed
 endpoint is asked at most once, and at most LOOKUP_PEERS_MAX are remembered. In a cluster a
 candidate that answers is who its certificate says, and what it tells is taken as `hearsay` has it.
 
+A *thorough* lookup for a value does not end with values: it hears all of the front.
+
 Lookups that share whom they have `asked` (`paths`) ask nobody twice: a candidate of another one
 holds its place in the front while it may answer there.
 """
@@ -93,7 +95,8 @@ class Lookup:
     __slots__ = (
         "_alpha", "_args", "_asked", "_ballot", "_candidates", "_core", "_deadline", "_distances",
         "_endpoints", "_finish", "_guess", "_hearsay", "_majority", "_own_id", "_patience",
-        "_quiet", "_reader", "_refilled", "_shared", "_target", "_trailer", "_watcher", "_width",
+        "_quiet", "_reader", "_refilled", "_shared", "_target", "_thorough", "_trailer", "_watcher",
+        "_width",
         "done", "k", "local", "name", "open", "started", "target",
     )  # fmt: skip
 
@@ -110,6 +113,7 @@ class Lookup:
         value: bool = False,
         reader: Reader = read_value,
         asked: "dict[Endpoint, Candidate] | None" = None,
+        thorough: bool = False,
     ) -> None:
         self.target = target
         self.k = k
@@ -139,6 +143,7 @@ class Lookup:
         self._endpoints: set[Endpoint] = set()
         self._ballot = Ballot()
         self._shared = {} if asked is None else asked
+        self._thorough = thorough
         self._hearsay = None if core.sessions is None else Hearsay(core.sessions)
         self._patience: Timer | None = None
         self._deadline: Timer | None = None
@@ -210,7 +215,7 @@ class Lookup:
         if isinstance(found, Held):
             candidate.held = found
             self._ballot.vote(found)
-            if self._patience is None:
+            if self._patience is None and not self._thorough:
                 wait = max(now - self.started, VALUE_PATIENCE_S)
                 self._patience = self._core.timers.at(now + wait, self._end)
         else:
@@ -372,7 +377,7 @@ class Lookup:
         """Ask whom to ask next, or end."""
         if self.done:
             return
-        leader = self._ballot.leader
+        leader = None if self._thorough else self._ballot.leader
         if leader is not None:
             if not self._asked or leader.count >= self._majority:
                 self._end(now)

@@ -3,7 +3,9 @@
 Theory of operation (Baumgart and Mies 2007, S/Kademlia, section 4.4). The k closest contacts we
 know are dealt to d lookups, which share whom they have asked: nobody is asked on two paths, so
 whoever misleads one of them is not asked by the others. What counts is what all of them found: the
-contacts that are closest, and the best of the values that are believed.
+contacts that are closest, and the best of the values that are believed. Under a shared key of a
+cluster, where every liar can sign a value of its own, all of the k closest are heard: only their
+number tells who was first.
 
 It ends when all paths have ended; once more than half of them have a value, the others have as much
 time again as has passed.
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How lookups of one overlay go; a `reader` makes them lookups for a value."""
+    """How lookups of one overlay go; a `reader` makes them lookups for a value.
+
+    Over several paths they are thorough where that is said.
+    """
 
     core: "Core"
     own_id: bytes
@@ -38,6 +43,7 @@ class Way:
     k: int
     alpha: int
     reader: Reader | None
+    thorough: bool = False
 
     def lookup(
         self,
@@ -57,6 +63,7 @@ class Way:
             value=self.reader is not None,
             reader=self.reader or read_value,
             asked=asked,
+            thorough=self.thorough and asked is not None,
         )
 
 

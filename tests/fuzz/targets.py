@@ -2,6 +2,7 @@
 
 import live
 import parsers
+import values
 from target import Target
 
-TARGETS: dict[str, Target] = parsers.TARGETS | live.TARGETS
+TARGETS: dict[str, Target] = parsers.TARGETS | values.TARGETS | live.TARGETS

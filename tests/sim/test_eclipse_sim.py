@@ -13,8 +13,9 @@ from collections import Counter
 import pytest
 from trust_world import Authority, member_of, secured
 
+from dhtos.core.ids import digest
 from dhtos.errors import DhtosError
-from dhtos.protocol.signed import Terms
+from dhtos.protocol.signed import Terms, signed
 from dhtos.sim import Cluster, base_truth, closest_nodes
 from dhtos.trust.value import owned_key
 
@@ -32,6 +33,7 @@ class Gang:
         self.nodes = rng.sample(nodes, len(nodes) // 5)
         self.honest = [node for node in nodes if node not in self.nodes]
         self.seen = {}  # by key: an old value with its proof
+        self.steals = False  # all show what is there, and it is no forgery
 
     def turn(self):
         for number, node in enumerate(self.nodes):
@@ -55,10 +57,10 @@ class Gang:
 
     def value(self, key, number):
         old = self.seen.get(key)
-        if number % 4 == 0 or old is None:
+        if old is None or (number % 4 == 0 and not self.steals):
             return self.way(key, number)
         value, proof = old
-        return {"value": value if number % 4 < 3 else "forged", "p": proof}
+        return {"value": value if number % 4 < 3 or self.steals else "forged", "p": proof}
 
 
 @pytest.fixture
@@ -81,18 +83,19 @@ def results(cluster, begun):
     return found
 
 
-def put_all(gang, names, seq, *, paths=1):
-    """Each by an honest owner under a key of its own, by name: the key, and the owner's."""
+def put_all(gang, names, seq, *, paths=1, owned=True):
+    """Each by an honest owner, by name: the key, and the owner's if it is owned."""
     begun, keys = [], {}
     for number, name in enumerate(names):
         node = gang.honest[number % len(gang.honest)]
         salt, public = name.encode(), member_of(node).key.public
-        keys[name] = owned_key(public, salt), public
+        keys[name] = (owned_key(public, salt), public) if owned else (digest(name), b"")
+        terms = Terms(salt=salt if owned else None)
         begun.append(
             gang.cluster.begin(
                 node,
-                lambda e, now, key=keys[name][0], salt=salt, name=name: e.base.put(
-                    key, f"{name} {seq}", now, seq=seq, terms=Terms(salt=salt), paths=paths
+                lambda e, now, key=keys[name][0], terms=terms, name=name: e.base.put(
+                    key, f"{name} {seq}", now, seq=seq, terms=terms, paths=paths
                 ),
             )
         )
@@ -152,6 +155,27 @@ def test_a_critical_key_is_found_over_four_paths(world):
     print(f"one path {one:.3f}, four {four:.3f}; {forged} forged values refused")
     assert forged > 0
     assert four >= 0.99
+
+
+def test_a_shared_key_is_what_most_holders_say(world):
+    """One of the liars signs a value of its own, with a higher number, which all of them show.
+
+    Nobody can prove to have been first, so over several paths all of the k closest are heard.
+    """
+    gang, names = world, [f"shared {n}" for n in range(100)]
+    keys, _ = put_all(gang, names, 1, owned=False)
+    thief = member_of(gang.nodes[0])
+    for key, _ in keys.values():
+        held = signed(thief, key, "theirs", 0.0, seq=9, ttl_s=3600.0)
+        gang.seen[key] = "theirs", held.said.proof
+    gang.steals = True
+    gang.turn()
+    one = get_all(gang, keys, 1, paths=1)
+    four = get_all(gang, keys, 1, paths=4)
+    eight = get_all(gang, keys, 1, paths=8)
+    print(f"shared keys: one path {one:.3f}, four {four:.3f}, eight {eight:.3f}")
+    assert four >= 0.97
+    assert eight >= 0.97
 
 
 def test_a_put_reaches_the_honest_holders_over_four_paths(world):
