@@ -26,7 +26,15 @@ from dhtos.node.control import ControlClient
 from dhtos.node.control_trust import membership_to_plain
 from dhtos.node.enrolling import join_cluster, make_token
 from dhtos.node.founding import found_cluster
-from dhtos.node.membership import Membership, default_home, member_home, read_credentials
+from dhtos.node.membership import (
+    Membership,
+    default_home,
+    is_member_home,
+    member_home,
+    read_credentials,
+)
+from dhtos.node.root import ISSUERS, ISSUERS_MADE_MAX
+from dhtos.node.ssh_agent import AgentKey, agent_keys, choose_key
 from dhtos.transport.udp import parse_host
 from dhtos.trust.cert import NAME_BYTES_MAX
 from dhtos.trust.token import Token
@@ -78,10 +86,16 @@ state_option = click.option(
 @name_option
 @uses_option
 @ttl_option
+@click.option(
+    "--issuers",
+    type=click.IntRange(1, ISSUERS_MADE_MAX),
+    help=f"How many machines admit others: this one, and the next to join.  [default: {ISSUERS}]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Both lines as JSON.")
 def up(
     *,
     name: str | None,
+    issuers: int | None,
     uses: int,
     ttl: str,
     as_json: bool,
@@ -90,12 +104,14 @@ def up(
     """Make a cluster on this machine and run its first node, which admits the others.
 
     All that members say to each other is sealed, and nobody else is answered. The line after
-    `ready` is the command that a new machine needs. Started again, the node just runs.
+    `ready` is the command that a new machine needs. The first machines that join admit others, too,
+    so that any of them may be lost. Started again, the node just runs.
     """
     config = _daemon_config(options)
     seconds = read_ttl(ttl)
     assert config.state_dir is not None
-    found_cluster(config.state_dir, own_name(config, name), time.time())
+    wanted = issuers or (None if is_member_home(config.state_dir) else ISSUERS)
+    found_cluster(config.state_dir, own_name(config, name), time.time(), issuers=wanted)
     invited = (config.state_dir / INVITES).exists()
 
     async def invite(node: Any) -> None:  # noqa: ANN401 - the node of serve
@@ -116,24 +132,32 @@ def up(
 @node_options
 @name_option
 @click.option("--wait", is_flag=True, help="Keep trying while nobody answers.")
+@click.option("--agent", is_flag=True, help="Of a user: keep the key in ssh-agent.")
+@click.option(
+    "--agent-key", metavar="COMMENT", help="Which of several in ssh-agent, or its fingerprint."
+)
 @click.option("--json", "as_json", is_flag=True, help="The ready line as JSON.")
 def join(
     *,
     token: str,
     name: str | None,
     wait: bool,
+    agent: bool,
+    agent_key: str | None,
     as_json: bool,
     **options: Any,  # noqa: ANN401 - click passes them
 ) -> None:
     """Join a cluster with a token: dhtos-node join dhtos1-...
 
     With the token of a machine this one is admitted, and runs from then on as with
-    `dhtos-node run`. With the token of a user it may ask from then on, and the command ends.
+    `dhtos-node run`. With the token of a user it may ask from then on, and the command ends; with
+    --agent the user's key is one of ssh-agent, which signs and never lets go of it.
     """
     read = Token.parse(token)
     config = _daemon_config(options)
     assert config.state_dir is not None
-    membership = run_loop(_join(config, read, own_name(config, name), wait=wait))
+    held = choose_key(agent_keys(), agent_key or "") if agent or agent_key else None
+    membership = run_loop(_join(config, read, own_name(config, name), held, wait=wait))
     if membership.chain.leaf.is_node:
         run_loop(serve(config, wait=wait, as_json=as_json))
         return
@@ -248,14 +272,21 @@ def whoami(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click pa
         _show_member(screen, known)
 
 
-async def _join(config: Config, token: Token, name: str, *, wait: bool) -> Membership:
+async def _join(
+    config: Config, token: Token, name: str, agent_key: AgentKey | None, *, wait: bool
+) -> Membership:
     """Be admitted; with `wait` also by somebody who is not there yet."""
     assert config.state_dir is not None
     delay_s = RETRY_S
     while True:
         try:
             return await join_cluster(
-                config.state_dir, token, host=config.host, name=name, wall_clock=time.time
+                config.state_dir,
+                token,
+                host=config.host,
+                name=name,
+                wall_clock=time.time,
+                agent_key=agent_key,
             )
         except NoPeers as error:
             if not wait:

@@ -76,6 +76,12 @@ def _place() -> ModuleType:
     return commands_place
 
 
+def _root() -> ModuleType:
+    from dhtos.cli import commands_root
+
+    return commands_root
+
+
 def _top() -> ModuleType:
     from dhtos.cli import commands_top
 
@@ -104,6 +110,9 @@ COMMANDS: Mapping[str, tuple[Loader, str]] = {
     "whoami": (_trust, "whoami"),
     "revoke": (_audit, "revoke"),
     "audit": (_audit, "audit"),
+    "promote": (_root, "promote"),
+    "demote": (_root, "demote"),
+    "root": (_root, "root"),
     "find": (_ask, "find"),
     "count": (_ask, "count"),
     "sum": (_figures, "sum_figures"),

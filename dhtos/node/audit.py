@@ -24,7 +24,7 @@ import msgspec
 from dhtos.errors import ConfigError
 
 NAME = "audit.jsonl"
-What = Literal["invited", "uninvited", "admitted", "refused", "renewed", "revoked"]
+What = Literal["invited", "uninvited", "admitted", "refused", "renewed", "promoted", "revoked"]
 
 _HASH_BYTES = 16
 _encode = msgspec.json.Encoder(order="deterministic").encode

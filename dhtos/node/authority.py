@@ -1,11 +1,11 @@
-"""What only an issuer has: the root that makes a cluster, and the invites that let others in.
+"""What only an issuer has: the invites that let others in, and how it admits and puts out.
 
-    root.json      the root's seed, on the node that made the cluster and nowhere else
     invites.json   what was promised to whoever shows a secret: kept by the secret's hash, with the
                    chains that were given for it, so that a lost answer can be given again
 
-An invite is counted by the issuer that made it, and by no other: nobody has to agree. Whoever
-calls `admit` may be on any thread; the file is written before the chain is told.
+An invite is counted by the issuer that made it, and by no other: nobody has to agree. Where the
+root is (`dhtos.node.root`), the first machines that come become issuers, too. Whoever calls `admit`
+may be on any thread; the file is written before the chain is told.
 """
 
 import os
@@ -21,7 +21,17 @@ from dhtos.core.limits import INVITE_S_MAX, INVITE_USES_MAX, INVITES_MAX
 from dhtos.core.value import is_printable
 from dhtos.errors import ConfigError, MalformedMessage, Refused, UsageError
 from dhtos.node.audit import AuditLog, What
+from dhtos.node.held import GIVEN, Held, held_by
 from dhtos.node.membership import Membership, check_private, write_membership
+from dhtos.node.root import (
+    PASSPHRASE,
+    Locked,
+    issuer_chain,
+    issuers_wanted,
+    make_root,
+    no_root,
+    read_root,
+)
 from dhtos.node.state import Identity, write_atomically
 from dhtos.protocol.renewal import is_due
 from dhtos.trust.cert import (
@@ -35,19 +45,17 @@ from dhtos.trust.cert import (
     parse_chain,
     sign_cert,
 )
-from dhtos.trust.keys import SEED_BYTES, KeyPair
+from dhtos.trust.keys import KeyPair
 from dhtos.trust.revocation import Revocation, revoke
 from dhtos.trust.token import SECRET_BYTES, root_hash
 
-ROOT = "root.json"
 INVITES = "invites.json"
 DAY_S = 86_400
-ISSUER_S = 365 * DAY_S
 NODE_S = 30 * DAY_S
 USER_S = DAY_S
 NODE_CAPS: tuple[Verb, ...] = ("query", "publish", "claim", "run")
 USER_CAPS: tuple[Verb, ...] = ("query", "claim")
-_ISSUER_CAPS: tuple[Verb, ...] = (*NODE_CAPS, "issue", "admin")
+_NEWS_S = DAY_S  # by which a revocation outlives what it takes back: another may renew it meanwhile
 
 Kind = Literal["node", "user"]
 Entropy = Callable[[int], bytes]
@@ -57,60 +65,45 @@ class Unknown(Refused):
     """An issuer has not made this invite, or has forgotten it; another may have."""
 
 
-class _RootFile(msgspec.Struct, forbid_unknown_fields=True):
-    seed: str
-
-
-# --- the root -------------------------------------------------------------------------------------
-
-
 def make_cluster(
-    directory: Path, identity: Identity, name: str, wall_s: float, *, entropy: Entropy = os.urandom
+    directory: Path,
+    identity: Identity,
+    name: str,
+    wall_s: float,
+    *,
+    issuers: int = 1,
+    entropy: Entropy = os.urandom,
 ) -> Membership:
-    """Make a root and be its first issuer; the directory then holds root and membership."""
-    root = KeyPair(entropy(SEED_BYTES))
-    chain = _issuer_chain(root, identity.public_key, name, wall_s, entropy(NONCE_BYTES))
-    content = msgspec.json.encode(_RootFile(root.seed.hex()))
-    write_atomically(directory / ROOT, content + b"\n")
+    """Make a root and be its first issuer; the directory then holds root and membership.
+
+    The root makes so many `issuers` by itself, of the first machines that come.
+    """
+    root = make_root(directory, issuers, entropy)
+    serial, nonce = entropy(SERIAL_BYTES), entropy(NONCE_BYTES)
+    leaf = Cert(identity.public_key, nonce, serial, name, (), NODE_CAPS, 0, 1)
+    chain = issuer_chain(root, leaf, serial=serial, wall_s=wall_s)
     membership = Membership(chain)
     write_membership(directory, membership)
     return membership
 
 
-def renew_issuer(directory: Path, membership: Membership, wall_s: float) -> Membership:
-    """The membership of the node that holds the root, new where less than half of it is left."""
-    root = read_root(directory)
+def renew_issuer(
+    directory: Path, membership: Membership, wall_s: float, passphrase: str = ""
+) -> Membership:
+    """The membership of the node that holds the root, new where less than half of it is left.
+
+    Raises `Locked` where it is due and the root needs a passphrase.
+    """
     leaf = membership.chain.leaf
-    if root is None or not is_due(leaf, wall_s):
+    if not is_due(leaf, wall_s):
         return membership
-    chain = _issuer_chain(root, leaf.subject, leaf.name, wall_s, leaf.nonce)
+    root = read_root(directory, passphrase)
+    if root is None:
+        return membership
+    chain = issuer_chain(root, leaf, serial=leaf.serial, wall_s=wall_s)
     renewed = Membership(chain, membership.seeds)
     write_membership(directory, renewed)
     return renewed
-
-
-def read_root(directory: Path) -> KeyPair | None:
-    """The root of the cluster that was made here; None elsewhere. Raises ConfigError."""
-    path = directory / ROOT
-    try:
-        check_private(path)
-        seed = bytes.fromhex(msgspec.json.decode(path.read_bytes(), type=_RootFile).seed)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (msgspec.DecodeError, ValueError) as error:
-        raise ConfigError(f"{path} is corrupt: restore it from a backup") from error
-    if len(seed) != SEED_BYTES:
-        raise ConfigError(f"{path} is corrupt: restore it from a backup")
-    return KeyPair(seed)
-
-
-def _issuer_chain(root: KeyPair, public: bytes, name: str, wall_s: float, nonce: bytes) -> Chain:
-    begin = int(wall_s)
-    serial = blake2b(public + begin.to_bytes(8), digest_size=SERIAL_BYTES, key=root.seed).digest()
-    cert = Cert(public, nonce, serial, name, (), _ISSUER_CAPS, begin, begin + ISSUER_S)
-    return sign_cert(root, None, cert)
 
 
 # --- invites --------------------------------------------------------------------------------------
@@ -154,6 +147,12 @@ class Issuer:
         self._invites = _read_invites(self._path)
         self._refused: set[str] = set()  # invites of which a refusal was written down
         self._audit = AuditLog(directory, wall_s)
+        self.passphrase = os.environ.pop(PASSPHRASE, "")  # no command that runs here inherits it
+        self._made = {key.public.hex()} | {  # those who were made issuers here, and ourselves
+            entry["subject"]
+            for entry in self._audit.entries()
+            if entry["what"] in GIVEN and "issue" in entry["caps"]
+        }
 
     def invite(
         self,
@@ -196,10 +195,15 @@ class Issuer:
         self._audit.append("invited", invite=secret_hash(secret), kind=kind, name=name)
         return secret
 
-    def admit(self, secret: bytes, public: bytes, name: str = "") -> Chain:
-        """The chain of a new key; raises Refused, `Unknown` where another issuer may know more."""
+    def admit(
+        self, secret: bytes, public: bytes, name: str = "", *, in_agent: bool = False
+    ) -> Chain:
+        """The chain of a new key; raises Refused, `Unknown` where another issuer may know more.
+
+        A key `in_agent` signs and can take part in no session: it is of a user.
+        """
         try:
-            return self._admit(secret, public, name)
+            return self._admit(secret, public, name, in_agent=in_agent)
         except Unknown:
             raise  # anybody can try a secret: strangers do not fill a disk
         except Refused as refused:
@@ -216,7 +220,7 @@ class Issuer:
             facts = {"name": name, "subject": public.hex(), "reason": reason}
             self._audit.append("refused", invite=invite, **facts)
 
-    def _admit(self, secret: bytes, public: bytes, name: str) -> Chain:
+    def _admit(self, secret: bytes, public: bytes, name: str, *, in_agent: bool) -> Chain:
         now, found = self._wall_s(), secret_hash(secret)
         with self._lock:
             invite = self._invites.get(found)
@@ -224,6 +228,10 @@ class Issuer:
                 raise Unknown(
                     "this issuer does not know the token, it is of another or was revoked: use "
                     "a new one"
+                )
+            if in_agent and invite.kind == "node":
+                raise Refused(
+                    "the token is of a machine, whose key is in no agent: leave --agent out"
                 )
             given = invite.given.get(public.hex())
             if given is not None:
@@ -237,7 +245,7 @@ class Issuer:
             if not name or not is_printable(name, NAME_BYTES_MAX):
                 raise Refused("whoever joins has a name of 1..63 printable bytes: give --name")
             try:
-                chain = self._sign(invite, public, name)
+                chain = self._raised(invite, self._sign(invite, public, name))
             except UsageError as error:
                 raise Refused(str(error)) from error
             used = msgspec.structs.replace(
@@ -245,65 +253,132 @@ class Issuer:
             )
             self._note("admitted", chain.leaf, invite=found)  # or nobody could take it back
             self._write({**self._invites, found: used})
+            if chain.leaf.may("issue"):
+                self._made.add(public.hex())
             return chain
+
+    def _raised(self, invite: Invite, chain: Chain) -> Chain:
+        """The chain of an issuer, for the first machines that come as machines usually do."""
+        usual = invite.kind == "node" and invite.lifetime_s == NODE_S and not invite.groups
+        if not usual or tuple(invite.caps) != NODE_CAPS or not self.makes_issuers():
+            return chain
+        try:
+            root = self._root(self.passphrase)
+        except UsageError:  # the root is locked, which its owner is told of
+            return chain
+        return issuer_chain(root, chain.leaf, serial=chain.leaf.serial, wall_s=self._wall_s())
+
+    def makes_issuers(self) -> bool:
+        """Whether the next machine that comes is to be made an issuer."""
+        return len(self._made) < issuers_wanted(self._path.parent)
+
+    def _root(self, passphrase: str) -> KeyPair:
+        """The root of our cluster; raises UsageError, `Locked` for want of a passphrase."""
+        root = read_root(self._path.parent, passphrase or self.passphrase)
+        if root is None or root.public != self._chain.root:
+            raise no_root(self._path.parent)
+        return root
+
+    # --- issuers ----------------------------------------------------------------------------------
+
+    @property
+    def chain(self) -> Chain:
+        """Our own, under which we sign; it changes with its term."""
+        return self._chain
+
+    def go_on(self, chain: Chain) -> None:
+        """Sign under this chain of ours from now on."""
+        assert chain.leaf.subject == self._key.public
+        with self._lock:
+            self._chain = chain
+
+    def promote(self, leaf: Cert, passphrase: str = "") -> Chain:
+        """What makes a member an issuer who has this certificate; raises UsageError."""
+        root = self._root(passphrase)
+        if not leaf.is_node:
+            raise UsageError(f"{leaf.name!r} is a user, and only machines admit others")
+        chain = issuer_chain(root, leaf, serial=leaf.serial, wall_s=self._wall_s())
+        with self._lock:
+            self._note("promoted", chain.leaf)
+            self._made.add(leaf.subject.hex())
+        return chain
 
     def renew_itself(self, membership: Membership, wall_s: float) -> Chain | None:
         """The issuer's own chain, by the root, and signed under from now on; None without one."""
-        renewed = renew_issuer(self._path.parent, membership, wall_s)
+        renewed = renew_issuer(self._path.parent, membership, wall_s, self.passphrase)
         if renewed is membership:
             return None
-        with self._lock:
-            self._chain = renewed.chain
+        self.go_on(renewed.chain)
         return renewed.chain
 
     def renew(self, chain: Chain) -> Chain:
-        """A member's chain with a new term, past half of the old one; raises Refused."""
-        leaf, now = chain.leaf, self._wall_s()
+        """The chain with a new term of whoever it speaks for, past half of the old one.
+
+        Raises Refused, `Unknown` where another issuer may do what this one cannot.
+        """
+        leaf, now = chain.principal, self._wall_s()
         if not is_due(leaf, now):
             raise Refused("this certificate is not half over: ask later")
-        if not leaf.is_node or leaf.may("issue"):
-            raise Refused("this is no certificate of a machine that an issuer admitted")
-        begin = int(now)
-        cert = msgspec.structs.replace(
-            leaf,
-            serial=self._entropy(SERIAL_BYTES),
-            not_before=begin,
-            expires=min(begin + leaf.expires - leaf.not_before, self._chain.expires),
-        )
         try:
-            renewed = sign_cert(self._key, self._chain, cert)
+            renewed = self._renewed_issuer(leaf) if leaf.may("issue") else self._renewed(leaf)
         except UsageError as error:
             raise Refused(str(error)) from error
-        self._note("renewed", cert)
+        self._note("renewed", renewed.leaf)
         return renewed
 
-    def revoke(self, who: str) -> list[Revocation]:
+    def _renewed_issuer(self, leaf: Cert) -> Chain:
+        try:
+            root = self._root("")
+        except UsageError as error:
+            raise Unknown("the root is locked, or not here") from error
+        return issuer_chain(root, leaf, serial=leaf.serial, wall_s=self._wall_s())
+
+    def _renewed(self, leaf: Cert) -> Chain:
+        begin = int(self._wall_s())
+        end = min(begin + leaf.expires - leaf.not_before, self._chain.expires)
+        cert = msgspec.structs.replace(leaf, not_before=begin, expires=end)
+        return sign_cert(self._key, self._chain, cert)
+
+    def held_by(self, who: str, seen: Iterable[Cert] = ()) -> list[Held]:
+        """What somebody holds whom this node admitted, or sees; raises UsageError for several."""
+        return held_by(who, self._audit.entries(), seen)
+
+    def revoke(
+        self, who: str, seen: Iterable[Cert] = (), *, issuer: bool = False, passphrase: str = ""
+    ) -> list[Revocation]:
         """Take back all certificates of somebody: by name, by id, or by a serial number.
 
-        Raises UsageError unless that is just one whom this issuer admitted.
+        `seen` are certificates of members and users that others may have admitted; with `issuer`
+        it has to be one. Raises UsageError unless that is just one, whom this node may put out.
         """
-        now = self._wall_s()
-        given = [e for e in self._audit.entries() if e["what"] in ("admitted", "renewed")]
-        subjects = {e["subject"] for e in given if who and who in (e["name"], e["id"], e["serial"])}
-        if len(subjects) != 1:
-            told = ", ".join(sorted({e["id"] for e in given if e["subject"] in subjects}))
-            why = (
-                f"several are called so, name one by its id: {told}"
-                if told
-                else (
-                    "nobody was admitted here under that name, id or serial number: see "
-                    "dhtos-node audit show"
-                )
+        theirs = self.held_by(who, seen)
+        if not theirs:
+            raise UsageError(
+                f"nobody is known here under the name, id or serial number {who!r}: see "
+                "dhtos-node audit show, here and on the other issuers"
             )
-            raise UsageError(f"cannot revoke {who!r}: {why}")
-        held = [e for e in given if e["subject"] in subjects and e["expires"] > now]
-        if not held:
-            raise UsageError(f"{who!r} holds no certificate that has not ended by itself")
-        for entry in held:
-            self._audit.append("revoked", **{k: entry[k] for k in ("name", "id", "serial")})
+        if theirs[0].subject == self._key.public.hex():
+            raise UsageError("that is this node itself: give the command on another issuer")
+        issues = any(one.issues for one in theirs)
+        if issuer and not issues:
+            raise UsageError(f"{who!r} is no issuer: dhtos-node revoke puts it out")
+        key = self._key
+        if issues:
+            try:
+                key = self._root(passphrase)
+            except Locked:
+                raise
+            except UsageError as error:
+                raise UsageError(
+                    f"{who!r} is an issuer, which only the root puts out: use dhtos-node demote "
+                    "on the machine that has root.json"
+                ) from error
+        for one in theirs:
+            self._audit.append("revoked", name=one.name, id=one.id, serial=one.serial)
+        cluster, now = root_hash(self._chain.root), int(self._wall_s())
         return [
-            revoke(self._key, root_hash(self._chain.root), bytes.fromhex(e["serial"]), e["expires"])
-            for e in held
+            revoke(key, cluster, bytes.fromhex(one.serial), now + one.lasts_s + _NEWS_S)
+            for one in theirs
         ]
 
     def _note(self, what: What, cert: Cert, **facts: str) -> None:

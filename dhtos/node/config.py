@@ -29,7 +29,7 @@ NAME_BYTES_MAX = 64
 ENVIRONMENT_PREFIX = "DHTOS_"
 _FOREIGN = frozenset(
     {
-        *("DHTOS_KERNELS", "DHTOS_PURE", "DHTOS_TRACEBACK"),
+        *("DHTOS_KERNELS", "DHTOS_PASSPHRASE", "DHTOS_PURE", "DHTOS_TRACEBACK"),
         *("DHTOS_LEASE", "DHTOS_TOKEN", "DHTOS_FENCE"),  # of who runs under a lease
     }
 )

@@ -44,7 +44,7 @@ OPS = (
     "advertise", "config", "plan", "explain", "place", "leases", "drain", "undrain", "revoke",
     "channel", "channel_keys",
     "usage", "gang", "replicas", "whoami", "invite", "invites", "uninvite",
-    "revoke_member", "user",
+    "revoke_member", "user", "root", "promote", "demote",
 )  # fmt: skip
 
 _encode = msgspec.json.Encoder().encode

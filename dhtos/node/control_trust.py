@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from dhtos.errors import UsageError
 from dhtos.node.arguments import Args, Lines, no_more, take
+from dhtos.node.control_root import root_ops
 from dhtos.node.enrolling import issuer_of, make_token
 from dhtos.node.membership import Membership
+from dhtos.node.promoting import put_out
 
 if TYPE_CHECKING:
     from dhtos.node.node import Node
@@ -61,9 +63,7 @@ def trust_ops(node: "Node") -> dict[str, Op]:
     async def revoke(args: Args) -> Lines:
         who = take(args, "who", str)
         no_more(args)
-        taken = await asyncio.to_thread(issuer_of(node).revoke, who)
-        await node.revoke_members(taken)
-        yield {"end": {"revoked": [one.serial.hex() for one in taken]}}
+        yield {"end": {"revoked": await put_out(node, who)}}
 
     return {
         "revoke_member": revoke,
@@ -71,6 +71,7 @@ def trust_ops(node: "Node") -> dict[str, Op]:
         "invite": invite,
         "invites": invites,
         "uninvite": uninvite,
+        **root_ops(node),
     }
 
 

@@ -8,16 +8,19 @@ from pathlib import Path
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Any
 
-from dhtos.errors import ConfigError, NoPeers, Refused, UsageError
+from dhtos.errors import ConfigError, Refused, Unreachable, UsageError
 from dhtos.node.address import resolve
 from dhtos.node.authority import Issuer, Unknown
 from dhtos.node.background import Background
 from dhtos.node.config import format_endpoint, parse_endpoint
 from dhtos.node.keeper import Keeper
+from dhtos.node.login import lend_again, lend_to
 from dhtos.node.membership import Membership, read_membership, write_membership
+from dhtos.node.root import Locked, where_is_root
+from dhtos.node.ssh_agent import AgentKey
 from dhtos.node.state import Identity, StateDir
 from dhtos.protocol.engine import Engine, EngineConfig
-from dhtos.protocol.enrol import Enrolment, Request, admitted, declined, enrol
+from dhtos.protocol.enrol import Enrolment, Request, admitted, declined, enrol, request_of
 from dhtos.protocol.renewal import Renewal, ask_renewal, is_due
 from dhtos.protocol.rpc import Core, Deferred
 from dhtos.transport.driver import Driver, clock_of
@@ -38,22 +41,31 @@ class Admission:
     """Answers those who ask to be admitted: an issuer's files are written on a thread."""
 
     def __init__(self, core: Core, issuer: Issuer | None, flush: Callable[[], None]) -> None:
-        self.issuer = issuer
+        self.issuer: Issuer | None = None
         self.on_admitted: Callable[[Chain], None] = lambda _: None  # also of those renewed
         self._core = core
-        self._background = Background()
+        self.background = Background()
         self._flush = flush
-        Enrolment(core, None if issuer is None else self._admit)
-        Renewal(core, None if issuer is None else self._renew)
+        self._enrolment = Enrolment(core, None)
+        self._renewal = Renewal(core, None)
+        if issuer is not None:
+            self.begin(issuer)
+
+    def begin(self, issuer: Issuer) -> None:
+        """Admit from now on: by this issuer, which may be one since a moment ago."""
+        self.issuer = issuer
+        self._enrolment.admit = self._admit
+        self._renewal.renew = self._renew
 
     async def aclose(self) -> None:
         """Admit nobody more."""
-        await self._background.aclose()
+        await self.background.aclose()
 
     def _admit(self, request: Request) -> Deferred:
         assert self.issuer is not None
         admit = self.issuer.admit
-        return self._later(lambda: admit(request.secret, request.public, request.name))
+        secret, public, name = request.secret, request.public, request.name
+        return self._later(lambda: admit(secret, public, name, in_agent=bool(request.session)))
 
     def _renew(self, chain: Chain) -> Deferred:
         assert self.issuer is not None
@@ -62,7 +74,7 @@ class Admission:
 
     def _later(self, issue: Callable[[], Chain]) -> Deferred:
         deferred = Deferred()
-        self._background.spawn(self._answer(issue, deferred))
+        self.background.spawn(self._answer(issue, deferred))
         return deferred
 
     async def _answer(self, issue: Callable[[], Chain], deferred: Deferred) -> None:
@@ -98,7 +110,7 @@ async def open_admission(
 
 
 async def keep_certificate(node: "Node", wall_clock: WallClock) -> None:
-    """Renew the certificate of a running member when half of its term is over; for ever.
+    """Renew the certificate of a running member or user when half of its term is over; for ever.
 
     A failure is tried again, and told once.
     """
@@ -106,11 +118,11 @@ async def keep_certificate(node: "Node", wall_clock: WallClock) -> None:
     while True:
         membership = node.membership
         assert membership is not None
-        if is_due(membership.chain.leaf, wall_clock()):
+        chain, wall_s = membership.chain, wall_clock()
+        if is_due(chain.principal, wall_s) or is_due(chain.leaf, wall_s):
             failure = await _renew(node, membership, wall_clock)
             if failure not in ("", told):
-                leaf = membership.chain.leaf
-                end = datetime.fromtimestamp(leaf.expires, UTC)
+                end = datetime.fromtimestamp(chain.expires, UTC)
                 node.on_warning(
                     f"the certificate ends {end:%Y-%m-%d %H:%M} UTC, not renewed yet: {failure}"
                 )
@@ -122,36 +134,63 @@ async def _renew(node: "Node", membership: Membership, wall_clock: WallClock) ->
     """By the root where it is here, else by the issuers that are known; why not, or nothing."""
     issuer = None if node.admission is None else node.admission.issuer
     if issuer is not None:
-        chain = await asyncio.to_thread(issuer.renew_itself, membership, wall_clock())
-        if chain is None:
-            return "the root is not here: restore root.json from a backup"
-        await node.renewed(chain)
-        return ""
+        try:
+            own = await asyncio.to_thread(issuer.renew_itself, membership, wall_clock())
+        except Locked as error:
+            return str(error)
+        if own is not None:
+            await node.renewed(own)
+            return ""
     core = node.engine.core
     assert core.sessions is not None
     issuers = [*core.sessions.issuers(), *map(parse_endpoint, membership.seeds)]
+    chain = membership.chain.lender if membership.chain.is_lent else membership.chain
     try:
-        chain = await node.driver.wait(ask_renewal(core, issuers, node.driver.clock()))
-    except (Refused, NoPeers) as error:
-        return str(error)
+        if is_due(chain.leaf, wall_clock()):
+            chain = await node.driver.wait(ask_renewal(core, issuers, node.driver.clock()))
+        if membership.chain.is_lent:
+            public = membership.chain.leaf.subject
+            chain = await asyncio.to_thread(lend_again, chain, public, wall_clock())
+    except (Refused, Unreachable, UsageError) as error:
+        if issuer is None:
+            return str(error)
+        return f"the root is not here: restore root.json from a backup, or start its node ({error})"
     await node.renewed(chain)
+    if issuer is not None:
+        issuer.go_on(chain)
     return ""
 
 
 async def join_cluster(
-    directory: Path, token: Token, *, host: str, name: str, wall_clock: WallClock
+    directory: Path,
+    token: Token,
+    *,
+    host: str,
+    name: str,
+    wall_clock: WallClock,
+    agent_key: AgentKey | None = None,
 ) -> Membership:
-    """Be admitted with a token and keep the membership; raises what `enrol` and ConfigError say."""
+    """Be admitted with a token and keep the membership; raises what `enrol` and ConfigError say.
+
+    With a key of an agent its owner is admitted, who lends to the key in the directory.
+    """
     state = await asyncio.to_thread(StateDir, directory)
     try:
         identity, known = await asyncio.to_thread(_who, state, token)
-        chain = await ask_to_join(identity, token, host=host, name=name, wall_clock=wall_clock)
+        session, cluster, secret = KeyPair(identity.secret), token.root, token.secret
+        request = await asyncio.to_thread(
+            request_of, session, cluster, secret, name, holder=agent_key
+        )
+        chain = await ask_to_join(identity, token, request, host=host, wall_clock=wall_clock)
         if known is not None and known.chain.leaf.is_node != chain.leaf.is_node:
             kind = "a node" if known.chain.leaf.is_node else "a user"
             raise ConfigError(
                 f"state_dir {directory} is of {kind}, {known.chain.leaf.name!r}, and the token is "
                 "not for one: choose another with --state-dir"
             )
+        if agent_key is not None:
+            public, wall_s = identity.public_key, wall_clock()
+            chain = await asyncio.to_thread(lend_to, agent_key, chain, public, wall_s)
         membership = Membership(chain, tuple(map(format_endpoint, token.seeds)))
         await asyncio.to_thread(write_membership, directory, membership)
         return membership
@@ -170,7 +209,7 @@ def _who(state: StateDir, token: Token) -> tuple[Identity, Membership | None]:
             f"state_dir {state.path} is already a member of another cluster, "
             f"{known.root.hex()[:12]}: choose another with --state-dir"
         )
-    if known.chain.leaf.may("issue"):
+    if where_is_root(state.path) != "none":
         raise ConfigError(
             f"state_dir {state.path} made this cluster and needs no token: start it with "
             "dhtos-node up"
@@ -181,9 +220,9 @@ def _who(state: StateDir, token: Token) -> tuple[Identity, Membership | None]:
 async def ask_to_join(
     identity: Identity,
     token: Token,
+    request: Request,
     *,
     host: str,
-    name: str,
     wall_clock: WallClock,
     rng: Random | None = None,
 ) -> Chain:
@@ -206,7 +245,7 @@ async def ask_to_join(
         sock.close()
         raise
     try:
-        return await driver.wait(enrol(engine.core, seeds, token.secret, name, driver.clock()))
+        return await driver.wait(enrol(engine.core, seeds, request, driver.clock()))
     finally:
         await driver.aclose()
 
@@ -227,6 +266,7 @@ def issuer_of(node: "Node") -> Issuer:
         )
     if node.admission is None or node.admission.issuer is None:
         raise UsageError(
-            "this node admits nobody: give the command on the machine that made the cluster"
+            "this node admits nobody: give the command on an issuer, as the machine that made the "
+            "cluster, or make this one such with dhtos-node promote there"
         )
     return node.admission.issuer

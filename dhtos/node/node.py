@@ -146,12 +146,14 @@ class Node(Nearby, Replicating):
         self._driver = Driver(self._engine, sock, loop, clock)
         self._meter = Meter(self._engine, self._driver)
         self._tenants = Tenants(self._engine.core)
-        if keeper.membership is not None and not config.client:
-            from dhtos.node import enrolling, users  # with what open mode has no use for
+        if keeper.membership is not None:
+            from dhtos.node import enrolling, promoting, users  # with what open mode has no use for
 
-            directory, driver, wall_clock = config.state_dir, self._driver, self._wall_clock
-            self.admission = await enrolling.open_admission(keeper, directory, driver, wall_clock)
-            self.kept_values = await users.open_kept(self, keeper, wall_clock)
+            home, driver, wall_clock = config.state_dir, self._driver, self._wall_clock
+            if not config.client:
+                self.admission = await enrolling.open_admission(keeper, home, driver, wall_clock)
+                await promoting.open_promotion(self, wall_clock)
+                self.kept_values = await users.open_kept(self, keeper, wall_clock)
             self._background.spawn(enrolling.keep_certificate(self, wall_clock))
         if not config.client:
             await self._open_ledger()

@@ -1,9 +1,10 @@
-"""How members hear within seconds whom to believe no more.
+"""How members hear within seconds whom to believe no more, and who admits.
 
 Who revokes, or hears of something new, pushes it to FANOUT members it has keys with, who do the
 same; each member also asks one of them every PULL_S whether it knows more (anti-entropy), for those
 whom a push has missed and those who were away. What is asked for is told only where the hashes of
-both sets differ.
+both sets differ. A newcomer asks the first it has keys with, at once: of records it is shown only
+the certificate of their publisher, and must know who signed that.
 
 Whoever is revoked loses its sessions, its place in tables and its records at once, and no handshake
 brings them back.
@@ -20,6 +21,7 @@ from dhtos.errors import MalformedMessage
 from dhtos.protocol.calls import Call
 from dhtos.protocol.hubwire import as_bytes, as_int, as_list, packs, unpack
 from dhtos.protocol.rpc import NO_REPLY, Parts
+from dhtos.trust.cert import CHAIN_BYTES_MAX
 from dhtos.trust.member import REVOKED_MAX
 from dhtos.trust.proof import certificate_of
 from dhtos.trust.revocation import (
@@ -54,6 +56,10 @@ class Revocations:
         core.register("dh_revoked", self._on_told, verb="query")
         core.register("dh_revocations", self._on_asked, verb="query")
         core.timers.at(now + PULL_S * core.rng.random(), self._pull)
+        self._before, sessions.on_open = sessions.on_open, self._on_open
+        self._asked = False
+        if self.member.chain is not None and not self.member.chain.leaf.may("issue"):
+            self.member.fresh.clear()  # our own issuer is known to whoever has let us in
 
     def add(self, revocations: Iterable[Revocation], now: float) -> int:
         """Believe these from now on, as far as they hold; how many were news. They are told on."""
@@ -62,8 +68,23 @@ class Revocations:
             self.core.counters["revocations"] += len(fresh)
             self._expel(now)
             for endpoint in self._some(FANOUT):
-                self._tell(endpoint, fresh)
+                self._tell(endpoint, packs(map(write_revocation, fresh)), [])
         return len(fresh)
+
+    def introduce(self, chains: Iterable[bytes]) -> int:
+        """Believe whom these issuers admit; how many were news. They are told on."""
+        fresh = sum(self.member.meet(wire) for wire in chains)
+        self.spread()
+        return fresh
+
+    def spread(self) -> None:
+        """Tell of issuers that were met lately, also in a handshake."""
+        fresh = list(self.member.fresh)
+        self.member.fresh.clear()
+        if fresh:
+            self.core.counters["issuers_met"] += len(fresh)
+            for endpoint in self._some(FANOUT):
+                self._tell(endpoint, [], packs(fresh))
 
     def _expel(self, now: float) -> None:
         for session in self.sessions.forget_revoked():
@@ -81,33 +102,44 @@ class Revocations:
         known = self.sessions.members()
         return self.core.rng.sample(known, min(count, len(known)))
 
-    def _tell(self, endpoint: Endpoint, revocations: Iterable[Revocation]) -> None:
-        for part in packs(map(write_revocation, revocations)):
-            self.core.calls.notify(endpoint, "dh_revoked", [part])
+    def _tell(self, endpoint: Endpoint, revoked: list[list[Any]], issuers: list[list[Any]]) -> None:
+        for part in _parts(revoked, issuers):
+            self.core.calls.notify(endpoint, "dh_revoked", part)
 
     def _hash(self) -> bytes:
-        text = b"".join(sorted(self.member.revoked))
+        text = b"".join(self.member.told())
         return blake2b(text, digest_size=_HASH_BYTES).digest()
 
     # --- asking -----------------------------------------------------------------------------------
 
     def _pull(self, now: float) -> None:
         self.member.forget_ended()
+        self.spread()
         for endpoint in self._some(1):
-            asked = [self._hash()]
-            self.core.calls.send(
-                endpoint, "dh_revocations", asked, self, now, tag=set(), stream=True
-            )
+            self._ask(endpoint, now)
         self.core.timers.at(now + PULL_S * self.core.rng.uniform(0.8, 1.2), self._pull)
+
+    def _on_open(self, endpoint: Endpoint, now: float, lost: bool) -> None:
+        self._before(endpoint, now, lost)
+        is_guest = self.member.chain is None
+        if not self._asked and not is_guest and self.sessions.node_id(endpoint) is not None:
+            self._asked = True
+            self._ask(endpoint, now)
+
+    def _ask(self, endpoint: Endpoint, now: float) -> None:
+        asked = [self._hash()]
+        self.core.calls.send(endpoint, "dh_revocations", asked, self, now, tag=set(), stream=True)
 
     def on_reply(self, call: Call, value: Any, _trailer: list[Any] | None, now: float) -> None:
         """A part of what another knows."""
         try:
-            number, parts, told = unpack(as_list(value, 8), _as_count, _as_count, lambda v: v)
+            number, parts, revoked, issuers = unpack(
+                [*as_list(value, 8), []], _as_count, _as_count, _as_told, _as_chains
+            )
             call.tag.add(number)
             if len(call.tag) >= parts:
                 self.core.calls.cancel(call)
-            self._take(told, now)
+            self._take(revoked, issuers, now)
         except MalformedMessage:
             self.core.counters["malformed"] += 1
             self.core.calls.cancel(call)
@@ -123,8 +155,8 @@ class Revocations:
     def _on_told(
         self, args: list[Any], _source: Endpoint, _trailer: list[Any] | None, now: float
     ) -> Any:
-        (told,) = unpack(args, lambda v: v)
-        self._take(told, now)
+        revoked, issuers = unpack([*args, []], _as_told, _as_chains)
+        self._take(revoked, issuers, now)
         return NO_REPLY
 
     def _on_asked(
@@ -132,13 +164,29 @@ class Revocations:
     ) -> Any:
         (known,) = unpack(args, lambda v: as_bytes(v, _HASH_BYTES))
         if known == self._hash():
-            return [0, 0, []]
-        lists = packs(map(write_revocation, self.member.revoked.values()))
-        return Parts([number, len(lists), part] for number, part in enumerate(lists))
+            return [0, 0, [], []]
+        revoked = packs(map(write_revocation, self.member.revoked.values()))
+        parts = _parts(revoked, packs(self.member.introductions().values()))
+        return Parts([number, len(parts), *part] for number, part in enumerate(parts))
 
-    def _take(self, told: object, now: float) -> None:
-        wires = [as_bytes(one, REVOCATION_BYTES_MAX) for one in as_list(told, _TOLD_MAX)]
-        self.add([read_revocation(wire) for wire in wires], now)
+    def _take(self, revoked: list[bytes], issuers: list[bytes], now: float) -> None:
+        read = [read_revocation(wire) for wire in revoked]
+        self.introduce(issuers)
+        self.add(read, now)
+
+
+def _parts(revoked: list[list[Any]], issuers: list[list[Any]]) -> list[list[Any]]:
+    """Lists that each fit in a datagram, as they are told: at least one."""
+    told = [[one, []] for one in revoked if one] + [[[], one] for one in issuers if one]
+    return told or [[[], []]]
+
+
+def _as_told(value: object) -> list[bytes]:
+    return [as_bytes(one, REVOCATION_BYTES_MAX) for one in as_list(value, _TOLD_MAX)]
+
+
+def _as_chains(value: object) -> list[bytes]:
+    return [as_bytes(one, CHAIN_BYTES_MAX) for one in as_list(value, _TOLD_MAX)]
 
 
 def _as_count(value: object) -> int:

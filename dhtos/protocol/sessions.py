@@ -403,9 +403,13 @@ class Sessions:
         return [endpoint for endpoint, one in self._current.items() if one.node_id is not None]
 
     def issuers(self) -> list[Endpoint]:
-        """Where we share keys with members that admit others."""
-        current = self._current.items()
-        return [e for e, one in current if one.chain is not None and one.chain.leaf.may("issue")]
+        """Where we share keys with members that admit others, also since the keys were made."""
+        current, issuers = self._current.items(), self.member.issuers
+        return [e for e, one in current if one.chain and one.chain.leaf.subject in issuers]
+
+    def shown(self) -> dict[Endpoint, Chain]:
+        """What those have shown whom we share keys with."""
+        return {e: one.chain for e, one in self._current.items() if one.chain is not None}
 
     def node_id(self, endpoint: Endpoint) -> bytes | None:
         """The id of the member that we share keys with at an endpoint, if it is one."""

@@ -4,6 +4,7 @@ A `Member` holds the own key and chain, the hash of the root it believes in, and
 Certificates of records are remembered by their bytes, so that each costs its signature once.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from dhtos.errors import MalformedMessage
@@ -41,6 +42,8 @@ class Member:
         self.wall_s = wall_s
         self.revoked: dict[bytes, Revocation] = {}  # by serial number
         self.issuers: dict[bytes, Cert] = {}  # that were seen in any chain, by their key
+        self._introductions: dict[bytes, bytes] = {}  # the chain of each of them
+        self.fresh: deque[bytes] = deque(maxlen=ISSUERS_MAX)  # those that were not told on yet
         self._root_key = b"" if chain is None else chain.root
         self._links: dict[bytes, tuple[Cert, Cert | None]] = {}
         if chain is not None:
@@ -101,20 +104,59 @@ class Member:
             return  # no issuer, or one whose certificate was renewed since
         if known or len(self.issuers) < ISSUERS_MAX:
             self.issuers[first.subject] = first
+            self._introductions[first.subject] = wire = chain.first.wire
+            self.fresh.append(wire)
+
+    def certificates(self) -> list[Cert]:
+        """Those that records carried lately."""
+        return [cert for cert, _ in self._links.values()]
+
+    # --- who admits -------------------------------------------------------------------------------
+
+    def introductions(self) -> dict[bytes, bytes]:
+        """The chains of the issuers that are believed, by their keys: others need them, too."""
+        revoked = (
+            key for key, cert in self.issuers.items() if self._is_revoked(cert, by_root=True)
+        )
+        gone = frozenset(revoked)
+        return {key: wire for key, wire in self._introductions.items() if key not in gone}
+
+    def meet(self, wire: bytes) -> bool:
+        """Learn of an issuer from its chain; whether that is news. Raises MalformedMessage.
+
+        Whom it admitted is believed of by the certificate alone (`read_link`) once it is known.
+        """
+        chain = parse_chain(wire)
+        if root_hash(chain.root) != self.root or len(chain.certs) != 1:
+            return False
+        if self._introductions.get(chain.leaf.subject) == wire:
+            return False
+        try:
+            self.check(chain)
+        except MalformedMessage:  # it is over or was revoked, which its teller has missed
+            return False
+        self._learn(chain)
+        return self._introductions.get(chain.leaf.subject) == wire
 
     # --- what was taken back ----------------------------------------------------------------------
 
     def revoke(self, revocation: Revocation) -> bool:
-        """Believe no more what this takes back; False if it is no news, or its signer may not."""
-        serial, signer = revocation.serial, revocation.signer
-        if serial in self.revoked or revocation.expires + CLOCK_SKEW_S < self.wall_s():
+        """Believe no more what this takes back; False if it is no news, or its signer may not.
+
+        What an issuer took back the root may take back as well: it may be of the root's own.
+        """
+        serial, by_root = revocation.serial, revocation.signer == self._root_key
+        if revocation.expires + CLOCK_SKEW_S < self.wall_s():
             return False
-        if signer != self._root_key and not self._may_revoke(signer, serial):
+        known = self.revoked.get(serial)
+        if known is not None and (not by_root or known.signer == self._root_key):
             return False
-        room = REVOKED_MAX
-        if signer != self._root_key:  # of which an issuer leaves the root a share
-            room -= REVOKED_MAX // 16
-        if len(self.revoked) >= room or not is_signed(revocation, self.root):
+        if not by_root and not self._may_revoke(revocation.signer, serial):
+            return False
+        room = REVOKED_MAX if by_root else REVOKED_MAX - REVOKED_MAX // 16  # the root's share
+        if known is None and len(self.revoked) >= room:
+            return False
+        if not is_signed(revocation, self.root):
             return False
         self.revoked[serial] = revocation
         return True
@@ -143,10 +185,18 @@ class Member:
         end = self.wall_s() - CLOCK_SKEW_S
         for one in [one for one in self.revoked.values() if one.expires < end]:
             del self.revoked[one.serial]
+        for key in [key for key, cert in self.issuers.items() if cert.expires < end]:
+            del self.issuers[key], self._introductions[key]
+
+    def told(self) -> list[bytes]:
+        """What is revoked and who admits, so short that sets can be compared; in order."""
+        revoked = self.revoked.values()
+        taken = [one.serial + bytes([one.signer == self._root_key]) for one in revoked]
+        return sorted(taken) + sorted(self.introductions().values())
 
     def _may_revoke(self, signer: bytes, serial: bytes) -> bool:
         """An issuer takes back what it may admit: never what the root has given."""
         issuer = self.issuers.get(signer)
-        if issuer is None or not issuer.may("admin") or issuer.serial in self.revoked:
+        if issuer is None or not issuer.may("admin") or self._is_revoked(issuer, by_root=True):
             return False
         return all(one.serial != serial for one in self.issuers.values())

@@ -1,9 +1,10 @@
 """Taking a certificate back before it ends.
 
-A revocation names one certificate and is signed by the root, or by an issuer that may `admin`; of
-an issuer's own certificate only the root takes back. Revocations never change and never
-contradict each other, so a member keeps the union of all it hears of, whoever tells it; each is
-dropped when the certificate would have ended by itself.
+A revocation names a serial number, which a certificate keeps when it is renewed, by whomever. It is
+signed by the root, or by an issuer that may `admin`; an issuer's own certificate only the root
+takes back. Revocations never change and never contradict each other, so a member keeps the union of
+all it hears of, whoever tells it; each is dropped when the last certificate of that number would
+have ended by itself.
 """
 
 import msgspec
@@ -18,7 +19,7 @@ _KIND = b"revoked"
 
 
 class Revocation(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
-    """That the certificate of this serial number holds no more; `expires` is its own end."""
+    """That certificates of this serial number hold no more; the last of them ends at `expires`."""
 
     serial: bytes
     expires: int

@@ -29,6 +29,7 @@ from dhtos.protocol.handshakes import (
     write_ready,
 )
 from dhtos.protocol.ledger import Ledger
+from dhtos.protocol.promotion import Promotion
 from dhtos.protocol.renewal import Renewal
 from dhtos.protocol.wire import Request, encode_request, encode_trailer, parse
 from dhtos.trust.keys import KeyPair, exchange_public
@@ -202,6 +203,7 @@ def settled(at: int = 0, who: Member | None = None) -> Engine:
     if who is not None:
         Enrolment(engine.core, lambda _request: declined("no", final=True))
         Renewal(engine.core, None)
+        Promotion(engine.core, lambda _chain: declined("no", final=True))
     hub.advertise(own, 0.0)
     hub.found(0.0)
     for record in MACHINES:
@@ -328,6 +330,8 @@ def words_of_members() -> list[bytes]:
         encode_request(MSG_ID, "dh_recertify", []),
         encode_request(MSG_ID, "dh_revocations", [bytes(8)]),
         encode_request(MSG_ID, "dh_revoked", [[told]]),
+        encode_request(MSG_ID, "dh_revoked", [[], [AUTHORITY.chain.wire]]),
+        encode_request(MSG_ID, "dh_promote", [AUTHORITY.chain.wire]),
         *requests(),
     ]
 

@@ -13,6 +13,7 @@ from dhtos.node.audit import read_audit
 from dhtos.node.enrolling import join_cluster, make_token
 from dhtos.node.founding import found_cluster
 from dhtos.node.membership import NAME
+from dhtos.node.root import lock_root
 from dhtos.protocol.renewal import ask_renewal
 
 DAY_S = 86_400
@@ -168,5 +169,52 @@ def test_who_was_put_out_is_not_renewed(run, tmp_path, clock):
             with pytest.raises(NoPeers):
                 await second.driver.wait(ask_renewal(core, where, second.driver.clock()))
             assert end_of(second) == before
+
+    run(main)
+
+
+def test_an_issuer_is_renewed_by_the_node_that_has_the_root(run, tmp_path, clock):
+    async def main():
+        await asyncio.to_thread(found_cluster, tmp_path / "first", "first", clock(), issuers=2)
+        async with (
+            node(tmp_path / "first", clock, advertise={"cores": 8}) as first,
+            await joined(tmp_path / "second", first, clock) as second,
+        ):
+            await second.joined()
+            assert second.membership.chain.leaf.may("issue")
+            before, key = end_of(second), bytes(second.id)
+            serial = second.membership.chain.leaf.serial
+            clock.now += 200 * DAY_S
+            await until(lambda: end_of(second) > before)
+            assert end_of(second) == pytest.approx(clock.now + 365 * DAY_S, abs=2)
+            assert second.membership.chain.leaf.serial == serial
+            assert second.membership.chain.node_id() == key
+            async with await joined(tmp_path / "third", second, clock) as third:
+                await third.joined()
+                assert third.membership.chain.certs[0].expires == end_of(second)
+                assert not third.membership.chain.leaf.may("issue")
+                await until(lambda: len(first.engine.hub.members()) == 3)
+
+    run(main)
+    told = [entry["what"] for entry in read_audit(tmp_path / "first")]
+    assert told == ["invited", "admitted", "renewed"]
+
+
+def test_a_locked_root_renews_no_issuer_and_says_so(run, tmp_path, clock):
+    async def main():
+        await asyncio.to_thread(found_cluster, tmp_path / "first", "first", clock(), issuers=2)
+        async with node(tmp_path / "first", clock) as first:
+            second, told = await joined(tmp_path / "second", first, clock), []
+            second.on_warning = first.on_warning = told.append
+            async with second:
+                await second.joined()
+                await asyncio.to_thread(lock_root, tmp_path / "first", "words")
+                clock.now += 200 * DAY_S
+                await until(lambda: len(told) == 2)
+                assert any("root.json is locked: give its passphrase" in line for line in told)
+                assert any("the root is locked, or not here" in line for line in told)
+                first.admission.issuer.passphrase = "words"
+                before = end_of(second)
+                await until(lambda: end_of(second) > before)
 
     run(main)

@@ -197,7 +197,8 @@ def test_only_who_may_takes_back(sim_seed):
     own = authority.chain.leaf
     assert not member.revoke(revoke(authority.key, authority.name, own.serial, own.expires))
     assert member.revoke(revoke(authority.key, authority.name, cert.serial, cert.expires))
-    assert not member.revoke(
-        revoke(authority.root, authority.name, cert.serial, cert.expires)
-    )  # no news
+    assert not member.revoke(revoke(authority.key, authority.name, cert.serial, cert.expires))
+    by_root = revoke(authority.root, authority.name, cert.serial, cert.expires)
+    assert member.revoke(by_root)  # which counts for more
+    assert not member.revoke(by_root)
     assert member.revoke(revoke(authority.root, authority.name, own.serial, own.expires))

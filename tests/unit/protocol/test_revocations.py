@@ -1,13 +1,16 @@
 """How members hear whom to believe no more: told, asked for, and acted upon."""
 
 import pytest
-from trust_world import Authority, member_of, secured
+from trust_world import NODE, Authority, member_of, secured
 
 from dhtos.core.machine_schema import MACHINE_SCHEMA
 from dhtos.core.record import make_record
+from dhtos.errors import MalformedMessage
 from dhtos.protocol.revocations import FANOUT, PULL_S
 from dhtos.sim import Cluster
 from dhtos.sim.engines import bootstrap
+from dhtos.trust.cert import sign_cert
+from dhtos.trust.keys import KeyPair
 from dhtos.trust.revocation import revoke, write_revocation
 
 
@@ -154,3 +157,83 @@ def test_what_is_told_must_hold(authority):
     cluster.run_for(1.0)
     assert not member_of(nodes[0]).revoked
     assert nodes[0].engine.counters["malformed"] == 3
+
+
+# --- issuers --------------------------------------------------------------------------------------
+
+
+def another_issuer(authority, days=200):
+    """The key and the chain of one that nobody has met."""
+    key = KeyPair(authority.rng.randbytes(32))
+    cert = authority.cert(key, "issuer two", caps=(*NODE, "issue", "admin"), days=days)
+    return key, sign_cert(authority.root, None, cert)
+
+
+def meeting(nodes, key):
+    return [node for node in nodes if key.public in member_of(node).introductions()]
+
+
+def test_all_hear_of_an_issuer_and_then_believe_its_certificates(authority):
+    cluster, nodes = world(authority, 12)
+    key, chain = another_issuer(authority)
+    admitted = sign_cert(key, chain, authority.cert(KeyPair(b"p" * 32), "by two"))
+    with pytest.raises(MalformedMessage, match="not known here"):
+        member_of(nodes[7]).read_link(admitted.link)
+    cluster.begin(nodes[0], lambda e, _: e.revocations.introduce([chain.wire]))
+    cluster.run_for(1.0)  # a push is enough for so few
+    assert meeting(nodes, key) == nodes
+    assert member_of(nodes[7]).read_link(admitted.link) == admitted.leaf
+    counted = [node.engine.counters["issuers_met"] for node in nodes]
+    cluster.run_for(3 * PULL_S)
+    assert [node.engine.counters["issuers_met"] for node in nodes] == counted  # told once
+
+
+def test_a_newcomer_asks_the_first_that_it_meets(authority):
+    cluster, nodes = world(authority, 3)
+    key, chain = another_issuer(authority)
+    cluster.begin(nodes[0], lambda e, _: e.revocations.introduce([chain.wire]))
+    cluster.run_for(1.0)
+    (late,) = cluster.add(1)
+    cluster.begin(late, lambda e, now: e.base.bootstrap([nodes[1].endpoint], now))
+    cluster.run_for(0.5)
+    assert meeting([late], key)
+
+
+def test_an_issuer_that_was_met_in_a_handshake_is_told_of(authority):
+    cluster, nodes = world(authority, 6)
+    key, chain = another_issuer(authority)
+    member_of(nodes[2]).read(chain.wire)
+    cluster.run_for(3 * PULL_S)
+    assert meeting(nodes, key) == nodes
+
+
+def test_an_issuer_that_was_put_out_is_not_told_of(authority):
+    cluster, nodes = world(authority, 4)
+    key, chain = another_issuer(authority)
+    for node in nodes[:2]:
+        member_of(node).read(chain.wire)
+        member_of(node).fresh.clear()
+    gone = revoke(authority.root, authority.name, chain.leaf.serial, chain.leaf.expires)
+    add(cluster, nodes[0], [gone])
+    cluster.run_for(4 * PULL_S)
+    assert not meeting(nodes, key)
+    for node in nodes:
+        assert node.engine.counters["malformed"] == 0
+        node.engine.check()
+
+
+def test_what_is_no_issuer_is_met_by_nobody(authority):
+    """A chain of another cluster, one that has ended, one of a node; and what is no chain."""
+    cluster, nodes = world(authority, 2)
+    _, foreign = another_issuer(Authority(2))
+    _, over = another_issuer(authority, days=-0.5)
+    plain = authority.member("three").chain
+    known = dict(member_of(nodes[0]).introductions())
+    core = nodes[1].engine.core
+    told = [[foreign.wire], [over.wire], [plain.wire], [b"junk"], "text", [b"x" * 901]]
+    for chains in told:
+        core.calls.notify(nodes[0].endpoint, "dh_revoked", [[], chains])
+    cluster.begin(nodes[1], lambda *_: None)
+    cluster.run_for(1.0)
+    assert nodes[0].engine.counters["malformed"] == 3
+    assert member_of(nodes[0]).introductions() == known

@@ -1,0 +1,48 @@
+"""Passphrases as people give them: a file, a variable, or a hidden line on a terminal."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from dhtos.errors import ConfigError, UsageError
+from dhtos.node.membership import check_private
+from dhtos.node.root import PASSPHRASE
+
+passphrase_option = click.option(
+    "--passphrase-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=f"Where the passphrase is, on one line.  [default: ${PASSPHRASE}, or it is asked for]",
+)
+
+
+def given_passphrase(file: Path | None) -> str:
+    """The passphrase of a file or of the environment; empty where there is none.
+
+    Raises ConfigError for a file that cannot be read, or that others can.
+    """
+    if file is None:
+        return os.environ.get(PASSPHRASE, "").strip()
+    try:
+        check_private(file)
+        text = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigError(f"{file} cannot be read: {why}") from error
+    if not text:
+        raise ConfigError(f"{file} holds no passphrase: write it there on one line")
+    return text
+
+
+def needed_passphrase(file: Path | None, what: str) -> str:
+    """The passphrase that was given, or that somebody types; raises UsageError where nobody can."""
+    given = given_passphrase(file)
+    if given:
+        return given
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"{what} is locked: give its passphrase with --passphrase-file or in {PASSPHRASE}"
+        )
+    typed: str = click.prompt(f"passphrase of {what}", hide_input=True, err=True)
+    return typed

@@ -1,0 +1,54 @@
+"""The ops of the control socket that concern the root and the issuers it makes.
+
+`promote` makes a member an issuer and `demote` puts one out: both are for the node that has the
+root, and take the `passphrase` of a locked one. `root` says where it is.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dhtos.node.arguments import Args, Lines, no_more, take
+from dhtos.node.enrolling import issuer_of
+from dhtos.node.promoting import promote as make_issuer
+from dhtos.node.promoting import put_out
+from dhtos.node.root import where_is_root
+
+if TYPE_CHECKING:
+    from dhtos.node.node import Node
+
+Op = Callable[[Args], Lines]
+
+
+def root_ops(node: "Node") -> dict[str, Op]:
+    """Each op by its name."""
+
+    async def root(args: Args) -> Lines:
+        no_more(args)
+        issuer_of(node)  # others hold none
+        yield {"end": {"root": await asyncio.to_thread(where_is_root, _directory(node))}}
+
+    async def promote(args: Args) -> Lines:
+        who = take(args, "who", str)
+        passphrase = take(args, "passphrase", str, "")
+        no_more(args)
+        chain = await make_issuer(node, who, passphrase)
+        leaf = chain.leaf
+        told = {"name": leaf.name, "id": chain.node_id().hex(), "serial": leaf.serial.hex()}
+        yield {"end": {**told, "expires": leaf.expires}}
+
+    async def demote(args: Args) -> Lines:
+        who = take(args, "who", str)
+        passphrase = take(args, "passphrase", str, "")
+        no_more(args)
+        revoked = await put_out(node, who, issuer=True, passphrase=passphrase)
+        yield {"end": {"revoked": revoked}}
+
+    return {"root": root, "promote": promote, "demote": demote}
+
+
+def _directory(node: "Node") -> Path:
+    directory = node.config.state_dir
+    assert directory is not None, "an issuer has a directory"
+    return directory

@@ -1,0 +1,183 @@
+"""The root of a cluster, on the disk of the node that has it: one key that makes issuers.
+
+    root.json      the seed, or what a passphrase opens to it; how many issuers it makes by itself
+
+Whoever has the seed is the cluster. It is read where it is needed and kept in no memory, so that it
+may be locked, or moved away, while the node runs. Everything here blocks for the disk, and where
+the root is locked for half a second.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from dhtos.errors import ConfigError, MalformedMessage, UsageError
+from dhtos.node.membership import check_private
+from dhtos.node.state import write_atomically
+from dhtos.trust.cert import Cert, Chain, Verb, sign_cert
+from dhtos.trust.keys import PUBLIC_BYTES, SEED_BYTES, KeyPair
+from dhtos.trust.passphrase import open_with, seal_with
+
+NAME = "root.json"
+ISSUERS = 3  # that a new cluster makes by itself, the first node among them
+ISSUERS_MADE_MAX = 64
+ISSUER_S = 365 * 86_400
+ISSUER_CAPS: tuple[Verb, ...] = ("query", "publish", "claim", "run", "issue", "admin")
+PASSPHRASE = "DHTOS_PASSPHRASE"
+
+Where = Literal["none", "open", "locked"]
+Entropy = Callable[[int], bytes]
+
+
+class Locked(UsageError):
+    """A root is here, and needs a passphrase, or another one."""
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    seed: str = ""  # in the open, or
+    sealed: str = ""  # under a passphrase
+    public: str = ""
+    issuers: int = 1
+
+
+def make_root(directory: Path, issuers: int, entropy: Entropy) -> KeyPair:
+    """A new root that makes so many issuers by itself."""
+    root = KeyPair(entropy(SEED_BYTES))
+    _write(directory, _File(seed=root.seed.hex(), public=root.public.hex(), issuers=issuers))
+    return root
+
+
+def read_root(directory: Path, passphrase: str = "") -> KeyPair | None:
+    """The root that is kept here, or None; raises ConfigError, and `Locked`."""
+    file = _read(directory)
+    if file is None:
+        return None
+    return _opened(directory, file, passphrase)
+
+
+def where_is_root(directory: Path) -> Where:
+    """Whether a root is here, and whether it is locked; raises ConfigError."""
+    file = _read(directory)
+    return "none" if file is None else "locked" if file.sealed else "open"
+
+
+def issuers_wanted(directory: Path) -> int:
+    """How many issuers the root that is here makes by itself; without it none."""
+    file = _read(directory)
+    return 0 if file is None else file.issuers
+
+
+def want_issuers(directory: Path, count: int) -> None:
+    """Let the root that is here make so many by itself from now on."""
+    file = _read(directory)
+    if file is not None and file.issuers != count:
+        _write(directory, msgspec.structs.replace(file, issuers=count))
+
+
+def lock_root(directory: Path, passphrase: str, *, entropy: Entropy = os.urandom) -> None:
+    """Let only a passphrase open the root from now on; raises UsageError."""
+    file = _needed(directory)
+    if file.sealed:
+        raise UsageError(f"{directory / NAME} is locked already: see dhtos-node root status")
+    root = _opened(directory, file, "")
+    sealed = seal_with(passphrase, root.seed, entropy).hex()
+    _write(directory, _File(sealed=sealed, public=root.public.hex(), issuers=file.issuers))
+
+
+def unlock_root(directory: Path, passphrase: str) -> None:
+    """Keep the root in the open again; raises UsageError, `Locked` for another passphrase."""
+    file = _needed(directory)
+    if not file.sealed:
+        raise UsageError(f"{directory / NAME} is not locked: see dhtos-node root status")
+    root = _opened(directory, file, passphrase)
+    _write(directory, _File(root.seed.hex(), "", root.public.hex(), file.issuers))
+
+
+def root_public(directory: Path) -> bytes | None:
+    """The public key of the root that is here, also of a locked one."""
+    file = _read(directory)
+    return None if file is None else _public(file)
+
+
+def issuer_chain(
+    root: KeyPair, leaf: Cert, *, serial: bytes, wall_s: float, lifetime_s: int = ISSUER_S
+) -> Chain:
+    """What makes somebody an issuer who has this certificate: the same key, id, name and groups."""
+    begin = int(wall_s)
+    cert = msgspec.structs.replace(
+        leaf, serial=serial, caps=ISSUER_CAPS, not_before=begin, expires=begin + lifetime_s
+    )
+    return sign_cert(root, None, cert)
+
+
+def no_root(directory: Path) -> UsageError:
+    """What to say where the root is needed and is not here."""
+    return UsageError(
+        f"{directory} has no {NAME}, the key that makes issuers: give the command on the machine "
+        "that made the cluster, or bring the file here for the time being"
+    )
+
+
+def _needed(directory: Path) -> _File:
+    file = _read(directory)
+    if file is None:
+        raise no_root(directory)
+    return file
+
+
+def _read(directory: Path) -> _File | None:
+    path = directory / NAME
+    try:
+        check_private(path)
+        file = msgspec.json.decode(path.read_bytes(), type=_File)
+        sizes = (len(bytes.fromhex(file.seed)), len(bytes.fromhex(file.public)))
+        bytes.fromhex(file.sealed)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (msgspec.DecodeError, ValueError) as error:
+        raise _corrupt(path) from error
+    whole = sizes[0] == SEED_BYTES if not file.sealed else sizes == (0, PUBLIC_BYTES)
+    if not whole:
+        raise _corrupt(path)
+    return file
+
+
+def _corrupt(path: Path) -> ConfigError:
+    return ConfigError(f"{path} is corrupt: restore it from a backup")
+
+
+def _public(file: _File) -> bytes:
+    return KeyPair(bytes.fromhex(file.seed)).public if file.seed else bytes.fromhex(file.public)
+
+
+def _opened(directory: Path, file: _File, passphrase: str) -> KeyPair:
+    if not file.sealed:
+        return KeyPair(bytes.fromhex(file.seed))
+    if not passphrase.strip():
+        raise Locked(
+            f"{directory / NAME} is locked: give its passphrase with --passphrase-file or in "
+            f"{PASSPHRASE}, or use dhtos-node root unlock"
+        )
+    try:
+        seed = open_with(passphrase, bytes.fromhex(file.sealed))
+    except MalformedMessage as error:
+        raise Locked(
+            f"the passphrase does not open {directory / NAME}: try again, or restore it from a "
+            "backup"
+        ) from error
+    root = KeyPair(seed) if len(seed) == SEED_BYTES else None
+    if root is None or root.public.hex() != file.public:
+        raise _corrupt(directory / NAME)
+    return root
+
+
+def _write(directory: Path, file: _File) -> None:
+    try:
+        write_atomically(directory / NAME, msgspec.json.encode(file) + b"\n")
+    except OSError as error:
+        raise ConfigError(f"{directory / NAME} cannot be written: {error.strerror}") from error
