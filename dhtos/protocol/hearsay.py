@@ -5,7 +5,8 @@ is left to a liar is to tell of nodes that are not, close to the target, so that
 its time on them; every one takes a time-out of a handshake. So of each answer
 
 - only k contacts count, and none at an endpoint whose certificate says another id,
-- at most TOLD_AT_ONCE_MAX contacts whom nobody has proved to be there are asked at once,
+- at most TOLD_AT_ONCE_MAX contacts whom nobody has proved to be there are asked at once, until more
+  have answered than not,
 - after one that was silent or false the others take nobody's place while they are waited for,
 - after TOLD_DOUBTS_MAX, if that is more than have answered, the rest is left.
 
@@ -41,9 +42,9 @@ class Hearsay:
     def may_ask(self, candidate: "Candidate") -> bool:
         """Whether it is somebody's turn."""
         teller = candidate.teller
-        return (
-            teller is None or teller.asking < TOLD_AT_ONCE_MAX or not self._is_unproven(candidate)
-        )
+        if teller is None or teller.asking < TOLD_AT_ONCE_MAX or teller.proofs > teller.doubts:
+            return True
+        return not self._is_unproven(candidate)
 
     def asks(self, candidate: "Candidate") -> bool:
         """It is asked now; whether it is doubtful, and takes nobody's place."""

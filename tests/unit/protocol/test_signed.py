@@ -464,6 +464,17 @@ class TestHearsay:
         assert len(told.ended) == 1
         assert told.lookup.closest() == [at(50)]
 
+    def test_who_tells_the_truth_is_asked_about_in_full(self):
+        """Two at once of what one answer told, until more were there than not; then alpha."""
+        told = Told(k=8)
+        told.start(50)
+        told.answer(50, [at(n) for n in range(1, 9)])
+        told.answer(1, [])
+        asked = [n for n, state in told.states().items() if state == "asked"]
+        assert asked == [2, 3, 4]
+        told.wait(1.0)  # the three are late: now fewer were there than not
+        assert set(told.states()) < {*range(1, 9), 50}
+
     def test_an_honest_word_is_heard_beside_a_liars(self):
         told = Told()
         told.start(50, 60)
