@@ -12,7 +12,7 @@ where the writer likes and are one stream of bytes to the reader. A stream that 
 two of them ends like one that was closed: who speaks over it says when he has said all.
 
 `Channels` begins for the client. It may be another process that has the key, as `ssh-agent` has:
-only the keys of the one connection leave it.
+only the keys of the one connection leave it. In open mode nothing here loads libsodium.
 """
 
 import asyncio
@@ -21,22 +21,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dhtos.core.limits import COMMAND_CHUNK_BYTES
 from dhtos.errors import MalformedMessage, Refused, UsageError
-from dhtos.protocol.handshakes import read_ready, write_ready
 from dhtos.trust.cert import CHAIN_BYTES_MAX, Chain
 from dhtos.trust.keys import exchange_public
-from dhtos.trust.noise import MESSAGE_1_BYTES, TAG_BYTES, Handshake, seal, unseal
 
 if TYPE_CHECKING:
     from dhtos.trust.member import Member
+    from dhtos.trust.noise import Handshake
 
 HELLO, READY = b"\xd2", b"\xd3"
-HELLO_BYTES_MAX = 1 + MESSAGE_1_BYTES + CHAIN_BYTES_MAX
+HELLO_BYTES_MAX = 1 + 96 + CHAIN_BYTES_MAX  # 96 are of the Noise message
 READY_BYTES_MAX = 2048
 RECORD_BYTES_MAX = COMMAND_CHUNK_BYTES + 128  # of what is sealed: a frame with a whole chunk
 RECORDS_MAX = 2**48  # of one direction; a connection ends there
 HELLOS_MAX = 64  # that were begun and not ended; the oldest gives way
 NAME_BYTES = 16
 _LENGTH_BYTES = 4
+_TAG_BYTES = 16  # what sealing adds
 _PROLOGUE = b"dhtos/1 command"
 _ANOTHER_KEY = "a certificate is of another key"
 
@@ -104,6 +104,8 @@ class MemberChannels:
 
     async def hello(self, identity: bytes) -> tuple[bytes, bytes]:
         """Begin; costs 0.15 ms."""
+        from dhtos.trust.noise import Handshake
+
         member = self._member
         remote = exchange_public(identity)
         if remote is None:
@@ -120,6 +122,8 @@ class MemberChannels:
 
     async def keys(self, name: bytes, ready: bytes) -> Keys:
         """End it, once; costs 0.1 ms."""
+        from dhtos.protocol.handshakes import read_ready
+
         begun = self._begun.pop(name, None)
         if begun is None:
             raise UsageError("no such handshake was begun, or too many since: begin another")
@@ -146,6 +150,9 @@ def welcome(member: "Member", hello: bytes) -> Welcome:
 
     Costs 0.35 ms, and a signature for each certificate that was not seen before.
     """
+    from dhtos.protocol.handshakes import write_ready
+    from dhtos.trust.noise import Handshake
+
     if not 1 < len(hello) <= HELLO_BYTES_MAX or not hello.startswith(HELLO):
         raise MalformedMessage("a sealed connection begins with a handshake")
     handshake = Handshake.responder(member.key.exchange_secret, member.entropy(32), _PROLOGUE)
@@ -180,6 +187,9 @@ class SealedReader:
     """The receiving side: bytes as they were written, or MalformedMessage."""
 
     def __init__(self, reader: Reader, key: bytes) -> None:
+        from dhtos.trust.noise import unseal
+
+        self._unseal = unseal
         self._reader = reader
         self._key = key
         self._count = 0
@@ -189,10 +199,10 @@ class SealedReader:
         """So many bytes; raises IncompleteReadError at an earlier end."""
         plain = self._plain
         while len(plain) < n:
-            sealed = await unframed(self._reader, RECORD_BYTES_MAX + TAG_BYTES)
+            sealed = await unframed(self._reader, RECORD_BYTES_MAX + _TAG_BYTES)
             if self._count >= RECORDS_MAX:
                 raise MalformedMessage("a connection has as many records as its keys are good for")
-            plain += unseal(self._key, self._count, sealed)
+            plain += self._unseal(self._key, self._count, sealed)
             self._count += 1
         found = bytes(plain[:n])
         del plain[:n]
@@ -203,6 +213,9 @@ class SealedWriter:
     """The sending side."""
 
     def __init__(self, writer: Writer, key: bytes) -> None:
+        from dhtos.trust.noise import seal
+
+        self._seal = seal
         self._writer = writer
         self._key = key
         self._count = 0
@@ -218,7 +231,7 @@ class SealedWriter:
             if self._count >= RECORDS_MAX:
                 self._writer.transport.abort()
                 return
-            sealed = seal(self._key, self._count, data[at : at + RECORD_BYTES_MAX])
+            sealed = self._seal(self._key, self._count, data[at : at + RECORD_BYTES_MAX])
             self._count += 1
             self._writer.write(framed(sealed))
 
