@@ -332,7 +332,7 @@ def show_usage(screen: Screen, rows: list[Plain]) -> None:
                 f"{row['user_s'] + row['system_s']:.2f}",
                 f"{row['memory_bytes'] / 2**20:.1f} MiB",
                 f"{row['wall_s']:.2f}",
-                row["owner"],
+                f"{row['user']} at {row['owner']}" if row["user"] else row["owner"],
                 row["lease"],
             ]
             for row in rows

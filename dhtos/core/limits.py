@@ -238,3 +238,10 @@ SHARE_BURST_S = 0.25  # of its share or capacity that who has asked for little m
 SHARE_ACTIVE_S = 10.0  # who has not asked for one to two of these has no share
 SHARE_LOAD_MAX = 16.0  # times as much costs what is beyond a share, where the node is short
 SHARE_PRINCIPALS_MAX = 10_000  # as SESSIONS_MAX: in whose name they ask
+
+# --- receipts -----------------------------------------------------------------------------------
+RECEIPT_BYTES_MAX = 1000
+RECEIPT_SLACK_S = 5.0  # by which a machine may see a lease end later than its owner has given it up
+RECEIPTS_OWED_MAX = 4096  # leases of ours whose receipt may come, and those signed of late
+RECEIPT_WAIT_S = 0.5  # whoever closes waits so long for the receipts of what it has just given up
+RECEIPTS_BYTES_MAX = 16 * 2**20  # of a file; the one before it is kept

@@ -255,6 +255,7 @@ class CommandServer:
         finally:
             session.over.set()
             session.exited.set()
+            session.noted.set()  # in the same step as its usage, below
             self._alive.discard(session)
             if self._sessions.get(start.token) is session:
                 del self._sessions[start.token]
@@ -266,7 +267,7 @@ class CommandServer:
         """Wait until nothing runs under a lease; what has run is in `usage` then."""
         session = self._sessions.get(token)
         if session is not None:
-            await session.exited.wait()
+            await session.noted.wait()
 
     async def _let_leave(self, token: bytes) -> None:
         """Whoever has just hung up on a command of that lease may have come back already."""
@@ -381,6 +382,7 @@ class _Session:
         self.malformed = False
         self.over = asyncio.Event()  # its lease, or its connection
         self.exited = asyncio.Event()
+        self.noted = asyncio.Event()  # what it has used
         self.free = False  # what it had may be granted to others
 
     def lease_over(self, grace_s: float, *, free: bool) -> None:

@@ -26,15 +26,15 @@ CREATE TABLE IF NOT EXISTS start (epoch INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS lease (
     token BLOB PRIMARY KEY, host TEXT NOT NULL, port INTEGER NOT NULL, resources BLOB NOT NULL,
     priority INTEGER NOT NULL, ttl_s REAL NOT NULL, fence INTEGER NOT NULL, state TEXT NOT NULL,
-    user TEXT NOT NULL, subject BLOB NOT NULL
+    user TEXT NOT NULL, subject BLOB NOT NULL, price REAL, began REAL NOT NULL
 ) WITHOUT ROWID;
 """
 # Named, so that a file of another form is found at the start.
 _LEASES = """
-SELECT token, host, port, resources, priority, ttl_s, fence, state, user, subject
+SELECT token, host, port, resources, priority, ttl_s, fence, state, user, subject, price, began
 FROM lease ORDER BY fence
 """
-_Row = tuple[bytes, str, int, bytes, int, float, int, State, str, bytes]
+_Row = tuple[bytes, str, int, bytes, int, float, int, State, str, bytes, float | None, float]
 _Epochs = tuple[tuple[int]]
 _FIRST = "INSERT INTO start SELECT ? WHERE NOT EXISTS (SELECT 1 FROM start)"
 _WAIT_S = 0.1  # for others who look into the file, as a backup does: the event loop waits too
@@ -74,9 +74,10 @@ class LeaseJournal:
         resources = msgspec.msgpack.encode(dict(grant.resources))
         row = (
             grant.token, host, port, resources, grant.priority, grant.ttl_s, grant.fence,
-            grant.state.value, grant.user, grant.subject,
+            grant.state.value, grant.user, grant.subject, grant.price, grant.began,
         )  # fmt: skip
-        self._write("INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        marks = ", ".join("?" * len(row))
+        self._write(f"INSERT OR REPLACE INTO lease VALUES ({marks})", row)
 
     def ended(self, token: bytes) -> None:
         """Strike a lease out; raises NotWritten."""
@@ -135,10 +136,6 @@ class LeaseJournal:
 
 
 def _lease(row: tuple[Any, ...], now: float) -> Grant:
-    token, host, port, packed, priority, ttl_s, fence, state, user, subject = msgspec.convert(
-        row, _Row
-    )
+    token, host, port, packed, priority, ttl_s, fence, state, *whose = msgspec.convert(row, _Row)
     resources = msgspec.msgpack.decode(packed, type=dict[str, float])
-    return Grant(
-        token, resources, (host, port), priority, now + ttl_s, state, ttl_s, fence, user, subject
-    )
+    return Grant(token, resources, (host, port), priority, now + ttl_s, state, ttl_s, fence, *whose)

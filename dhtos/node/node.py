@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from dhtos.node.control_server import ControlServer
     from dhtos.node.enrolling import Admission
     from dhtos.node.kept import Kept
+    from dhtos.node.receipts import ReceiptKeeper
     from dhtos.trust.cert import Chain
     from dhtos.trust.revocation import Revocation
 
@@ -107,6 +108,7 @@ class Node(Nearby, Replicating):
         self._scorer = scorer
         self._refusals = {}
         self._draws = Draws(self._draw)
+        self._receipts: ReceiptKeeper | None = None
         self._closed = False
 
     # --- life -----------------------------------------------------------------------------------
@@ -146,6 +148,8 @@ class Node(Nearby, Replicating):
         self._driver = Driver(self._engine, sock, loop, clock)
         self._meter = Meter(self._engine, self._driver)
         self._tenants = Tenants(self._engine.core)
+        if member is not None:
+            await self._open_receipts()
         if keeper.membership is not None:
             from dhtos.node import enrolling, promoting, users  # with what open mode has no use for
 
@@ -178,6 +182,17 @@ class Node(Nearby, Replicating):
 
             self._control = await open_control(self)
 
+    async def _open_receipts(self) -> None:
+        """Sign for the leases we have, and have others sign for those we grant."""
+        from dhtos.node.receipts import ReceiptBook, ReceiptKeeper  # of no use in open mode
+
+        directory = self.config.state_dir or self.config.credentials
+        book = ReceiptBook(directory, self._wall_clock)
+        self._receipts = ReceiptKeeper(self, book, self._wall_clock)
+        assert self._tenants is not None
+        self._tenants.on_keep = self._receipts.receipts.expect
+        await book.open()
+
     async def _open_ledger(self) -> None:
         """Take over what an earlier run has promised; let leases be used where commands are run."""
         directory = self.config.state_dir
@@ -193,6 +208,8 @@ class Node(Nearby, Replicating):
         self._grants = Grants(self.engine.hub, ledger)
         if self.config.accept is not None:
             self._grants.accept = Accept(self.config.accept, self.schema)
+        if self._receipts is not None:
+            self._receipts.follow()
         if self._listener is not None:
             self._commands = await open_commands(
                 self, self._listener, self._executor, wall_clock=self._wall_clock
@@ -274,6 +291,8 @@ class Node(Nearby, Replicating):
             if self._driver is not None:
                 if self._tenants is not None:
                     self._tenants.release(self._driver.clock())
+                if self._receipts is not None:
+                    await self._receipts.aclose()
                 self.engine.hub.leave(self._driver.clock())
                 await self._driver.aclose()
             if self._journal is not None:
@@ -416,6 +435,11 @@ class Node(Nearby, Replicating):
             hub.advertise(hub.own.anew(), self.driver.clock())
             self.driver.flush()
         await self._kept.renewed(chain)
+
+    async def command_gone(self, token: bytes) -> None:
+        """Wait until no command runs under a lease that this node has granted."""
+        if self._commands is not None:
+            await self._commands.gone(token)
 
     def usage(self) -> tuple[UsageRow, ...]:
         """What the last commands that ended on this machine have used, the oldest first."""

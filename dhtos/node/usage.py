@@ -32,6 +32,7 @@ class UsageRow(msgspec.Struct, frozen=True):
     system_s: float
     memory_bytes: int
     wall_s: float
+    user: str = ""  # of the owner, by its certificate; nobody is known in open mode
 
 
 class UsageLog:
@@ -72,6 +73,7 @@ class UsageLog:
             ended.usage.system_s,
             ended.usage.memory_bytes,
             ended.usage.wall_s,
+            command.user,
         )
         self._rows.append(row)
         if self._path is not None:

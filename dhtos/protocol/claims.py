@@ -31,6 +31,7 @@ from dhtos.protocol.grants import (
     as_amounts,
     as_grace,
     as_hold,
+    as_price,
     as_term,
     refusal_of,
 )
@@ -75,6 +76,8 @@ class Granted:
     expires: float
     free: Mapping[str, float]
     """What the node has left of these resources, by its own word."""
+    price: float | None = None
+    """What it costs an hour; only known in a cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +213,13 @@ class Claiming:
             (reason,) = unpack(fields[1:], as_reason)
             self._drop(refusal_of(reason), now)
             return
-        fence, ttl_s = unpack(fields[1:], lambda v: as_int(v, 1, SEQ_MAX), as_term)
+        told, price = fields[1:], None
+        if self.core.sessions is not None:
+            (price,) = unpack(told[2:], as_price)
+        fence, ttl_s = unpack(told[:2], lambda v: as_int(v, 1, SEQ_MAX), as_term)
         granted = Granted(
             bid.node_id, bid.endpoint, bid.resources, self._token, fence, ttl_s,
-            _until(call.sent_at, ttl_s), self._free,
+            _until(call.sent_at, ttl_s), self._free, price,
         )  # fmt: skip
         self.operation.finish(Outcome(granted, tuple(self._declined)))
 
@@ -251,6 +257,7 @@ class Tenancy:
         self.core = tenants.core
         self.granted = granted
         self.expires = granted.expires
+        self.released_at: float | None = None
         self.operation: Operation[None] = self.core.operation(self.release)
         self._call: Call | None = None
         self._timer: Timer | None = None
@@ -259,6 +266,7 @@ class Tenancy:
     def release(self, now: float) -> None:
         """Give it back; what is lost, or was given back, stays so."""
         if self.granted.token in self.tenants.kept:
+            self.released_at = now
             _release(self.core, self.granted.endpoint, self.granted.token, now)
             self._forget()
             self.operation.finish(None)
@@ -344,12 +352,14 @@ class Tenants:
     def __init__(self, core: "Core") -> None:
         self.core = core
         self.kept: dict[bytes, Tenancy] = {}
+        self.on_keep: Callable[[Tenancy, float], None] = lambda _tenancy, _now: None
         core.register("dh_revoke", self._on_revoke, verb="publish")
 
     def keep(self, granted: Granted, now: float) -> Tenancy:
         """Renew a lease from now on."""
         tenancy = Tenancy(self, granted, now)
         self.kept[granted.token] = tenancy
+        self.on_keep(tenancy, now)
         return tenancy
 
     def release(self, now: float) -> None:

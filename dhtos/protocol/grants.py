@@ -3,6 +3,7 @@
     dh_claim    args   [cookie, token, resources, priority, price | nil, schema, where, preempt]
                 reply  [1, epoch, hold_s, free] | [0, reason, free] | [2, cookie] | [3, wait_s]
     dh_confirm  args   [token, epoch, ttl_s]    reply  [1, fence, ttl_s] | [0, reason]
+                                                in a cluster [1, fence, ttl_s, price | nil]
     dh_renew    args   [token, fence]           reply  [1, ttl_s] | [0, reason]
     dh_release  args   [token]                  reply  [1] | [0, reason]
     dh_revoke   args   [token, reason, grace_s] a notice to the owner, who answers with a release,
@@ -76,6 +77,7 @@ class Grants:
 
     `on_end` is told of each lease that is released, over or taken back, and by when whatever runs
     under it must be gone; twice of one that is taken back and then given up. It may only note it.
+    `on_bound` and `on_over` are told of each lease that begins, and that is set aside no more.
     """
 
     def __init__(self, hub: "Hub", ledger: Ledger) -> None:
@@ -84,6 +86,8 @@ class Grants:
         self.ledger = ledger
         self.accept: Callable[[Claim], bool] = lambda _claim: True
         self.on_end: Callable[[Grant, float], None] = lambda _grant, _gone_by: None
+        self.on_bound: Callable[[Grant, float], None] = lambda _grant, _now: None
+        self.on_over: Callable[[Grant, float], None] = lambda _grant, _now: None
         self._expiry: Timer | None = None
         self._offering: Timer | None = None
         self._offered = -inf
@@ -193,6 +197,7 @@ class Grants:
                 )
                 self.core.counters["claims_awaited"] += 1
         if isinstance(granted, Grant):
+            granted.price = self._quoted()
             self._changed(now, taken=True)
         return granted
 
@@ -204,11 +209,17 @@ class Grants:
         if where and not self.hub.answering.bound(where).matches(own):
             return Reason.WHERE
         if claim.price is not None:
-            said = own.attributes(self.hub.schema)
-            now_asked = next((said[name] for name in PRICES if name in said), None)
-            if not is_number(now_asked) or now_asked > claim.price:
+            now_asked = self._quoted()
+            if now_asked is None or now_asked > claim.price:
                 return Reason.PRICE
         return None if self.accept(claim) else Reason.POLICY
+
+    def _quoted(self) -> float | None:
+        """What this machine costs an hour, by its record; None where that does not say."""
+        own = self.hub.own
+        said = {} if own is None else own.attributes(self.hub.schema)
+        price = next((said[name] for name in PRICES if name in said), None)
+        return float(price) if is_number(price) else None
 
     def _on_confirm(
         self, args: list[Any], _source: Endpoint, _trailer: list[Any] | None, now: float
@@ -217,11 +228,18 @@ class Grants:
         self._expire(now)
         if not self._is_speakers(token):
             return [0, int(Reason.OTHERS)]
+        held, sessions = self.ledger.known(token), self.core.sessions
+        is_new = isinstance(held, Grant) and not held.fence
+        if isinstance(held, Grant) and is_new and sessions is not None:
+            held.began = sessions.member.wall_s()
         granted = self.ledger.confirm(token, epoch, ttl_s, now)
         self._changed(now)
         if isinstance(granted, Reason):
             return [0, int(granted)]
-        return [1, granted.fence, granted.ttl_s]
+        if is_new:
+            self.on_bound(granted, now)
+        told = [1, granted.fence, granted.ttl_s]
+        return told if sessions is None else [*told, granted.price]
 
     def _on_renew(
         self, args: list[Any], _source: Endpoint, _trailer: list[Any] | None, now: float
@@ -243,6 +261,7 @@ class Grants:
         grant = self.ledger.release(token)
         if grant is not None:
             self._ended(grant, now)
+            self._over(grant, now)
             self._changed(now)
         return [1]
 
@@ -279,6 +298,7 @@ class Grants:
         over = self.ledger.expire(now)
         for grant in over:
             self._ended(grant, now)
+            self._over(grant, now)
         if over:
             self._changed(now)
 
@@ -286,6 +306,11 @@ class Grants:
         """Nothing runs under a hold, so nobody hears of its end."""
         if grant.fence:
             self.on_end(grant, gone_by)
+
+    def _over(self, grant: Grant, now: float) -> None:
+        """What it had is free."""
+        if grant.fence:
+            self.on_over(grant, now)
 
     def _arm(self) -> None:
         when = self.ledger.next_deadline()

@@ -85,6 +85,8 @@ class Grant:
     fence: int = 0
     user: str = ""
     subject: bytes = b""
+    price: float | None = None  # an hour, as the record said when it was claimed
+    began: float = 0.0  # when it was bound, in seconds since 1970; 0 in open mode
 
 
 class NotWritten(Exception):

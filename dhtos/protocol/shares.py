@@ -44,6 +44,7 @@ COSTS_S = {
     "dh_push": 150e-6,
     "dh_put": 300e-6,
     "dh_range": 200e-6,
+    "dh_receipt": 150e-6,
     "dh_revoked": 100e-6,
     "dh_summary": 200e-6,
     "dh_sync": 200e-6,

@@ -41,6 +41,7 @@ from dhtos.query import door
 from dhtos.trust.cert import parse_chain, parse_link
 from dhtos.trust.keys import KeyPair, exchange_public
 from dhtos.trust.noise import Handshake, seal, unseal
+from dhtos.trust.receipt import Receipt, read_receipt, write_receipt
 from dhtos.trust.revocation import read_revocation, revoke, write_revocation
 from dhtos.trust.token import Token
 
@@ -315,6 +316,14 @@ def revocation(data: bytes) -> None:
     assert read_revocation(write_revocation(read)) == read
 
 
+def receipt(data: bytes) -> None:
+    """A receipt has one form, and sums that can be added up."""
+    read = read_receipt(data)
+    assert write_receipt(read) == data
+    assert read.seconds >= 0
+    assert read.cost >= 0
+
+
 def token(data: bytes) -> None:
     """A token that is read is written as one that reads the same."""
     read = Token.parse(data.decode("utf-8", "replace"))
@@ -410,6 +419,13 @@ TARGETS: dict[str, Target] = {
     "revocation": target(
         revocation,
         write_revocation(revoke(AUTHORITY.root, AUTHORITY.name, bytes(8), 2_000_000_000)),
+    ),
+    "receipt": target(
+        receipt,
+        write_receipt(
+            Receipt(bytes(16), KEY, "a", bytes(32), (("cores", 4.0), ("mem", 2.0**30)), 1.5, 9.5)
+        ),
+        write_receipt(Receipt(bytes(16), KEY, "b", bytes(32), (), 1.0, 1.0, 0.25, 2.0, 3.0)),
     ),
     "token": target(
         token,

@@ -87,12 +87,15 @@ def test_a_node_that_never_grants_has_no_file(tmp_path, life):
 def test_every_field_of_a_lease_comes_back_with_one_more_term(tmp_path):
     journal = LeaseJournal.open(tmp_path, T0)
     journal.bound(lease(2, fence=9, cores=0.1))
+    paid = replace(lease(3, fence=11), price=0.25, began=1_800_000_000.5)
     journal.bound(lease(1, fence=10, user="alice \u00e9", subject=b"\0k" * 16))
+    journal.bound(paid)
     journal.close()
     again = LeaseJournal.open(tmp_path, T0 + 500)
     expected = [replace(one, expires=T0 + 530) for one in (
         lease(2, fence=9, cores=0.1),
         lease(1, fence=10, user="alice \u00e9", subject=b"\0k" * 16),
+        paid,
     )]  # fmt: skip
     assert list(again.leases) == expected
     again.close()
@@ -394,6 +397,7 @@ def test_resources_are_plain_messagepack(tmp_path):
     journal = LeaseJournal.open(tmp_path, T0)
     journal.bound(lease(cores=2.5))
     journal.close()
-    ((_, host, port, resources, *_, state, _, _),) = rows(tmp_path)
+    ((_, host, port, resources, *_, state, _, _, price, began),) = rows(tmp_path)
+    assert (price, began) == (None, 0.0)
     assert (host, port, state) == (*OWNER, "bound")
     assert msgspec.msgpack.decode(resources) == {"cores": 2.5}

@@ -92,7 +92,7 @@ class Granting:
     def lease(self, number=1, **options):
         """The fence of a lease."""
         assert self.claim(number, **options)[0] == 1
-        kind, fence, _ = self.confirm(number)
+        kind, fence, *_ = self.confirm(number)
         assert kind == 1
         return fence
 

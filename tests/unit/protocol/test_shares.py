@@ -123,12 +123,14 @@ def test_costs_are_of_calls_that_there_are():
     from dhtos.protocol import enrol
     from dhtos.protocol.grants import Grants
     from dhtos.protocol.ledger import Ledger
+    from dhtos.protocol.receipts import Receipts
 
     member = authority.member()
     engine = Engine(
         member.chain.node_id(), rng=Random(1), now=0.0, schema=MACHINE_SCHEMA, member=member
     )
     Grants(engine.hub, Ledger())
+    Receipts(engine.core)
     known = {*engine.core._handlers, enrol.NAME}
     assert COSTS_S.keys() <= known
     assert all(COST_S < cost < SHARE_CAPACITY * SHARE_BURST_S for cost in COSTS_S.values())
