@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from dhtos.core.contact import Contact
-from dhtos.core.ids import Prefix, common_prefix_bits
+from dhtos.core.ids import Endpoint, Prefix, common_prefix_bits
 from dhtos.core.limits import HUB_BUCKET_CONTACTS_MAX, RECORD_TTL_S
 from dhtos.core.schema import Schema
 from dhtos.core.summary import Summary
@@ -128,6 +128,13 @@ class Buckets:
             del bucket.contacts[key]
             if not bucket.contacts:
                 del self._buckets[index]
+
+    def departed(self, key: bytes, endpoint: Endpoint) -> None:
+        """Somebody says from its own address that it leaves."""
+        bucket = self.get(self.index_of(key))
+        known = None if bucket is None else bucket.contacts.get(key)
+        if known is not None and known.contact.endpoint == endpoint:
+            self.forget(key)
 
     def summarise(self, index: int, summary: Summary | None, born: float, schema: Schema) -> None:
         """Learn what lives in a subtree; an older summary than the held one is ignored.

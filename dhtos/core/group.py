@@ -72,14 +72,18 @@ class Member:
 
 
 class Tombstone:
-    """A version that is gone for good; kept until copies of it would have expired."""
+    """A version that is gone for good; kept until copies of it would have expired.
 
-    __slots__ = ("seq", "since", "state")
+    `proof` shows others of a cluster that it has left.
+    """
 
-    def __init__(self, seq: int, state: State, since: float) -> None:
+    __slots__ = ("proof", "seq", "since", "state")
+
+    def __init__(self, seq: int, state: State, since: float, proof: bytes = b"") -> None:
         self.seq = seq
         self.state = state
         self.since = since
+        self.proof = proof
 
 
 def ttl_s(record: Record) -> float:
@@ -180,7 +184,7 @@ class Group:
         if not self._rows[endpoint]:
             del self._rows[endpoint]
 
-    def bury(self, key: bytes, seq: int, state: State, now: float) -> bool:
+    def bury(self, key: bytes, seq: int, state: State, now: float, *, proof: bytes = b"") -> bool:
         """A member died or left at `seq`; True when that is news."""
         assert state in (State.DEAD, State.LEFT)
         assert key != self.own_key
@@ -194,7 +198,7 @@ class Group:
             self._drop(key)
         elif tombstone is None and not self.prefix.holds(key):
             return False
-        self.tombstones[key] = Tombstone(seq, state, now)
+        self.tombstones[key] = Tombstone(seq, state, now, proof)
         while len(self.tombstones) > 4 * GROUP_SIZE_MAX:
             del self.tombstones[next(iter(self.tombstones))]
         return True

@@ -118,7 +118,7 @@ class Foreign:
         if news.state is not None:
             hub = self.hub
             near = hub.buckets.choose(hub.buckets.index_of(news.key), self.core.rng, 2)
-            words = state_rumour(news.key, news.seq, news.state, news.age)
+            words = state_rumour(news.key, news.seq, news.state, news.age, news.proof)
             hub.gossip.push_words([words], 1, [contact.endpoint for contact in near])
 
     def _newest(self, news: News) -> int:

@@ -12,6 +12,10 @@ the view; what rumours lose, `repair` finds.
 
 Changes that decide placements (joining, leaving, death) do not wait for the tick: they are pushed
 to four members, each of which pushes what was news to it while hops are left.
+
+In a cluster nobody is sent away by others. Who leaves signs that, and whoever has the record checks
+it. That somebody is dead is no more than a doubt of whoever tells it: each waits for itself whether
+it is refuted, and finds the record meanwhile.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -51,6 +55,7 @@ from dhtos.protocol.repair import Repair
 from dhtos.protocol.rpc import NO_REPLY, Deferred
 from dhtos.protocol.rumours import Rumours
 from dhtos.protocol.summaries import as_inhabited
+from dhtos.trust.leaving import has_left, sign_left
 
 if TYPE_CHECKING:
     from dhtos.protocol.hub import Hub
@@ -116,7 +121,8 @@ class Gossip:
             return delta_rumour(key, member.record, age)
         tombstone = group.tombstones.get(key)
         if tombstone is not None:
-            return state_rumour(key, tombstone.seq, tombstone.state, now - tombstone.since)
+            age = now - tombstone.since
+            return state_rumour(key, tombstone.seq, tombstone.state, age, tombstone.proof)
         return None
 
     def _take_rumours(self, now: float, known: set[bytes]) -> list[list[Any]]:
@@ -345,6 +351,8 @@ class Gossip:
             for news in taken:
                 if news.record is not None and news.record.endpoint == source:
                     self.tell_buried(news.key, source, now)
+                elif news.state is State.LEFT:
+                    self.hub.buckets.departed(news.key, source)
             self.answer_refuted(source, now)
             self.repair.fetch(source, now)
         return NO_REPLY
@@ -405,10 +413,19 @@ class Gossip:
         known = member is not None and record.seq <= member.record.seq
         return known or self.core.believes(record)
 
+    def words_of_end(self, key: bytes, seq: int) -> list[Any]:
+        """The rumour that a record of ours leaves."""
+        return state_rumour(key, seq, State.LEFT, 0.0, self.proof_of_end(key, seq))
+
+    def proof_of_end(self, key: bytes, seq: int) -> bytes:
+        """What shows that a record of ours leaves; empty in open mode."""
+        sessions = self.core.sessions
+        return b"" if sessions is None else sign_left(sessions.member, key, seq)
+
     def _take_state(self, news: News, now: float) -> bool:
-        hub = self.hub
+        hub, secured = self.hub, self.core.sessions is not None
         assert news.state is not None
-        if news.state is State.SUSPECT:
+        if news.state is State.SUSPECT or (secured and news.state is State.DEAD):
             if not hub.group.suspect(news.key, news.seq):
                 return False
             self.liveness.start_suspicion(news.key, news.seq, now)
@@ -416,12 +433,29 @@ class Gossip:
             member = hub.group.members.get(news.key)
             if news.state is State.DEAD and member is not None and not member.serves:
                 return False  # nobody probes it, so nobody can know
+            if secured and not self._has_left(news, member):
+                return False
             hub.buckets.forget(news.key)
-            if not hub.group.bury(news.key, news.seq, news.state, now):
+            if not hub.group.bury(news.key, news.seq, news.state, now, proof=news.proof):
                 return False
             self.core.happened.append(MemberGone(news.key))
         self.spread(news.key, now)
         return True
+
+    def _has_left(self, news: News, member: Member | None) -> bool:
+        """Whether who has published a record says itself that it is gone.
+
+        Where the record is not known nothing can be told from the key: whoever tells of the record
+        later is told of its end by who knew both.
+        """
+        if member is None or member.record.seq > news.seq:
+            return False
+        assert self.core.sessions is not None
+        identity = member.record.identity
+        if has_left(self.core.sessions.member, identity, news.key, news.seq, news.proof):
+            return True
+        self.core.counters["departures_forged"] += 1
+        return False
 
     def _hear_of_self(self, news: News, now: float) -> None:
         own = self.hub.own

@@ -25,7 +25,7 @@ from dhtos.core.buckets import Buckets
 from dhtos.core.contact import Contact
 from dhtos.core.coordinate import Coordinate
 from dhtos.core.curve import VERSION_BITS
-from dhtos.core.group import Group, Member, State
+from dhtos.core.group import Group, Member
 from dhtos.core.hit import Hit
 from dhtos.core.ids import Endpoint, Prefix, random_id
 from dhtos.core.limits import (
@@ -47,9 +47,6 @@ from dhtos.protocol.calls import Call
 from dhtos.protocol.foreign import Foreign
 from dhtos.protocol.frontier import FindResult, check_verify
 from dhtos.protocol.gossip import Gossip
-from dhtos.protocol.hubwire import (
-    state_rumour,
-)
 from dhtos.protocol.join import Join
 from dhtos.protocol.near import NearQuestion, ask_near, is_about, measured_rtt, told_place
 from dhtos.protocol.operation import MemberGone, Operation
@@ -179,7 +176,7 @@ class Hub:
 
     def _say_left(self, now: float) -> None:
         assert self.own is not None
-        words = [state_rumour(self.key, self.own.seq + 1, State.LEFT, 0.0)]
+        words = [self.gossip.words_of_end(self.key, self.own.seq + 1)]
         for endpoint in self.gossip.partners(8):
             self.core.calls.notify(endpoint, "dh_push", [self.number, 1, words])
         for index, _ in self.buckets.inhabited():

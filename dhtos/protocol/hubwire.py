@@ -1,6 +1,6 @@
 """What hub nodes say to each other, as plain lists, and the checks on what comes back.
 
-    rumour   = [0, age, record] | [1, age, delta...] | [2, age, key, seq, state]
+    rumour   = [0, age, record] | [1, age, delta...] | [2, age, key, seq, state (, proof)]
     delta    = key, rev, seq, dynamic values, coordinate
     contact  = [key, host, port]          hearsay = [key, host, port, age]
     item     = [prefix, count, estimate, bound | nil, [contact...]]
@@ -45,6 +45,7 @@ class News:
     record: Record | None = None
     delta: Delta | None = None
     state: State | None = None
+    proof: bytes = b""  # that it has left: by whoever left, in a cluster
 
 
 def bad(what: str) -> MalformedMessage:
@@ -137,9 +138,10 @@ def delta_rumour(key: bytes, record: Record, age: float) -> list[Any]:
     return [*words, record.proof[:SIGNATURE_BYTES]] if record.proof else words
 
 
-def state_rumour(key: bytes, seq: int, state: State, age: float) -> list[Any]:
+def state_rumour(key: bytes, seq: int, state: State, age: float, proof: bytes = b"") -> list[Any]:
     """A rumour that a version is suspected, dead, or has left."""
-    return [2, age, key, seq, int(state)]
+    words = [2, age, key, seq, int(state)]
+    return [*words, proof] if proof else words
 
 
 def as_news(value: object, schema: Schema) -> News:
@@ -159,7 +161,9 @@ def as_news(value: object, schema: Schema) -> News:
             return News(delta.key, delta.seq, age, delta=delta)
         case 2 if len(fields) >= 5:
             state = State(as_int(fields[4], 1, 3))
-            return News(as_key(fields[2]), as_int(fields[3], 0, SEQ_MAX), age, state=state)
+            proof = as_bytes(fields[5], SIGNATURE_BYTES) if len(fields) > 5 else b""
+            key, seq = as_key(fields[2]), as_int(fields[3], 0, SEQ_MAX)
+            return News(key, seq, age, state=state, proof=proof)
     raise bad("unknown kind of rumour")
 
 

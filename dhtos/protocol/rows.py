@@ -18,7 +18,7 @@ from dhtos.core.limits import GATEWAY_ROWS_MAX, HEARTBEAT_S, SEQ_LEAD_MAX
 from dhtos.core.record import Record, make_record, row_id
 from dhtos.core.schema import Schema, Value
 from dhtos.protocol.delivery import Delivery
-from dhtos.protocol.hubwire import News, delta_rumour, record_rumour, state_rumour
+from dhtos.protocol.hubwire import News, delta_rumour, record_rumour
 from dhtos.protocol.seats import Seats
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Rows:
         """The rumour of a row, or of its end; None when there is nothing to say any more."""
         gone = self._gone.get(key)
         if gone is not None:
-            return state_rumour(key, gone, State.LEFT, 0.0)
+            return self.hub.gossip.words_of_end(key, gone)
         entry = self._entries.get(key)
         if entry is None or key in self.seats.hubs:
             return None
@@ -208,7 +208,8 @@ class Rows:
         gone = self._gone.pop(key, None)
         entry = self._entries.get(key)
         if gone is not None:
-            holder.gossip.take(News(key, gone, 0.0, state=State.LEFT), now)
+            proof = holder.gossip.proof_of_end(key, gone)
+            holder.gossip.take(News(key, gone, 0.0, state=State.LEFT, proof=proof), now)
         elif entry is not None and key not in self.seats.hubs:
             tombstone = holder.group.tombstones.get(key)
             if tombstone is not None and tombstone.seq >= entry.record.seq:

@@ -382,6 +382,7 @@ TARGETS: dict[str, Target] = {
         hubwire.record_rumour(RECORD, 1.5),
         hubwire.delta_rumour(RECORD.key(SCHEMA), RECORD, 2),
         hubwire.state_rumour(KEY, 3, hubwire.State(2), 0.5),
+        hubwire.state_rumour(KEY, 3, hubwire.State.LEFT, 0.5, bytes(64)),
     ),
     "answer": plain(
         answer,

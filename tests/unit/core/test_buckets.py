@@ -131,6 +131,17 @@ def test_the_unproven_takes_a_free_place() -> None:
     assert len(known(buckets, 3)) == 2
 
 
+def test_only_who_lives_at_an_address_leaves_there() -> None:
+    buckets = Buckets(OWN)
+    buckets.heard(contact(3), 1.0, 1.0)
+    buckets.departed(contact(3).id, contact(3, port=666).endpoint)
+    buckets.departed(contact(3, 5).id, contact(3, 5).endpoint)  # not a contact
+    buckets.departed(contact(9).id, contact(9).endpoint)  # not a bucket
+    assert set(known(buckets, 3)) == {contact(3).id}
+    buckets.departed(contact(3).id, contact(3).endpoint)
+    assert buckets.get(3) is None
+
+
 def test_without_contacts_a_bucket_is_gone_with_its_summary() -> None:
     buckets = Buckets(OWN)
     buckets.heard(contact(3), 1.0, 1.0)

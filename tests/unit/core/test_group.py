@@ -146,6 +146,14 @@ def test_a_tombstone_beats_the_version_it_buries(state: State) -> None:
     group.check()
 
 
+def test_a_tombstone_keeps_what_shows_it_to_others() -> None:
+    group = group_of(key("1"), key("01"))
+    group.bury(key("1"), 1, State.LEFT, 1.0, proof=b"by itself")
+    group.bury(key("01"), 1, State.DEAD, 1.0)
+    assert group.tombstones[key("1")].proof == b"by itself"
+    assert group.tombstones[key("01")].proof == b""
+
+
 def test_a_newer_version_than_the_buried_one_lives() -> None:
     group = group_of(key("1"))
     group.put(key("1"), record(5), 0.0, 0.0)

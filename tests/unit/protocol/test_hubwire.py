@@ -162,6 +162,15 @@ def test_a_state_is_told_of_a_version(state: State) -> None:
     assert news.state is state
 
 
+def test_who_has_left_shows_that_where_there_is_something_to_show() -> None:
+    words = state_rumour(KEY, 7, State.LEFT, 2.0, b"p" * 64)
+    assert as_news(over_the_wire(words), SCHEMA).proof == b"p" * 64
+    assert len(state_rumour(KEY, 7, State.LEFT, 2.0)) == 5  # in open mode, as ever
+    for wrong in ("p" * 64, b"p" * 65, None, 7):
+        with pytest.raises(MalformedMessage):
+            as_news(over_the_wire([2, 2.0, KEY, 7, 3, wrong]), SCHEMA)
+
+
 def test_nobody_is_told_to_be_alive_without_a_version() -> None:
     with pytest.raises(MalformedMessage):
         as_news(over_the_wire(state_rumour(KEY, 7, State.ALIVE, 2.0)), SCHEMA)
