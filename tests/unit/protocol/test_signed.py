@@ -1,6 +1,7 @@
 """Values in a cluster: whose they are, what holders keep, what readers believe."""
 
 import random
+from copy import copy
 
 import pytest
 from trust_world import BEGIN, Authority, member_of, secured
@@ -22,7 +23,7 @@ from dhtos.protocol.engine import Engine, EngineConfig
 from dhtos.protocol.lookup import Lookup
 from dhtos.protocol.signed import Terms, believed, signed
 from dhtos.protocol.store import Held, Store, Verdict
-from dhtos.sim import Cluster, base_truth, closest_nodes
+from dhtos.sim import Cluster, base_truth, closest_nodes, standard
 from dhtos.trust.revocation import revoke
 from dhtos.trust.value import owned_key, sign_value
 
@@ -37,7 +38,11 @@ class World:
     def __init__(self, count=14, seed=5):
         self.authority = Authority(seed)
         self.cluster = Cluster(
-            secured(self.authority, config=EngineConfig(k=K)), seed=seed, replay=None
+            secured(self.authority, config=EngineConfig(k=K)),
+            seed=seed,
+            replay=None,
+            checkers=standard(),
+            check_every=20,
         )
         self.nodes = self.cluster.add(count)
         self.cluster.warm_start(base_truth())
@@ -51,6 +56,12 @@ class World:
 
     def held(self, node, key=KEY):
         return node.engine.base.store.get(key, self.cluster.local(node))
+
+    def plant(self, node, held, key=KEY):
+        """Let a node hold this instead."""
+        store = node.engine.base.store
+        store.drop(key)
+        assert store.offer(key, copy(held), self.cluster.local(node)) is Verdict.HELD
 
     def holders(self, key=KEY):
         return [node for node in self.nodes if self.held(node, key) is not None]
@@ -111,8 +122,8 @@ class TestShared:
         """A holder that signs something of its own, with the highest number, is outvoted."""
         world.put(world.nodes[3], "v", 5)
         liar = closest_nodes(world.nodes, KEY, 1)[0]
-        own = signed(member_of(liar), KEY, "lie", 0.0, seq=2**62, ttl_s=9.0)
-        liar.engine.base.store._values[KEY] = own
+        own = signed(member_of(liar), KEY, "lie", 0.0, seq=2**62, ttl_s=999.0)
+        world.plant(liar, own)
         readers = [node for node in world.nodes if node is not liar]
         assert {world.get(node, paths=4).value for node in readers} == {"v"}
 
@@ -125,6 +136,15 @@ class TestShared:
         for liar in closest_nodes(world.nodes, KEY, 2):
             liar.engine.core.replace("store", lambda *_: {"value": "w", "p": b"x"})
         assert world.put(world.nodes[3], "v", 5).stored_on >= K - 2
+
+    def test_a_few_who_hold_something_of_their_own_do_not_stop_a_put(self, world):
+        """Nor do readers believe them."""
+        thief = world.nodes[9]
+        for liar in closest_nodes(world.nodes, KEY, 2):
+            own = signed(member_of(thief), KEY, "lie", 0.0, seq=2**62, ttl_s=999.0)
+            world.plant(liar, own)
+        assert world.put(world.nodes[3], "v", 5, paths=4).stored_on >= K - 2
+        assert world.get(world.nodes[8], paths=4).value == "v"
 
     def test_what_a_value_may_be(self, world):
         with pytest.raises(UsageError, match="seq must be 1"):
@@ -196,7 +216,7 @@ class TestGone:
         world.put(owner, "v", 5)
         old = world.held(away)
         world.put(owner, b"", 6, terms=GONE)
-        away.engine.base.store._values[KEY] = old
+        world.plant(away, old)
         reader = next(node for node in world.nodes if world.held(node) is None)
         with pytest.raises(KeyNotFound):
             world.get(reader, paths=4)
