@@ -22,6 +22,12 @@ def _run() -> ModuleType:
     return run
 
 
+def _secstore() -> ModuleType:
+    from dhtos.cli import commands_secstore
+
+    return commands_secstore
+
+
 def _ask() -> ModuleType:
     from dhtos.cli import commands_ask
 
@@ -124,6 +130,7 @@ COMMANDS: Mapping[str, tuple[Loader, str]] = {
     "members": (_ask, "members"),
     "put": (_ask, "put"),
     "get": (_ask, "get"),
+    "secstore": (_secstore, "secstore"),
     "status": (_ask, "status"),
     "plan": (_place, "plan"),
     "explain": (_place, "explain"),

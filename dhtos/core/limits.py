@@ -179,6 +179,8 @@ KEPT_MAX = 4096  # values that a node keeps alive: users it admitted, secrets it
 KEPT_BYTES_MAX = 4 * 2**20
 CONTROL_LINE_BYTES_MAX = 2**20  # one line of the control socket
 CONTROL_CLIENTS_MAX = 64  # connections to the control socket at a time
+CONTROL_GUESTS_MAX = 48  # of them of others than its owner
+CONTROL_PER_USER_MAX = 8  # and of one of those
 
 # --- http ---------------------------------------------------------------------------------------
 HTTP_CONNECTIONS_MAX = 256  # at a time; one more is told to come again

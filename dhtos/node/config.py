@@ -60,6 +60,7 @@ class Config:
     client: bool = False
     control: bool = False
     control_path: Path | None = None
+    control_users: bool = False
     gateway: Path | None = None
     accept: str | None = None
     commands: bool = False
@@ -84,7 +85,7 @@ class Config:
         self._normalise("kubernetes", dict(_mapping("kubernetes", self.kubernetes)))
         self._normalise("http_names", _texts("http_names", self.http_names))
         self._check_addresses()
-        for key in ("client", "control", "sample", "commands", "http_public"):
+        for key in ("client", "control", "control_users", "sample", "commands", "http_public"):
             if type(getattr(self, key)) is not bool:
                 raise _bad(key, "true or false", getattr(self, key))
         interval = self.sample_interval_s
@@ -383,7 +384,7 @@ def _from_text(key: str, text: str, variable: str) -> object:
     match key:
         case "seeds" | "other_schemas" | "http_names":
             return tuple(part.strip() for part in text.split(",") if part.strip())
-        case "client" | "control" | "sample" | "commands" | "http_public":
+        case "client" | "control" | "control_users" | "sample" | "commands" | "http_public":
             word = text.strip().lower()
             if word in ("1", "true", "yes", "on"):
                 return True

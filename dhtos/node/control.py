@@ -40,6 +40,7 @@ from dhtos.errors import (
 
 OPS = (
     "rtt", "within", "central",
+    "secret_put", "secret_remove",
     "find", "count", "sum", "histogram", "sample", "closest", "members", "put", "get", "status",
     "advertise", "config", "plan", "explain", "place", "leases", "drain", "undrain", "revoke",
     "channel", "channel_keys",

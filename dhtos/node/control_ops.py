@@ -29,6 +29,7 @@ from dhtos.node.plain import (
     status_to_plain,
     value_to_plain,
 )
+from dhtos.node.secstore import secret_ops
 from dhtos.query import parse_selector
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Ops:
             **ops_of_many(node),
             **trust_ops(node),
             **user_ops(node),
+            **secret_ops(node),
         }
 
     async def _find(self, args: Args) -> Lines:

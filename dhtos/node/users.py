@@ -1,12 +1,13 @@
 """The users of a cluster, in the network: put there by whoever admits them, found by all members.
 
-The chain of a user is a value of its issuer, under a key made of the user's name. So nobody has to
-be asked who a user is: any member reads it, believes it as far as it believes the root, and refuses
-one that is revoked or has ended. Issuers keep those they have admitted alive (`dhtos.node.kept`).
+The chain of a user is a value that its issuer owns, under the user's name: nobody else can write
+there. Whoever asks looks at what each issuer says, and the newest counts. So no server has to be
+asked who a user is, and what is found is believed as far as the root is; what is revoked or has
+ended is nothing. Issuers keep those they have admitted alive (`dhtos.node.kept`).
 """
 
+import asyncio
 from collections.abc import Callable
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from dhtos.core.limits import VALUE_TTL_S
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
     from dhtos.node.node import Node
     from dhtos.protocol.put import PutResult
 
+PATHS = 4  # disjoint paths to who holds a certificate: a fifth of liars does not hide it
+
 
 def user_key(name: str) -> str:
-    """Under which the certificates of a user are stored."""
-    return f"user:{blake2b(name.encode(), digest_size=16).hexdigest()}"
+    """Under which each issuer stores the certificates of a user."""
+    return f"user:{name}"
 
 
 async def open_kept(node: "Node", keeper: "Keeper", wall_clock: Callable[[], float]) -> Kept:
@@ -32,7 +35,8 @@ async def open_kept(node: "Node", keeper: "Keeper", wall_clock: Callable[[], flo
 
     async def put(item: Item) -> "PutResult":
         ttl_s = min(VALUE_TTL_S, item.until - wall_clock())
-        return await node.put(item.key, item.value, ttl_s=ttl_s)
+        owned = item.kind == "user"
+        return await node.put(item.key, item.value, ttl_s=ttl_s, owned=owned, paths=PATHS)
 
     kept = Kept(
         put,
@@ -56,12 +60,18 @@ async def find_user(node: "Node", name: str) -> Chain | None:
     if not name or not is_printable(name, NAME_BYTES_MAX):
         raise UsageError(f"a user has a name of 1..{NAME_BYTES_MAX} printable bytes, got {name!r}")
     member = _member(node)
-    try:
-        found = [(await node.get(user_key(name))).value]
-    except KeyNotFound:
-        return None
+    issuers = list(member.issuers)
+    found = await asyncio.gather(*(_said(node, name, issuer) for issuer in issuers))
     chains = [chain for wire in found if (chain := read_user(member, name, wire)) is not None]
     return max(chains, key=lambda chain: chain.leaf.not_before, default=None)
+
+
+async def _said(node: "Node", name: str, issuer: bytes) -> object:
+    """What an issuer has stored about a user; None where it has not."""
+    try:
+        return (await node.get(user_key(name), owner=issuer, paths=PATHS)).value
+    except KeyNotFound:
+        return None
 
 
 def read_user(member: Member, name: str, wire: object) -> Chain | None:

@@ -17,6 +17,7 @@ from dhtos.errors import MalformedMessage
 
 SALT_BYTES = 16
 WORDS = 5
+NONCE_BYTES = 24
 _KEY_BYTES = 32
 _TAG_BYTES = 16
 _PASSES = 3
@@ -56,23 +57,26 @@ def stretch(passphrase: str, salt: bytes, size: int) -> bytes:
     return kdf(size, text, salt, opslimit=_PASSES, memlimit=_MEMORY_BYTES)
 
 
-def lock(plain: bytes, key: bytes) -> bytes:
-    """Bytes that only the key opens, of a size that tells little; a key is used once."""
+def lock(plain: bytes, key: bytes, nonce: bytes = bytes(NONCE_BYTES)) -> bytes:
+    """Bytes that only the key opens, of a size that tells little.
+
+    A pair of key and nonce is used once: without a nonce, the key.
+    """
     from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt as encrypt
 
-    assert len(key) == _KEY_BYTES
+    assert (len(key), len(nonce)) == (_KEY_BYTES, NONCE_BYTES)
     padded = len(plain).to_bytes(_LENGTH_BYTES) + plain
     padded += bytes(-(len(padded) + _TAG_BYTES) % _BLOCK_BYTES)
-    return encrypt(padded, None, bytes(24), key)
+    return encrypt(padded, None, nonce, key)
 
 
-def unlock(locked: bytes, key: bytes) -> bytes:
+def unlock(locked: bytes, key: bytes, nonce: bytes = bytes(NONCE_BYTES)) -> bytes:
     """The inverse; raises MalformedMessage for another key, and for what was changed."""
     from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt as decrypt
     from nacl.exceptions import CryptoError
 
     try:
-        padded = decrypt(locked, None, bytes(24), key)
+        padded = decrypt(locked, None, nonce, key)
     except (CryptoError, ValueError) as error:
         raise MalformedMessage("it does not open: another passphrase, or it was changed") from error
     size = int.from_bytes(padded[:_LENGTH_BYTES])

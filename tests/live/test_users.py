@@ -81,6 +81,25 @@ def test_an_issuer_that_starts_again_puts_its_users_again(run, tmp_path):
     run(main)
 
 
+def test_no_other_member_can_say_who_a_user_is(run, tmp_path):
+    async def main():
+        async with first_node(tmp_path / "first") as first:
+            await join(tmp_path / "second", await make_token(first))
+            token = await make_token(first, kind="user", name="alice")
+            mine = (await join(tmp_path / "alice", token)).chain
+            async with dhtos.Node(config(tmp_path / "second")) as second:
+                await second.joined()
+                for owned in (False, True):
+                    await second.put("user:alice", b"nobody", owned=owned)
+                    await second.put("user:bob", mine.wire, owned=owned)
+                assert await known(second, "alice") == mine
+                assert await known(first, "alice") == mine
+                assert await first.user("bob") is None
+                assert await second.user("bob") is None
+
+    run(main)
+
+
 def test_names_that_are_none_and_fleets_without_users(run, tmp_path):
     async def main():
         async with first_node(tmp_path / "first") as first:

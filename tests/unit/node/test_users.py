@@ -7,8 +7,8 @@ from trust_world import BEGIN, DAY_S, NODE, USER, Authority
 
 from dhtos.node.control import OPS
 from dhtos.node.control_users import user_ops
-from dhtos.node.users import read_user, user_key, user_to_plain
-from dhtos.trust.cert import NAME_BYTES_MAX, sign_cert
+from dhtos.node.users import read_user, user_to_plain
+from dhtos.trust.cert import sign_cert
 from dhtos.trust.keys import KeyPair
 from dhtos.trust.revocation import revoke
 
@@ -63,13 +63,6 @@ def test_who_was_put_out_or_has_ended_is_nobody(authority: Authority, reader: An
     taken = revoke(authority.key, authority.name, alice.leaf.serial, alice.leaf.expires)
     assert reader.revoke(taken)
     assert read_user(reader, "alice", alice.wire) is None
-
-
-def test_a_key_says_no_name_and_fits_where_keys_are_short() -> None:
-    names = ["alice", "Alice", "a" * NAME_BYTES_MAX, "\u00e4" * (NAME_BYTES_MAX // 2)]
-    keys = {user_key(name) for name in names}
-    assert len(keys) == len(names)
-    assert all(len(key.encode()) <= 64 and "alice" not in key for key in keys)
 
 
 def test_each_op_is_one_that_clients_know() -> None:
