@@ -123,7 +123,7 @@ class CannotStart(DhtosError):
 
 
 class Conflict(DhtosError):
-    """A newer version of the record exists."""
+    """A newer version exists, or in a cluster another owner has a value under the name."""
 
 
 class Closed(DhtosError):
