@@ -42,6 +42,7 @@ from dhtos.sched import Need, Scorer
 from dhtos.sync.handles import Find, Gang, Lease, Replicas
 from dhtos.sync.loop import Loop
 from dhtos.transport.udp import UdpSocket
+from dhtos.trust.cert import Chain
 
 T = TypeVar("T")
 
@@ -372,6 +373,10 @@ class Node:
     def remove(self, key: str | bytes, *, owned: bool = False, paths: int = 1) -> PutResult:
         """Take a value of ours back, in a cluster: readers find none, and old copies stay away."""
         return self._run(lambda: self._node.remove(key, owned=owned, paths=paths))
+
+    def user(self, name: str) -> Chain | None:
+        """The certificates of a user of our cluster; None where nobody of that name has any."""
+        return self._run(lambda: self._node.user(name))
 
     def bandwidth(self, peer: Peer, *, max_age_s: float = AGE_S_MAX) -> Bandwidth:
         """What the path to a peer carries, in bytes a second; sends up to 4 MB to find out."""

@@ -23,6 +23,7 @@ from dhtos.core.summary import Summary
 from dhtos.core.vouched import groups_of
 from dhtos.errors import MalformedMessage, PredicateError, UsageError
 from dhtos.node import command_wire, sealed_stream
+from dhtos.node.users import read_user
 from dhtos.protocol import aggregate, bundle, claims, enrol, frontier, grants, hubwire, union
 from dhtos.protocol.answer import Item, as_after, as_order
 from dhtos.protocol.handshakes import read_ready, write_ready
@@ -41,8 +42,10 @@ from dhtos.query import door
 from dhtos.trust.cert import parse_chain, parse_link
 from dhtos.trust.keys import KeyPair, exchange_public
 from dhtos.trust.noise import Handshake, seal, unseal
+from dhtos.trust.passphrase import lock
 from dhtos.trust.receipt import Receipt, read_receipt, write_receipt
 from dhtos.trust.revocation import read_revocation, revoke, write_revocation
+from dhtos.trust.secstore import Place, lock_files, unlock_files
 from dhtos.trust.token import Token
 
 KEY = bytes(range(20))
@@ -310,6 +313,24 @@ def of_groups(data: bytes) -> bool:
     return groups_of(msgspec.structs.replace(RECORD, proof=proof)) is not None
 
 
+USER_CHAIN = AUTHORITY.admit(KeyPair(SECRETS[3]), "alice", caps=("query", "claim")).wire
+PLACE_OF_SECRET = Place(bytes(20), SECRETS[0])
+SECRET = lock_files(PLACE_OF_SECRET, {"id_ed25519": b"secret"}, bytes)
+
+
+def files(data: bytes) -> None:
+    """What was sealed by somebody who has the passphrase, and another version."""
+    found = unlock_files(PLACE_OF_SECRET, bytes(24) + lock(data, PLACE_OF_SECRET.key))
+    assert all(type(content) is bytes for content in found.values())
+
+
+def user(data: bytes) -> bool:
+    """Whatever is found under the name of a user is that user, or nobody."""
+    found = read_user(MACHINE, "alice", data)
+    assert found is None or (found.leaf.name == "alice" and found.wire == data)
+    return found is not None
+
+
 def revocation(data: bytes) -> None:
     """A revocation has one form."""
     read = read_revocation(data)
@@ -417,6 +438,9 @@ TARGETS: dict[str, Target] = {
     "link": target(
         lambda data: parse_link(data, AUTHORITY.root.public, AUTHORITY.chain.certs), link()
     ),
+    "user": Target(user, lambda: [USER_CHAIN]),
+    "secret": target(lambda data: unlock_files(PLACE_OF_SECRET, data), SECRET),
+    "secret_files": target(files, pack({"id_ed25519": b"secret", "": b""})),
     "revocation": target(
         revocation,
         write_revocation(revoke(AUTHORITY.root, AUTHORITY.name, bytes(8), 2_000_000_000)),
