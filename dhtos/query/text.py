@@ -54,7 +54,7 @@ _MIRRORED: dict[Operator, Operator] = {
 _CONSTANTS = {"true": True, "True": True, "false": False, "False": False}
 _FUNCTIONS = ("label", "rtt", "exists", "attested")
 _METHODS = ("exists", "startswith", "one_of")
-_HINTS = {"AND": "and", "OR": "or", "NOT": "not", "IN": "in", "is": "=="}
+_HINTS = {"AND": "and", "OR": "or", "NOT": "not", "IN": "in", "is": "==", "&": "and", "|": "or"}
 
 assert set(_OPERATORS.values()) == set(get_args(Operator))
 
@@ -109,9 +109,21 @@ class _Reader:
         return len(self._bytes[: node.col_offset].decode()) + self._blank + 1
 
     def unexpected(self, node: ast.expr, what: str) -> PredicateError:
-        """The error for a node that cannot stand where it stands."""
+        """The error for a node that cannot stand where it stands; of a sum it is the operator."""
+        if isinstance(node, ast.BinOp):
+            return self._operator(node, what)
         column = self.column(node)
         return error(f"unexpected {self._scanned.token_at(column)!r}", column, expected=what)
+
+    def _operator(self, node: ast.BinOp, what: str) -> PredicateError:
+        end = node.left.end_col_offset
+        before, rest = self._bytes[:end].decode(), self._bytes[end:].decode()
+        operator = rest.lstrip(" )")
+        token = operator[: 2 if operator[0] == operator[1] else 1]  # as >> and &
+        column = len(before) + len(rest) - len(operator) + self._blank + 1
+        hint = _HINTS.get(token)
+        expected = None if hint else what
+        return error(f"unexpected {token!r}", column, hint=hint, expected=expected)
 
     def expression(self, node: ast.expr) -> Expr:
         """A condition: anything that is true, false or undefined of a record."""
