@@ -13,7 +13,7 @@ from dhtos.cli.commands_ask import json_option
 from dhtos.cli.commands_trust import ask_node, control_option, state_option
 from dhtos.cli.passphrases import given_passphrase
 from dhtos.cli.screen import Screen
-from dhtos.errors import KeyNotFound, MalformedMessage, Refused, UsageError
+from dhtos.errors import Conflict, KeyNotFound, MalformedMessage, Refused, UsageError
 from dhtos.node.membership import default_home, read_credentials
 from dhtos.node.secstore import (
     CREDENTIALS,
@@ -79,7 +79,13 @@ def put(
     passphrase = given or make_passphrase(os.urandom)
     place = _place(options, passphrase, name)
     value = b64encode(lock_files(place, files, os.urandom)).decode()
-    done = ask_node(options, "secret_put", key=place.name, base64=value)
+    try:
+        done = ask_node(options, "secret_put", key=place.name, base64=value)
+    except Conflict as error:
+        raise Conflict(
+            f"another machine keeps {name!r} under this passphrase: use secstore remove there, or "
+            "another name"
+        ) from error
     told = {} if given else {"passphrase": passphrase}
     if as_json:
         screen.document({"name": name, "files": sorted(files), **done, **told})

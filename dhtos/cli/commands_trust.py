@@ -335,6 +335,8 @@ def ask_node(options: Plain, op: str, **told: Any) -> Plain:  # noqa: ANN401 - a
     try:
         return run_loop(ask())
     except Unreachable as error:
+        if type(error) is not Unreachable:
+            raise  # the node is there, and others are not
         fact, _ = split(str(error))
         raise Unreachable(f"{fact}: start the first of a cluster with dhtos-node up") from error
 
@@ -388,6 +390,8 @@ def _show_member(screen: Screen, known: Plain) -> None:
         ["ends", f"{ends:%Y-%m-%d %H:%M} UTC, {ahead}"],
         ["cluster", known["cluster"]],
     ]
+    if "through" in known:
+        rows.append(["through", known["through"]])
     screen.table((Column("who"), Column("is")), rows)
 
 

@@ -61,8 +61,13 @@ async def find_user(node: "Node", name: str) -> Chain | None:
         raise UsageError(f"a user has a name of 1..{NAME_BYTES_MAX} printable bytes, got {name!r}")
     member = _member(node)
     issuers = list(member.issuers)
-    found = await asyncio.gather(*(_said(node, name, issuer) for issuer in issuers))
+    asked = (_said(node, name, issuer) for issuer in issuers)
+    found = await asyncio.gather(*asked, return_exceptions=True)
     chains = [chain for wire in found if (chain := read_user(member, name, wire)) is not None]
+    if not chains:
+        for failure in found:  # of others it is known that they have said nothing
+            if isinstance(failure, BaseException):
+                raise failure
     return max(chains, key=lambda chain: chain.leaf.not_before, default=None)
 
 

@@ -101,6 +101,9 @@ def test_it_outlives_a_restart_and_ends_when_it_is_removed(world: World, shell: 
     message, hint = shell.refused("secstore", "remove", "k", *at(world, "second"))
     assert message == "this node keeps nothing under that name and passphrase"
     assert hint == "give the command on the machine where it was put"
+    message, hint = shell.refused("secstore", "put", "k", str(secret), *at(world, "second"), code=4)
+    assert message == "another machine keeps 'k' under this passphrase"
+    assert hint == "use secstore remove there, or another name"
     assert shell.run("secstore", "get", "k", *at(world, "second")).stdout == "k"
     port = world.first.endpoint.rpartition(":")[2]
     for daemon in shell.daemons:  # nobody holds it any more
