@@ -51,12 +51,14 @@ class Ballot:
 
     def vote(self, held: Held) -> None:
         """One more holder has shown this."""
-        words = (type(held.value), held.value, held.owner, held.is_gone)
+        said = held.said
+        owner, gone = (b"", False) if said is None else (said.owner.subject, said.gone)
+        words = (type(held.value), held.value, owner, gone)
         voice = self._voices.get(words)
         if voice is None:
             voice = self._voices[words] = Voice(held)
         voice.hear(held)
-        self._owners[held.owner] += 1
+        self._owners[owner] += 1
         if len(self._voices) == 1:
             self.leader = voice
         else:

@@ -142,7 +142,7 @@ class Lookup:
         self._distances: list[int] = []
         self._endpoints: set[Endpoint] = set()
         self._ballot = Ballot()
-        self._shared = {} if asked is None else asked
+        self._shared = asked
         self._thorough = thorough
         self._hearsay = None if core.sessions is None else Hearsay(core.sessions)
         self._patience: Timer | None = None
@@ -387,6 +387,7 @@ class Lookup:
     def _ask_front(self, now: float) -> bool:
         """Ask what the front still needs; True when there is nothing left to wait for."""
         room = (self.k if self._quiet >= _QUIET_REPLIES else self._width) - self._asked
+        shared, hearsay = self._shared, self._hearsay
         front = 0
         late = answered = False
         complete = True
@@ -399,10 +400,9 @@ class Lookup:
                 complete = False
                 front += 1
             elif state is _QUEUED:
-                other = self._shared.get(candidate.contact.endpoint)
-                if other is not None:  # another path asks it
+                if shared and (other := shared.get(candidate.contact.endpoint)):  # another path's
                     front += other.state is _ASKED or other.state is _ANSWERED
-                elif self._hearsay is not None and not self._hearsay.may_ask(candidate):
+                elif hearsay is not None and not hearsay.may_ask(candidate):
                     complete = False
                 elif room <= 0:
                     complete = False
@@ -441,7 +441,8 @@ class Lookup:
         )
         candidate.call = call
         self.open += 1
-        self._shared[endpoint] = candidate
+        if self._shared is not None:
+            self._shared[endpoint] = candidate
         doubtful = self._hearsay is not None and self._hearsay.asks(candidate)
         if doubtful or peer.failures:
             candidate.state = _LATE
