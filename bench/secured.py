@@ -214,6 +214,37 @@ def flood(calls: int, rate: int) -> list[Row]:
     ]
 
 
+def greed(calls: int, rate: int) -> list[Row]:
+    """What do honest calls notice of a member that asks as fast as it can?
+
+    It has a valid session, and asks `find_node`, which costs more than the calls do.
+    """
+    with ExitStack() as stack:
+        server, client, greedy = (
+            stack.enter_context(Worker("rpc.py", "asyncio", "secured")) for _ in range(3)
+        )
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        port = server.ask("listen", server=True)
+        client.ask("listen", server=False)
+        client.ask("call", port=port, flight=8, seconds=0.1)
+        quiet = client.ask("paced", port=port, count=calls, pause_s=0.005)
+        seconds = calls * 0.008
+        asking = pool.submit(greedy.ask, "greed", port=port, rate=rate, seconds=seconds)
+        loud = client.ask("paced", port=port, count=calls, pause_s=0.005)
+        reached = asking.result()
+    note = (
+        f"{reached:,.0f} requests a second came from the greedy member (wanted: {rate:,}); without "
+        f"them {len(quiet)} of {calls} calls were answered."
+    )
+    what = "find_node by one member as fast as it can: calls of another that are answered"
+    share = 100 * len(loud) / calls
+    late = "the same: 99 of 100 calls of the other are faster than (baseline: nobody else asks)"
+    return [
+        Row(what, "%", (share,), target=99.0, at_least=True, note=note),
+        Row(late, "ms", (_p99(loud),), (_p99(quiet),)),
+    ]
+
+
 def _p99(times: list[float]) -> float:
     return sorted(times)[int(len(times) * 0.99)] * 1e3
 
@@ -229,4 +260,5 @@ def secured(
         sealing(rounds),
         commands(rounds),
         *flood(calls, rate),
+        *greed(calls, rate),
     ]

@@ -5,7 +5,8 @@
 The first two speak the same bytes, the third is dhtos in a secured cluster. `ask` keeps `flight`
 tasks busy, each of which awaits one reply after the other, as stock lookups do. `call` keeps as
 many calls of the dhtos engine busy through its own callbacks, as dhtos lookups do: no future and
-no task for a reply. `paced` makes one call at a time, with a pause before each.
+no task for a reply. `paced` makes one call at a time, with a pause before each. `greed` is a member
+of its own, which asks at a rate and waits for nothing.
 """
 
 import asyncio
@@ -64,6 +65,12 @@ class EnginePeer:
             self.member = self.members[not server]
             ids = [one.chain.node_id() for one in self.members if one.chain is not None]
         self.own, self.partner = ids if server else ids[::-1]
+
+    def be_greedy(self) -> None:
+        """Be a third member."""
+        self.member = member(3)
+        assert self.member.chain is not None
+        self.own = self.member.chain.node_id()
 
     async def listen(self) -> int:
         """Bind and start; the port."""
@@ -128,6 +135,22 @@ class Chain:
         self.done.set_exception(TimeoutError("a ping on loopback was lost"))
 
 
+async def flood(peer: EnginePeer, target: tuple[str, int], rate: int, seconds: float) -> float:
+    """Ask so much a second and wait for nothing; how much it was."""
+    peer.be_greedy()
+    await peer.listen()
+    await peer.ask(target)
+    began, sent = time.perf_counter(), 0
+    while (passed := time.perf_counter() - began) < seconds:
+        for _ in range(min(int(passed * rate) - sent, 256)):
+            args = [peer.own, IDS.randbytes(ID_BYTES)]
+            peer.engine.core.calls.notify(target, "find_node", args)
+            sent += 1
+        peer.driver.flush()
+        await asyncio.sleep(0.001)
+    return sent / (time.perf_counter() - began)
+
+
 async def start(contender: str) -> dict[str, Command]:
     """Listen; the commands are `listen`, and `ask` for a run of pings."""
     members = (member(1), member(2)) if contender == "secured" else None
@@ -179,8 +202,12 @@ async def start(contender: str) -> dict[str, Command]:
             took.append(clock() - began)
         return took
 
+    async def greed(port: int, rate: int, seconds: float) -> float:
+        assert isinstance(peer, EnginePeer)
+        return await flood(peer, (HOST, port), rate, seconds)
+
     clock = time.perf_counter
-    return {"listen": listen, "ask": ask, "call": call, "paced": paced}
+    return {"listen": listen, "ask": ask, "call": call, "paced": paced, "greed": greed}
 
 
 if __name__ == "__main__":

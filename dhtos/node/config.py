@@ -15,7 +15,7 @@ from typing import Any
 from dhtos.core.ids import Endpoint
 from dhtos.core.limits import ALPHA, GROUP_SIZE, SEEDS_MAX, K
 from dhtos.core.record import checked_labels
-from dhtos.core.schema import Schema, Value, default_schema, is_printable
+from dhtos.core.schema import PRICES, Schema, Value, default_schema, is_printable
 from dhtos.core.schemas import Schemas
 from dhtos.errors import ConfigError, UsageError
 from dhtos.node.accept import Accept
@@ -25,6 +25,7 @@ from dhtos.transport.udp import parse_host
 
 PORT = 7400
 SAMPLE_INTERVAL_S = 10.0
+PRICE_LOAD_MAX = 1000
 NAME_BYTES_MAX = 64
 ENVIRONMENT_PREFIX = "DHTOS_"
 _FOREIGN = frozenset(
@@ -43,9 +44,10 @@ class Config:
     everything at the end. `other_schemas` are those of machines that have not moved to `schema`,
     each of another version. `advertise` and `labels` are told to the fleet beside what is sampled,
     `gateway` names a CSV file of machines that run no node, to be advertised by this one. Only
-    claims that satisfy `accept` are granted. With `commands` whoever holds a lease may run commands
-    under it; a client ignores both. `http`, `http_names`, `http_public` and `kubernetes` are for
-    `dhtos.http`, which the daemon starts.
+    claims that satisfy `accept` are granted. With `price_load` the `price_spot` follows what is
+    granted: it is `price` where nothing is, and 1 + `price_load` times that where all is. With
+    `commands` whoever holds a lease may run commands under it; a client ignores both. `http`,
+    `http_names`, `http_public` and `kubernetes` are for `dhtos.http`, which the daemon starts.
     """
 
     host: str = "0.0.0.0"
@@ -63,6 +65,7 @@ class Config:
     control_users: bool = False
     gateway: Path | None = None
     accept: str | None = None
+    price_load: float = 0.0
     commands: bool = False
     http: str | None = None
     http_names: tuple[str, ...] = ()
@@ -91,6 +94,7 @@ class Config:
         interval = self.sample_interval_s
         if type(interval) not in (int, float) or not 0.1 <= interval <= 3600:
             raise _bad("sample_interval_s", "0.1..3600 seconds", interval)
+        self._check_price_load()
         if self.name is not None and not _is_name(self.name):
             raise _bad("name", f"1..{NAME_BYTES_MAX} printable bytes", self.name)
         if self.schema is not None and not isinstance(self.schema, Schema):
@@ -135,6 +139,21 @@ class Config:
                     f"http serves whoever reaches {self.http}, and asks nobody who they are: "
                     f"use a loopback or private address, or set http_public"
                 )
+
+    def _check_price_load(self) -> None:
+        """What the price follows must be for us to say."""
+        load, (spot, listed) = self.price_load, PRICES
+        if type(load) not in (int, float) or not 0 <= load <= PRICE_LOAD_MAX:
+            raise _bad("price_load", f"0..{PRICE_LOAD_MAX}", load)
+        if not load:
+            return
+        names = {attribute.name for attribute in self.schema_or_default.attributes}
+        if listed not in names or spot not in {one.name for one in self.schema_or_default.dynamic}:
+            raise ConfigError(f"price_load needs a schema with {listed} and a dynamic {spot}")
+        if spot in self.advertise:
+            raise ConfigError(
+                f"price_load says what {spot} is, and so does advertise: advertise {listed} only"
+            )
 
     def _check_commands(self) -> None:
         """Whoever reaches the port can claim, and then run: it must not be anybody."""
@@ -391,7 +410,7 @@ def _from_text(key: str, text: str, variable: str) -> object:
             if word in ("0", "false", "no", "off", ""):
                 return False
             raise ConfigError(f"{variable} must be true or false, got {text!r}")
-        case "port" | "group_size" | "k" | "alpha" | "sample_interval_s":
+        case "port" | "group_size" | "k" | "alpha" | "sample_interval_s" | "price_load":
             value = parse_value(text)
             if isinstance(value, str | bool):
                 raise ConfigError(f"{variable} must be a number, got {text!r}")

@@ -208,6 +208,7 @@ class Node(Nearby, Replicating):
         self._grants = Grants(self.engine.hub, ledger)
         if self.config.accept is not None:
             self._grants.accept = Accept(self.config.accept, self.schema)
+        self._grants.price_load = self.config.price_load
         if self._receipts is not None:
             self._receipts.follow()
         if self._listener is not None:

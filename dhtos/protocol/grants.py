@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 TOKEN_BYTES = 16
 COOKIE_BYTES_MAX = 8
 RESOURCE_BYTES_MAX = 32
+_PRICE_DIGITS = 6  # behind the point, of a price an hour
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,9 @@ class Grants:
     `on_end` is told of each lease that is released, over or taken back, and by when whatever runs
     under it must be gone; twice of one that is taken back and then given up. It may only note it.
     `on_bound` and `on_over` are told of each lease that begins, and that is set aside no more.
+
+    With `price_load` what the machine costs now is its list price times 1 + `price_load` where all
+    of it is granted, and less where less is.
     """
 
     def __init__(self, hub: "Hub", ledger: Ledger) -> None:
@@ -86,6 +90,8 @@ class Grants:
         self.ledger = ledger
         self.accept: Callable[[Claim], bool] = lambda _claim: True
         self.on_end: Callable[[Grant, float], None] = lambda _grant, _gone_by: None
+        self.price_load = 0.0
+        self._list_price: float | None = None
         self.on_bound: Callable[[Grant, float], None] = lambda _grant, _now: None
         self.on_over: Callable[[Grant, float], None] = lambda _grant, _now: None
         self._expiry: Timer | None = None
@@ -108,7 +114,21 @@ class Grants:
         capacity = _numbers(attributes, {name: name for name in names})
         measured = _numbers(attributes, {name: name + FREE for name in capacity})
         self.ledger.offer(capacity, measured)
-        return {name + FREE: _whole(amount) for name, amount in self.ledger.free().items()}
+        spot, listed = PRICES
+        self._list_price = _numbers(attributes, {spot: listed}).get(spot)
+        if spot in attributes:
+            self._list_price = None  # it is what its owner says
+        return self._now_said()
+
+    def _now_said(self) -> dict[str, Value]:
+        """What the record says of what is left, and of what it costs."""
+        said: dict[str, Value] = {
+            name + FREE: _whole(amount) for name, amount in self.ledger.free().items()
+        }
+        if self.price_load and self._list_price is not None:
+            now_asked = self._list_price * (1 + self.price_load * self.ledger.load())
+            said[PRICES[0]] = round(now_asked, _PRICE_DIGITS)
+        return said
 
     def drain(self, now: float, *, revoke: bool = False) -> None:
         """Grant nothing more; with `revoke` also take back what is granted, and tell the owners."""
@@ -335,8 +355,8 @@ class Grants:
         if own is None:
             return
         dynamic = list(own.dynamic)
-        for name, amount in self.ledger.free().items():
-            dynamic[schema.slots[schema.index(name + FREE)]] = _whole(amount)
+        for name, value in self._now_said().items():
+            dynamic[schema.slots[schema.index(name)]] = value
         if tuple(dynamic) != own.dynamic:
             place = self.hub.locator.published.to_wire()
             self.hub.advertise(own.updated(own.seq + 1, tuple(dynamic), place), now, eager=True)

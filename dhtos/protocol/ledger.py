@@ -136,6 +136,11 @@ class Ledger:
         """What a claim may have of each resource: what is neither granted nor in use."""
         return {name: self._free(name) / _UNITS for name in self._capacity}
 
+    def load(self) -> float:
+        """How much of what there is has been granted, of the resource with the least left: 0..1."""
+        had = [self._granted.get(name, 0) / most for name, most in self._capacity.items() if most]
+        return min(max(had, default=0.0), 1.0)
+
     def _free(self, name: str) -> int:
         return max(min(self._room(name), self._measured.get(name, self._capacity[name])), 0)
 

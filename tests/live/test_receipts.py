@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from terminals import READY_S
-from test_sealed_commands import NEED, cluster
+from test_sealed_commands import NEED, cluster, until
 from test_trust_cli import World
 
 import dhtos
@@ -21,6 +21,11 @@ BURN = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"
 def receipts(home):
     """Those in the log of a directory."""
     return [entry for entry in read_receipts(home) if entry["what"] == "receipt"]
+
+
+def price_now(node):
+    """What its record says."""
+    return node.engine.hub.own.attributes(node.schema)["price_spot"]
 
 
 async def kept(home):
@@ -39,9 +44,11 @@ async def summed(home):
 
 def test_both_ends_keep_what_both_have_signed(run, tmp_path):
     async def main():
-        async with cluster(tmp_path, advertise={"cores": 4, "price": 0.5}) as world:
+        told = {"advertise": {"cores": 4, "price": 0.5}, "price_load": 3.0}
+        async with cluster(tmp_path, **told) as world:
             alice = await world.user("alice")
             async with alice.place(NEED) as lease:
+                await until(lambda: price_now(world.machine) == 0.5 * (1 + 3 / 4))
                 await lease.run("sh", "-c", BURN)
             ours = await kept(tmp_path / "machine")
             await alice.aclose()

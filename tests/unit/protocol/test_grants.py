@@ -421,6 +421,44 @@ def test_the_record_says_at_once_what_is_taken_and_then_once_for_many():
     assert world.said_free() == 8
 
 
+def price_now(world):
+    return world.one.own.attributes(SCHEMA).get("price_spot")
+
+
+def test_the_price_follows_what_is_granted_where_the_owner_wants_that():
+    """A claim is judged by what the record says now, and a lease keeps what it said then."""
+    world = Granting({**MACHINE, "cores_free": 8})
+    world.grants.price_load = 3.0
+    values = {"cores": 8, "mem": 64 * GIB, "price": 0.5}
+    assert world.grants.offer(values, NAMES)["price_spot"] == 0.5
+    world.lease(1, resources=[("cores", 4)])
+    world.one.wait(TAKEN_DELAY_S)
+    assert price_now(world) == 0.5 * 2.5
+    assert world.grants.offer(values, NAMES)["price_spot"] == 0.5 * 2.5
+    assert world.claim(2, [("cores", 1)], price=1.0)[:2] == [0, Reason.PRICE]
+    world.lease(3, resources=[("mem", 64 * GIB)], price=1.25)
+    world.one.wait(OFFER_DELAY_S)
+    assert price_now(world) == 0.5 * 4
+    leases = [world.ledger.known(token(number)).price for number in (1, 3)]
+    assert leases == [0.5, 1.25]
+    world.release(1)
+    world.release(3)
+    world.one.wait(OFFER_DELAY_S)
+    assert price_now(world) == 0.5
+
+
+def test_the_price_is_what_the_owner_says_where_nothing_follows():
+    world = Granting({**MACHINE, "cores_free": 8})
+    values = {"cores": 8, "price": 0.5}
+    assert "price_spot" not in world.grants.offer(values, NAMES)
+    world.grants.price_load = 3.0
+    assert "price_spot" not in world.grants.offer({**values, "price_spot": 0.1}, NAMES)
+    assert "price_spot" not in world.grants.offer({"cores": 8}, NAMES)
+    world.lease(1, resources=[("cores", 4)])
+    world.one.wait(TAKEN_DELAY_S)
+    assert price_now(world) is None
+
+
 def test_a_refusal_changes_no_record():
     world = Granting({**MACHINE, "cores_free": 8})
     seq = world.one.own.seq
