@@ -15,6 +15,7 @@ from test_trust_cli import World
 
 from dhtos.core.limits import CONTROL_PER_USER_MAX
 from dhtos.errors import ConfigError
+from dhtos.node.control import ControlClient
 
 UID = 1  # of a user that every machine has, under one name or another
 
@@ -172,6 +173,23 @@ def test_who_has_no_name_here_is_nobody(machine: Machine) -> None:
     overflow = int(Path("/proc/sys/kernel/overflowuid").read_text())
     for uid in (overflow, 54_321):
         assert refusal(machine.ask("count", uid=uid)).startswith(f"uid {uid} is no user")
+
+
+def test_the_owner_is_known_on_every_loop(run, shell):
+    """One that is not root is told from others by the uid; root may all anyway."""
+    shell.home.chmod(0o711)
+    path = shell.home / "run" / "control.sock"  # the node makes the directory
+
+    async def main():
+        told = {"control": True, "control_users": True, "control_path": path}
+        async with first_node(shell.home / "first", **told) as node, ControlClient(path) as client:
+            assert (await client.call("whoami"))["name"] == "first"
+            assert (await client.call("put", key="k", value=1))["stored_on"] == 1
+            assert (await client.call("config"))["control_users"] is True
+            assert node.membership is not None
+        assert path.parent.stat().st_mode & 0o777 == 0o755
+
+    run(main)
 
 
 def test_a_socket_that_others_cannot_reach(shell: Shell) -> None:
