@@ -449,7 +449,9 @@ class Node(Nearby, Replicating):
     def stats(self) -> Mapping[str, float]:
         """Counters and sizes of this node; asks nobody."""
         failed = {f"probe_failed_{k}": v for k, v in self._sampler.counters.items()}
-        return {**super().stats(), **failed}
+        unwritten = 0 if self._receipts is None else self._receipts.book.failures
+        lost = {"receipts_unwritten": unwritten} if unwritten else {}
+        return {**super().stats(), **failed, **lost}
 
     # --- inside ---------------------------------------------------------------------------------
 

@@ -135,8 +135,8 @@ class ReceiptKeeper:
         """Processor time, and memory for how long, of the commands under a lease."""
         label = f"{self._node.id}-{grant.fence}"
         rows = [row for row in self._node.usage() if row.lease == label]
-        cpu_s = sum(row.user_s + row.system_s for row in rows)
-        return cpu_s, sum(row.memory_bytes * row.wall_s for row in rows)
+        cpu_s = sum((row.user_s + row.system_s for row in rows), 0.0)  # never a whole number
+        return cpu_s, sum((row.memory_bytes * row.wall_s for row in rows), 0.0)
 
     def _keep(self, settled: Settled, role: Literal["host", "owner"]) -> None:
         cluster = self.receipts.sessions.member.root.hex()

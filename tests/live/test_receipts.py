@@ -71,6 +71,28 @@ def test_both_ends_keep_what_both_have_signed(run, tmp_path):
     run(main)
 
 
+def test_a_lease_without_a_command_is_signed_too_and_nobody_waits_for_it(run, tmp_path):
+    """Whoever closes right after the release has its receipt; so has who places on itself."""
+
+    async def main():
+        async with cluster(tmp_path) as world:
+            alice = await world.user("alice")
+            await alice.place(NEED)
+            await alice.aclose()
+            theirs, ours = await kept(tmp_path / "alice"), await kept(tmp_path / "machine")
+            assert theirs["owner"] == ours["owner"] != ""
+            assert (ours["declined"], ours["cpu_s"], ours["price"]) == ("", 0.0, None)
+            async with world.machine.place(NEED):
+                pass
+            await until(lambda: world.machine.stats().get("receipts_signed", 0) == 1)
+        found = await asyncio.to_thread(receipts, tmp_path / "machine")
+        own = [entry for entry in found if entry["user"] != "alice"]
+        assert sorted(entry["role"] for entry in own) == ["host", "owner"]
+        assert all(entry["owner"] for entry in own)
+
+    run(main)
+
+
 def test_a_command_that_outlives_its_lease_is_in_the_receipt(run, tmp_path):
     """It is told to end, and takes a moment: what it has used by then counts."""
 
