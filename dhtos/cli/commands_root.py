@@ -1,6 +1,7 @@
 """The commands that make issuers, put them out, and keep the root of a cluster."""
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from dhtos.node.root import (
     issuers_wanted,
     lock_root,
     no_root,
-    root_public,
+    read_line,
     unlock_root,
     where_is_root,
 )
@@ -44,7 +45,7 @@ def promote(
     Given on the machine that has root.json. With several issuers a cluster admits, and renews
     certificates, while some of them are away.
     """
-    told = _ask_root(options, "promote", node, passphrase_file)
+    told = _ask_root(options, "promote", passphrase_file, who=node)
     screen = Screen(as_json=as_json)
     if as_json:
         screen.document(told)
@@ -69,7 +70,7 @@ def demote(
 
     Given on the machine that has root.json.
     """
-    told = _ask_root(options, "demote", node, passphrase_file)
+    told = _ask_root(options, "demote", passphrase_file, who=node)
     screen = Screen(as_json=as_json)
     if as_json:
         screen.document(told)
@@ -78,11 +79,11 @@ def demote(
     screen.warn("it is out, and so are those it has admitted: they join again with new tokens")
 
 
-def _ask_root(options: Plain, op: str, who: str, passphrase_file: Path | None) -> Plain:
+def _ask_root(options: Plain, op: str, passphrase_file: Path | None, **told: Any) -> Plain:  # noqa: ANN401 - arguments of an op
     """Ask the node that has the root, with the passphrase where that is locked."""
     locked = ask_node(options, "root")["root"] == "locked"
     passphrase = needed_passphrase(passphrase_file, "the root") if locked else ""
-    return ask_node(options, op, who=who, passphrase=passphrase)
+    return ask_node(options, op, passphrase=passphrase, **told)
 
 
 @click.group()
@@ -127,19 +128,56 @@ def unlock(*, passphrase_file: Path | None, state_dir: Path | None, as_json: boo
 
 
 @root.command()
+@click.option(
+    "--days",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(0.01, 365),
+    help="How long what the old root has signed still holds; after a theft as short as can be.",
+)
+@passphrase_option
+@state_option
+@control_option
+@json_option
+def rotate(
+    *,
+    days: float,
+    passphrase_file: Path | None,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401 - click passes them
+) -> None:
+    """Put a new root in the place of the old one, which signs that it is its heir.
+
+    The cluster keeps its name and its tokens. Issuers and members that run get certificates of the
+    new root within minutes; who is away for longer than --days joins again. Keep a new copy of
+    root.json, and destroy those of the old one.
+    """
+    told = _ask_root(options, "rotate", passphrase_file, keep_s=days * 86_400.0)
+    screen = Screen(as_json=as_json)
+    if as_json:
+        screen.document(told)
+        return
+    ends = datetime.fromtimestamp(told["ends"], UTC)
+    screen.say(f"the root is new, and {plural(len(told['issuers']), 'issuer')} with it")
+    screen.say(f"what the old one has signed holds until {ends:%Y-%m-%d %H:%M} UTC")
+    for name in told["waiting"]:
+        screen.warn(f"warning: the issuer {name} does not answer: promote it when it is back")
+
+
+@root.command()
 @state_option
 @json_option
 def status(*, state_dir: Path | None, as_json: bool) -> None:
     """Say whether the root is here, whether it is locked, and how many issuers it makes."""
     home = default_home() if state_dir is None else state_dir
-    public = root_public(home)
-    if public is None:
+    line = read_line(home)
+    if line is None:
         raise no_root(home)
-    told = {"root": where_is_root(home), "cluster": root_hash(public).hex()}
+    told = {"root": where_is_root(home), "cluster": root_hash(line.root).hex()}
     count = issuers_wanted(home)
     screen = Screen(as_json=as_json)
     if as_json:
-        screen.document({**told, "issuers": count})
+        screen.document({**told, "issuers": count, "rotations": len(line.heirs)})
         return
     screen.say(f"the root of cluster {told['cluster']} is {told['root']}")
     screen.say(f"it makes issuers by itself until there are {count}")

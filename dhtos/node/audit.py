@@ -27,7 +27,9 @@ import msgspec
 from dhtos.errors import ConfigError
 
 NAME = "audit.jsonl"
-What = Literal["invited", "uninvited", "admitted", "refused", "renewed", "promoted", "revoked"]
+What = Literal[
+    "invited", "uninvited", "admitted", "refused", "renewed", "promoted", "rotated", "revoked"
+]
 
 _CONTINUED = "continued"
 _HASH_BYTES = 16

@@ -23,6 +23,7 @@ from dhtos.errors import ConfigError, MalformedMessage, Refused, UsageError
 from dhtos.node.audit import AuditLog, What
 from dhtos.node.held import GIVEN, Held, held_by
 from dhtos.node.membership import Membership, check_private, write_membership
+from dhtos.node.root import NAME as ROOT
 from dhtos.node.root import (
     PASSPHRASE,
     Locked,
@@ -30,7 +31,9 @@ from dhtos.node.root import (
     issuers_wanted,
     make_root,
     no_root,
+    read_line,
     read_root,
+    rotate_root,
 )
 from dhtos.node.state import Identity, write_atomically
 from dhtos.protocol.renewal import is_due
@@ -94,13 +97,14 @@ def renew_issuer(
 
     Raises `Locked` where it is due and the root needs a passphrase.
     """
-    leaf = membership.chain.leaf
-    if not is_due(leaf, wall_s):
+    leaf, line = membership.chain.leaf, read_line(directory)
+    if line is None or line.root != membership.chain.root:
+        return membership
+    if not is_due(leaf, wall_s) and len(line.heirs) <= len(membership.chain.heirs):
         return membership
     root = read_root(directory, passphrase)
-    if root is None:
-        return membership
-    chain = issuer_chain(root, leaf, serial=leaf.serial, wall_s=wall_s)
+    assert root is not None
+    chain = issuer_chain(root, leaf, serial=leaf.serial, wall_s=wall_s, line=line)
     renewed = Membership(chain, membership.seeds)
     write_membership(directory, renewed)
     return renewed
@@ -263,21 +267,35 @@ class Issuer:
         if not usual or tuple(invite.caps) != NODE_CAPS or not self.makes_issuers():
             return chain
         try:
-            root = self._root(self.passphrase)
+            return self._issuer_chain(chain.leaf)
         except UsageError:  # the root is locked, which its owner is told of
             return chain
-        return issuer_chain(root, chain.leaf, serial=chain.leaf.serial, wall_s=self._wall_s())
 
     def makes_issuers(self) -> bool:
         """Whether the next machine that comes is to be made an issuer."""
         return len(self._made) < issuers_wanted(self._path.parent)
 
-    def _root(self, passphrase: str) -> KeyPair:
-        """The root of our cluster; raises UsageError, `Locked` for want of a passphrase."""
-        root = read_root(self._path.parent, passphrase or self.passphrase)
-        if root is None or root.public != self._chain.root:
-            raise no_root(self._path.parent)
-        return root
+    def _root(self, passphrase: str) -> tuple[KeyPair, Chain]:
+        """The root of our cluster and the line to it; raises UsageError.
+
+        That is `Locked` for want of a passphrase.
+        """
+        directory = self._path.parent
+        line = read_line(directory)
+        if line is None or line.root != self._chain.root:
+            raise no_root(directory)
+        if len(line.heirs) < len(self._chain.heirs):
+            raise UsageError(
+                f"{directory / ROOT} is not the last root of this cluster: restore the one that is "
+                "from a backup"
+            )
+        root = read_root(directory, passphrase or self.passphrase)
+        assert root is not None
+        return root, line
+
+    def _issuer_chain(self, leaf: Cert, passphrase: str = "") -> Chain:
+        root, line = self._root(passphrase)
+        return issuer_chain(root, leaf, serial=leaf.serial, wall_s=self._wall_s(), line=line)
 
     # --- issuers ----------------------------------------------------------------------------------
 
@@ -294,14 +312,30 @@ class Issuer:
 
     def promote(self, leaf: Cert, passphrase: str = "") -> Chain:
         """What makes a member an issuer who has this certificate; raises UsageError."""
-        root = self._root(passphrase)
         if not leaf.is_node:
             raise UsageError(f"{leaf.name!r} is a user, and only machines admit others")
-        chain = issuer_chain(root, leaf, serial=leaf.serial, wall_s=self._wall_s())
+        chain = self._issuer_chain(leaf, passphrase)
         with self._lock:
             self._note("promoted", chain.leaf)
             self._made.add(leaf.subject.hex())
         return chain
+
+    def rotate(
+        self, keep_s: float, revoked: Iterable[Revocation], passphrase: str = ""
+    ) -> tuple[Chain, list[Revocation]]:
+        """Make a new root of the cluster; the old one's word holds for so many seconds.
+
+        Returns our chain by the new one, and by it again what the old one took back. Raises
+        UsageError.
+        """
+        self._root(passphrase)  # it is here and of our cluster
+        words, directory = passphrase or self.passphrase, self._path.parent
+        rotate_root(directory, words, int(self._wall_s() + keep_s), entropy=self._entropy)
+        chain, (root, _) = self._issuer_chain(self._chain.leaf, words), self._root(words)
+        self._note("rotated", chain.leaf)
+        self.go_on(chain)
+        cluster = root_hash(chain.root)
+        return chain, [revoke(root, cluster, one.serial, one.expires) for one in revoked]
 
     def renew_itself(self, membership: Membership, wall_s: float) -> Chain | None:
         """The issuer's own chain, by the root, and signed under from now on; None without one."""
@@ -316,8 +350,13 @@ class Issuer:
 
         Raises Refused, `Unknown` where another issuer may do what this one cannot.
         """
-        leaf, now = chain.principal, self._wall_s()
-        if not is_due(leaf, now):
+        leaf, above = chain.principal, self._chain
+        if leaf.may("issue"):
+            line = read_line(self._path.parent)
+            if line is None:
+                raise Unknown("the root is not here")
+            above = line
+        if not is_due(leaf, self._wall_s()) and len(chain.heirs) >= len(above.heirs):
             raise Refused("this certificate is not half over: ask later")
         try:
             renewed = self._renewed_issuer(leaf) if leaf.may("issue") else self._renewed(leaf)
@@ -328,10 +367,9 @@ class Issuer:
 
     def _renewed_issuer(self, leaf: Cert) -> Chain:
         try:
-            root = self._root("")
+            return self._issuer_chain(leaf)
         except UsageError as error:
             raise Unknown("the root is locked, or not here") from error
-        return issuer_chain(root, leaf, serial=leaf.serial, wall_s=self._wall_s())
 
     def _renewed(self, leaf: Cert) -> Chain:
         begin = int(self._wall_s())
@@ -365,7 +403,7 @@ class Issuer:
         key = self._key
         if issues:
             try:
-                key = self._root(passphrase)
+                key, _ = self._root(passphrase)
             except Locked:
                 raise
             except UsageError as error:

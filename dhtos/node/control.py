@@ -45,7 +45,7 @@ OPS = (
     "advertise", "config", "plan", "explain", "place", "leases", "drain", "undrain", "revoke",
     "channel", "channel_keys",
     "usage", "gang", "replicas", "whoami", "invite", "invites", "uninvite",
-    "revoke_member", "user", "root", "promote", "demote",
+    "revoke_member", "user", "root", "promote", "demote", "rotate",
 )  # fmt: skip
 
 _encode = msgspec.json.Encoder().encode

@@ -1,7 +1,8 @@
 """The ops of the control socket that concern the root and the issuers it makes.
 
 `promote` makes a member an issuer and `demote` puts one out: both are for the node that has the
-root, and take the `passphrase` of a locked one. `root` says where it is.
+root, and take the `passphrase` of a locked one. So does `rotate`, which puts another root in its
+place. `root` says where it is.
 """
 
 import asyncio
@@ -9,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dhtos.errors import UsageError
 from dhtos.node.arguments import Args, Lines, no_more, take
 from dhtos.node.enrolling import issuer_of
 from dhtos.node.promoting import promote as make_issuer
 from dhtos.node.promoting import put_out
-from dhtos.node.root import where_is_root
+from dhtos.node.promoting import rotate as new_root
+from dhtos.node.root import ISSUER_S, ROTATION_S_MIN, where_is_root
 
 if TYPE_CHECKING:
     from dhtos.node.node import Node
@@ -45,7 +48,17 @@ def root_ops(node: "Node") -> dict[str, Op]:
         revoked = await put_out(node, who, issuer=True, passphrase=passphrase)
         yield {"end": {"revoked": revoked}}
 
-    return {"root": root, "promote": promote, "demote": demote}
+    async def rotate(args: Args) -> Lines:
+        keep_s = take(args, "keep_s", float)
+        passphrase = take(args, "passphrase", str, "")
+        no_more(args)
+        if not ROTATION_S_MIN <= keep_s <= ISSUER_S:
+            bounds = f"{ROTATION_S_MIN}..{ISSUER_S}"
+            raise UsageError(f"the argument 'keep_s' must be {bounds}, got {keep_s:g}")
+        told = await new_root(node, keep_s, passphrase)
+        yield {"end": {"issuers": told.done, "waiting": told.waiting, "ends": told.ends}}
+
+    return {"root": root, "promote": promote, "demote": demote, "rotate": rotate}
 
 
 def _directory(node: "Node") -> Path:

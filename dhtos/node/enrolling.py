@@ -119,15 +119,23 @@ async def keep_certificate(node: "Node", wall_clock: WallClock) -> None:
         membership = node.membership
         assert membership is not None
         chain, wall_s = membership.chain, wall_clock()
-        if is_due(chain.principal, wall_s) or is_due(chain.leaf, wall_s):
+        due = is_due(chain.principal, wall_s) or is_due(chain.leaf, wall_s)
+        if due or _is_outdated(node, chain):
             failure = await _renew(node, membership, wall_clock)
-            if failure not in ("", told):
+            if due and failure not in ("", told):
                 end = datetime.fromtimestamp(chain.expires, UTC)
                 node.on_warning(
                     f"the certificate ends {end:%Y-%m-%d %H:%M} UTC, not renewed yet: {failure}"
                 )
             told = failure
         await asyncio.sleep(RENEWAL_INTERVAL_S)
+
+
+def _is_outdated(node: "Node", chain: Chain) -> bool:
+    """Whether there is another root by now, of which a certificate is to be had."""
+    sessions = node.engine.core.sessions
+    assert sessions is not None
+    return sessions.member.is_outdated(chain)
 
 
 async def _renew(node: "Node", membership: Membership, wall_clock: WallClock) -> str:
@@ -146,7 +154,7 @@ async def _renew(node: "Node", membership: Membership, wall_clock: WallClock) ->
     issuers = [*core.sessions.issuers(), *map(parse_endpoint, membership.seeds)]
     chain = membership.chain.lender if membership.chain.is_lent else membership.chain
     try:
-        if is_due(chain.leaf, wall_clock()):
+        if is_due(chain.leaf, wall_clock()) or _is_outdated(node, chain):
             chain = await node.driver.wait(ask_renewal(core, issuers, node.driver.clock()))
         if membership.chain.is_lent:
             public = membership.chain.leaf.subject

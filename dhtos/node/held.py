@@ -11,7 +11,7 @@ from typing import Any
 from dhtos.errors import UsageError
 from dhtos.trust.cert import Cert, node_id
 
-GIVEN = ("admitted", "renewed", "promoted")
+GIVEN = ("admitted", "renewed", "promoted", "rotated")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ new chain down, and admits from then on (`dhtos.protocol.promotion`).
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dhtos.core.hit import Hit
 from dhtos.core.ids import Endpoint, NodeId
-from dhtos.errors import ConfigError, Unreachable, UsageError
+from dhtos.errors import ConfigError, Refused, Unreachable, UsageError
 from dhtos.node.authority import Issuer
 from dhtos.node.enrolling import issuer_of
 from dhtos.node.naming import named
@@ -19,7 +20,7 @@ from dhtos.protocol.enrol import declined
 from dhtos.protocol.promotion import Promotion, hand_over
 from dhtos.protocol.rpc import Deferred
 from dhtos.protocol.sessions import Sessions
-from dhtos.trust.cert import Cert, Chain
+from dhtos.trust.cert import Cert, Chain, parse_chain
 
 if TYPE_CHECKING:
     from dhtos.node.node import Node
@@ -99,13 +100,57 @@ async def promote(node: "Node", who: str, passphrase: str = "") -> Chain:
     shown = await driver.wait(hand_over(core, endpoint, b"", driver.clock()))
     if not shown.leaf.is_node or shown.node_id() != node_id:
         raise Unreachable(f"another machine answers at the address of {who!r}: try again later")
-    if shown.leaf.subject in _sessions(node).member.introductions():
+    member = _sessions(node).member
+    known = member.introductions().get(shown.leaf.subject)
+    if known is not None and not member.is_outdated(parse_chain(known)):
         raise UsageError(f"{shown.leaf.name!r} is an issuer already: see dhtos-node whoami there")
     chain = await asyncio.to_thread(issuer.promote, shown.leaf, passphrase)
     await driver.wait(hand_over(core, endpoint, chain.wire, driver.clock()))
     node.engine.revocations.introduce([chain.wire])
     driver.flush()
     return chain
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """What came of a new root: who has a certificate of it, who has not, and the old one's end."""
+
+    done: list[str]
+    waiting: list[str]
+    ends: int
+
+
+async def rotate(node: "Node", keep_s: float, passphrase: str = "") -> Rotated:
+    """Make a new root, whose predecessor's word holds for so many seconds, and issuers of it.
+
+    Raises UsageError. Members have theirs renewed as they hear of it.
+    """
+    issuer, directory = issuer_of(node), node.config.state_dir
+    assert directory is not None, "an issuer has a directory"
+    if await asyncio.to_thread(where_is_root, directory) == "none":
+        raise no_root(directory)
+    member, core, driver = _sessions(node).member, node.engine.core, node.driver
+    others = [parse_chain(wire).leaf for wire in member.introductions().values()]
+    revoked = member.revoked_by_roots()
+    own, again = await asyncio.to_thread(issuer.rotate, keep_s, revoked, passphrase)
+    node.engine.revocations.introduce([own.wire])  # before anybody is shown what it signed
+    await node.renewed(own)
+    await node.revoke_members(again)
+    done, waiting = [own.leaf.name], []
+    for leaf in others:
+        if leaf.subject == own.leaf.subject:
+            continue
+        try:
+            chain = await asyncio.to_thread(issuer.promote, leaf, passphrase)
+            endpoint = await _endpoint(node, chain.node_id())
+            await driver.wait(hand_over(core, endpoint, chain.wire, driver.clock()))
+        except (Unreachable, Refused):
+            waiting.append(leaf.name)
+        else:
+            node.engine.revocations.introduce([chain.wire])
+            done.append(leaf.name)
+    driver.flush()
+    return Rotated(done, waiting, own.heirs[-1].ends)
 
 
 async def put_out(

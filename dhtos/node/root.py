@@ -1,6 +1,7 @@
 """The root of a cluster, on the disk of the node that has it: one key that makes issuers.
 
-    root.json      the seed, or what a passphrase opens to it; how many issuers it makes by itself
+    root.json      the seed, or what a passphrase opens to it; how many issuers it makes by itself;
+                   and where it came after another root, the successions from the first one on
 
 Whoever has the seed is the cluster. It is read where it is needed and kept in no memory, so that it
 may be locked, or moved away, while the node runs. Everything here blocks for the disk, and where
@@ -17,7 +18,7 @@ import msgspec
 from dhtos.errors import ConfigError, MalformedMessage, UsageError
 from dhtos.node.membership import check_private
 from dhtos.node.state import write_atomically
-from dhtos.trust.cert import Cert, Chain, Verb, sign_cert
+from dhtos.trust.cert import Cert, Chain, Verb, lineage, parse_lineage, sign_cert, succeed
 from dhtos.trust.keys import PUBLIC_BYTES, SEED_BYTES, KeyPair
 from dhtos.trust.passphrase import open_with, seal_with
 
@@ -25,6 +26,7 @@ NAME = "root.json"
 ISSUERS = 3  # that a new cluster makes by itself, the first node among them
 ISSUERS_MADE_MAX = 64
 ISSUER_S = 365 * 86_400
+ROTATION_S_MIN = 600  # in which members have their certificates renewed by issuers of the new root
 ISSUER_CAPS: tuple[Verb, ...] = ("query", "publish", "claim", "run", "issue", "admin")
 PASSPHRASE = "DHTOS_PASSPHRASE"
 
@@ -41,6 +43,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     sealed: str = ""  # under a passphrase
     public: str = ""
     issuers: int = 1
+    line: str = ""  # from the root that names the cluster to this one, where that is another
 
 
 def make_root(directory: Path, issuers: int, entropy: Entropy) -> KeyPair:
@@ -84,7 +87,8 @@ def lock_root(directory: Path, passphrase: str, *, entropy: Entropy = os.urandom
         raise UsageError(f"{directory / NAME} is locked already: see dhtos-node root status")
     root = _opened(directory, file, "")
     sealed = seal_with(passphrase, root.seed, entropy).hex()
-    _write(directory, _File(sealed=sealed, public=root.public.hex(), issuers=file.issuers))
+    change = {"seed": "", "sealed": sealed, "public": root.public.hex()}
+    _write(directory, msgspec.structs.replace(file, **change))
 
 
 def unlock_root(directory: Path, passphrase: str) -> None:
@@ -93,24 +97,60 @@ def unlock_root(directory: Path, passphrase: str) -> None:
     if not file.sealed:
         raise UsageError(f"{directory / NAME} is not locked: see dhtos-node root status")
     root = _opened(directory, file, passphrase)
-    _write(directory, _File(root.seed.hex(), "", root.public.hex(), file.issuers))
+    _write(directory, msgspec.structs.replace(file, seed=root.seed.hex(), sealed=""))
 
 
-def root_public(directory: Path) -> bytes | None:
-    """The public key of the root that is here, also of a locked one."""
+def read_line(directory: Path) -> Chain | None:
+    """From the root that names the cluster to the one that is here, also to a locked one."""
     file = _read(directory)
-    return None if file is None else _public(file)
+    if file is None:
+        return None
+    if not file.line:
+        return lineage(_public(file))
+    try:
+        line = parse_lineage(bytes.fromhex(file.line))
+    except (ValueError, MalformedMessage) as error:
+        raise _corrupt(directory / NAME) from error
+    if line.signer != _public(file):
+        raise _corrupt(directory / NAME)
+    return line
+
+
+def rotate_root(
+    directory: Path, passphrase: str, ends: int, *, entropy: Entropy = os.urandom
+) -> Chain:
+    """Put a new root in the place of the one that is here, whose word holds until `ends`.
+
+    Returns the line to the new one, which is locked as the old one was. Raises UsageError.
+    """
+    file, line = _needed(directory), read_line(directory)
+    assert line is not None
+    old, new = _opened(directory, file, passphrase), KeyPair(entropy(SEED_BYTES))
+    longer = succeed(old, line, new.public, ends)
+    told = _File(public=new.public.hex(), issuers=file.issuers, line=longer.wire.hex())
+    if file.sealed:
+        told = msgspec.structs.replace(told, sealed=seal_with(passphrase, new.seed, entropy).hex())
+    else:
+        told = msgspec.structs.replace(told, seed=new.seed.hex())
+    _write(directory, told)
+    return longer
 
 
 def issuer_chain(
-    root: KeyPair, leaf: Cert, *, serial: bytes, wall_s: float, lifetime_s: int = ISSUER_S
+    root: KeyPair,
+    leaf: Cert,
+    *,
+    serial: bytes,
+    wall_s: float,
+    line: Chain | None = None,
+    lifetime_s: int = ISSUER_S,
 ) -> Chain:
     """What makes somebody an issuer who has this certificate: the same key, id, name and groups."""
     begin = int(wall_s)
     cert = msgspec.structs.replace(
         leaf, serial=serial, caps=ISSUER_CAPS, not_before=begin, expires=begin + lifetime_s
     )
-    return sign_cert(root, None, cert)
+    return sign_cert(root, line, cert)
 
 
 def no_root(directory: Path) -> UsageError:

@@ -51,9 +51,14 @@ class Promotion:
             self._core.counters["promotions_refused"] += 1
             return declined(str(error), final=True)
         known = member.chain
-        if known.leaf.may("issue") and known.expires >= chain.expires:
-            return []  # of two the later one holds
+        if known.leaf.may("issue") and not is_later(chain, known):
+            return []
         return self._take(chain)
+
+
+def is_later(one: Chain, other: Chain) -> bool:
+    """Which of two chains of one issuer holds: by a later root, or until later."""
+    return (len(one.heirs), one.expires) > (len(other.heirs), other.expires)
 
 
 def promotion(member: Member, wire: bytes) -> Chain:

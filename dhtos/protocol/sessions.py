@@ -404,8 +404,10 @@ class Sessions:
 
     def issuers(self) -> list[Endpoint]:
         """Where we share keys with members that admit others, also since the keys were made."""
-        current, issuers = self._current.items(), self.member.issuers
-        return [e for e, one in current if one.chain and one.chain.leaf.subject in issuers]
+        member = self.member
+        shown = {e: chain.leaf.subject for e, chain in self.shown().items()}
+        found = [e for e, subject in shown.items() if subject in member.issuers]
+        return sorted(found, key=lambda e: -member.rank_of(shown[e]))  # the last root's first
 
     def shown(self) -> dict[Endpoint, Chain]:
         """What those have shown whom we share keys with."""

@@ -9,6 +9,9 @@ from one that the root signed down to their own:
     root -> issuer -> user      somebody who asks and claims, and is no member
     ... -> delegate             a key that may do some of what its signer may: of a job, for minutes
 
+The root that names the cluster may be followed by others (`dhtos.trust.succession`), of which the
+last one signs.
+
 No link gives more than its signer has (attenuation), lives longer, or is believed outside of its
 cluster: signatures are over the root's hash too. Only the root makes issuers. Who may not issue may
 still delegate, but never `publish`: one admission makes one node.
@@ -29,6 +32,13 @@ from dhtos.core.ids import ID_BYTES
 from dhtos.core.value import is_printable
 from dhtos.errors import MalformedMessage, UsageError
 from dhtos.trust.keys import REMEMBERED, Signer, verify
+from dhtos.trust.succession import (
+    HEIRS_MAX,
+    Succession,
+    read_succession,
+    succession_domain,
+    write_succession,
+)
 from dhtos.trust.token import domain, root_hash
 
 Verb = Literal["query", "publish", "claim", "run", "issue", "admin"]
@@ -91,9 +101,15 @@ class Cert(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=T
 class Chain:
     """Certificates from the root's own down to a leaf, verified but for the date and the root."""
 
-    root: bytes
+    root: bytes  # that names the cluster
     certs: tuple[Cert, ...]
     wire: bytes
+    heirs: tuple[Succession, ...] = ()  # the roots after it, up to the one that signed
+
+    @property
+    def signer(self) -> bytes:
+        """The root whose key signed the first certificate."""
+        return self.heirs[-1].heir if self.heirs else self.root
 
     @property
     def leaf(self) -> Cert:
@@ -121,7 +137,7 @@ class Chain:
     def lender(self) -> "Chain":
         """The chain of whoever lent, of a delegate."""
         read = _decode_wire(self.wire)
-        return parse_chain(_encode(_Wire(read.root, read.links[:-1])))
+        return parse_chain(_written(read.root, read.links[:-1], read.heirs))
 
     @property
     def link(self) -> bytes:
@@ -133,8 +149,9 @@ class Chain:
         """The chain of its first certificate alone: that of the issuer, where it is one."""
         if len(self.certs) == 1:
             return self
-        wire = _encode(_Wire(self.root, _decode_wire(self.wire).links[:1]))
-        return Chain(self.root, self.certs[:1], wire)
+        read = _decode_wire(self.wire)
+        wire = _written(self.root, read.links[:1], read.heirs)
+        return Chain(self.root, self.certs[:1], wire, self.heirs)
 
     def node_id(self) -> bytes:
         """The id of the member whose chain this is."""
@@ -149,6 +166,7 @@ class _Signed(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
 class _Wire(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     root: bytes
     links: tuple[_Signed, ...]
+    heirs: tuple[_Signed, ...] = ()  # left out where there are none
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -177,7 +195,8 @@ def parse_chain(wire: bytes) -> Chain:
         raise MalformedMessage(f"not a chain of certificates: {type(error).__name__}") from error
     if len(read.root) != KEY_BYTES or not 1 <= len(certs) <= CHAIN_MAX:
         raise MalformedMessage(f"a chain is a root and 1..{CHAIN_MAX} certificates")
-    signer, parent = read.root, None
+    heirs = _read_heirs(read)
+    signer, parent = heirs[-1].heir if heirs else read.root, None
     wanted = _domain(read.root)
     for link, cert in zip(read.links, certs, strict=True):
         wrong = misfit(cert, parent)
@@ -186,14 +205,58 @@ def parse_chain(wire: bytes) -> Chain:
         if not verify(signer, link.signature, wanted, link.body):
             raise MalformedMessage("a certificate is not signed by the one before it")
         signer, parent = cert.subject, cert
-    return Chain(read.root, certs, wire)
+    return Chain(read.root, certs, wire, heirs)
 
 
-def parse_link(wire: bytes, root: bytes, issuers: Iterable[Cert]) -> tuple[Cert, Cert | None]:
+def _read_heirs(read: _Wire) -> tuple[Succession, ...]:
+    """The roots after the first, each named by the one before it; raises MalformedMessage."""
+    if len(read.heirs) > HEIRS_MAX:
+        raise MalformedMessage(f"a chain has at most {HEIRS_MAX} successions")
+    signer, heirs = read.root, []
+    for one in read.heirs:
+        if not verify(signer, one.signature, succession_domain(root_hash(read.root)), one.body):
+            raise MalformedMessage("a succession is not signed by the root before it")
+        heirs.append(read_succession(one.body))
+        signer = heirs[-1].heir
+    return tuple(heirs)
+
+
+def lineage(root: bytes) -> Chain:
+    """A root alone, above all certificates; later `succeed` continues it."""
+    return Chain(root, (), _written(root, (), ()))
+
+
+def parse_lineage(wire: bytes) -> Chain:
+    """A root and those that came after it, without a certificate; raises MalformedMessage."""
+    try:
+        read = _decode_wire(wire)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise MalformedMessage(f"not a line of roots: {type(error).__name__}") from error
+    if len(read.root) != KEY_BYTES or read.links:
+        raise MalformedMessage("a line of roots has no certificates")
+    return Chain(read.root, (), wire, _read_heirs(read))
+
+
+def succeed(key: Signer, line: Chain, heir: bytes, ends: int) -> Chain:
+    """The line that goes on with this heir of the last root, whose key it is; raises UsageError."""
+    assert line.signer == key.public
+    if len(line.heirs) >= HEIRS_MAX:
+        raise UsageError(f"a root is changed at most {HEIRS_MAX} times: make another cluster")
+    found = Succession(heir, ends)
+    body = write_succession(found)
+    signed = _Signed(body, key.sign(succession_domain(root_hash(line.root)), body))
+    wire = _written(line.root, (), (*_decode_wire(line.wire).heirs, signed))
+    return Chain(line.root, (), wire, (*line.heirs, found))
+
+
+def parse_link(
+    wire: bytes, root: bytes, issuers: Iterable[Cert], *, signer: bytes = b""
+) -> tuple[Cert, Cert | None]:
     """A certificate alone, by one of these issuers or by the root, and by whom (None: the root).
 
-    Raises MalformedMessage. It is what a record carries of its publisher's chain: who holds records
-    knows the few issuers there are.
+    `signer` is the root that signs, where it is not the one that names the cluster. Raises
+    MalformedMessage. It is what a record carries of its publisher's chain: who holds records knows
+    the few issuers there are.
     """
     try:
         link = _decode_link(wire)
@@ -202,34 +265,39 @@ def parse_link(wire: bytes, root: bytes, issuers: Iterable[Cert]) -> tuple[Cert,
         raise MalformedMessage(f"not a certificate: {type(error).__name__}") from error
     wanted = _domain(root)
     signers: list[tuple[bytes, Cert | None]] = [(cert.subject, cert) for cert in issuers]
-    for public, signer in [*signers, (root, None)]:
-        if misfit(cert, signer) is None and verify(public, link.signature, wanted, link.body):
-            return cert, signer
+    for public, above in [*signers, (signer or root, None)]:
+        if misfit(cert, above) is None and verify(public, link.signature, wanted, link.body):
+            return cert, above
     raise MalformedMessage("a certificate is of an issuer that is not known here")
 
 
 def sign_cert(key: Signer, above: Chain | None, cert: Cert) -> Chain:
     """The chain of a new certificate; without a chain `above` the key is the root itself.
 
-    Raises UsageError for what the signer may not give.
+    Also with a `lineage` above. Raises UsageError for what the signer may not give.
     """
-    assert above is None or above.leaf.subject == key.public
-    wrong = misfit(cert, None if above is None else above.leaf)
+    above = lineage(key.public) if above is None else above
+    parent = above.leaf if above.certs else None
+    assert key.public == (above.signer if parent is None else parent.subject)
+    wrong = misfit(cert, parent)
     if wrong is not None:
         raise UsageError(f"this certificate {wrong}")
-    root = key.public if above is None else above.root
-    links = () if above is None else _decode_wire(above.wire).links
-    certs = () if above is None else above.certs
-    if len(links) >= CHAIN_MAX:
+    root, read = above.root, _decode_wire(above.wire)
+    if len(read.links) >= CHAIN_MAX:
         raise UsageError(f"a chain has at most {CHAIN_MAX} certificates: this one cannot go on")
     body = _encode(cert)
-    wire = _encode(_Wire(root, (*links, _Signed(body, key.sign(_domain(root), body)))))
+    signed = _Signed(body, key.sign(_domain(root), body))
+    wire = _written(root, (*read.links, signed), read.heirs)
     if len(wire) > CHAIN_BYTES_MAX:
         raise UsageError(
             f"a chain has at most {CHAIN_BYTES_MAX} bytes, this one {len(wire)}: "
             "shorten names, or give fewer groups and capabilities"
         )
-    return Chain(root, (*certs, cert), wire)
+    return Chain(root, (*above.certs, cert), wire, above.heirs)
+
+
+def _written(root: bytes, links: tuple[_Signed, ...], heirs: tuple[_Signed, ...]) -> bytes:
+    return _encode(_Wire(root, links, heirs) if heirs else (root, links))
 
 
 def lend(

@@ -11,6 +11,7 @@ from dhtos.errors import MalformedMessage
 from dhtos.trust.cert import CLOCK_SKEW_S, Cert, Chain, parse_chain, parse_link
 from dhtos.trust.keys import KeyPair
 from dhtos.trust.revocation import Revocation, is_signed
+from dhtos.trust.succession import Succession
 from dhtos.trust.token import root_hash
 
 LINKS_MAX = 16384
@@ -42,10 +43,11 @@ class Member:
         self.wall_s = wall_s
         self.revoked: dict[bytes, Revocation] = {}  # by serial number
         self.issuers: dict[bytes, Cert] = {}  # that were seen in any chain, by their key
-        self._introductions: dict[bytes, bytes] = {}  # the chain of each of them
+        self._introduced: dict[bytes, Chain] = {}  # the chain of each of them
         self.fresh: deque[bytes] = deque(maxlen=ISSUERS_MAX)  # those that were not told on yet
+        self.heirs: tuple[Succession, ...] = ()  # of the first root, one after the other
         self._root_key = b"" if chain is None else chain.root
-        self._links: dict[bytes, tuple[Cert, Cert | None]] = {}
+        self._links: dict[bytes, tuple[Cert, Cert | None, int]] = {}  # and the rank of the root
         if chain is not None:
             self._learn(chain)
 
@@ -62,8 +64,8 @@ class Member:
         chain = parse_chain(wire)
         if root_hash(chain.root) != self.root:
             raise MalformedMessage("a certificate is of another cluster")
-        self._learn(chain)
         self.check(chain)
+        self._learn(chain)
         return chain
 
     def renew(self, chain: Chain) -> None:
@@ -75,51 +77,93 @@ class Member:
     def read_link(self, wire: bytes) -> Cert:
         """The certificate that a record carries; raises MalformedMessage as `read` does."""
         found = self._links.get(wire)
-        if found is None:
-            found = parse_link(wire, self._root_key, self.issuers.values())
+        if found is None or self._is_over(found[2]):  # its issuer may have another by now
+            found = self._parse_link(wire)
             if len(self._links) >= LINKS_MAX:
                 del self._links[next(iter(self._links))]
             self._links[wire] = found
-        cert, issuer = found
-        self._check((cert,) if issuer is None else (issuer, cert))
+        cert, issuer, rank = found
+        self._check((cert,) if issuer is None else (issuer, cert), rank)
         return cert
+
+    def _parse_link(self, wire: bytes) -> tuple[Cert, Cert | None, int]:
+        keys = self._root_keys()
+        issuers = list(self.issuers.values())
+        for rank in range(len(keys) - 1, -1, -1):
+            try:
+                cert, issuer = parse_link(wire, self._root_key, issuers, signer=keys[rank])
+            except MalformedMessage:
+                if rank == 0:
+                    raise
+                issuers = []  # these were tried
+                continue
+            return cert, issuer, rank if issuer is None else self.rank_of(issuer.subject)
+        raise AssertionError("there is a root")
 
     def check(self, chain: Chain) -> None:
         """Raise MalformedMessage if a chain is believed no more."""
-        self._check(chain.certs)
+        for ours, theirs in zip(self.heirs, chain.heirs, strict=False):
+            if ours.heir != theirs.heir:
+                raise MalformedMessage("a certificate is of another successor of the root")
+        self._check(chain.certs, len(chain.heirs))
 
-    def _check(self, certs: tuple[Cert, ...]) -> None:
+    def _check(self, certs: tuple[Cert, ...], rank: int) -> None:
         wall_s = self.wall_s()
+        if self._is_over(rank):
+            raise MalformedMessage("a certificate is of a root that has a successor")
         for depth, cert in enumerate(certs):
             cert.check_date(wall_s)
-            if self._is_revoked(cert, by_root=depth == 0):
+            if self._is_revoked(cert, rank if depth == 0 else None):
                 raise MalformedMessage("a certificate was revoked")
 
     def _learn(self, chain: Chain) -> None:
-        """Remember who may admit, and the key of the root."""
+        """Remember who may admit, the key of the root, and who comes after it."""
         self._root_key = chain.root
+        self.heirs += chain.heirs[len(self.heirs) :]  # of two the first that was shown
         first = chain.certs[0]
-        known = self.issuers.get(first.subject)
-        if first.scopes("issue") == frozenset() or (known and known.expires >= first.expires):
+        known = self._introduced.get(first.subject)
+        if first.scopes("issue") == frozenset() or (known and _term(known) >= _term(chain)):
             return  # no issuer, or one whose certificate was renewed since
         if known or len(self.issuers) < ISSUERS_MAX:
             self.issuers[first.subject] = first
-            self._introductions[first.subject] = wire = chain.first.wire
-            self.fresh.append(wire)
+            self._introduced[first.subject] = chain.first
+            self.fresh.append(chain.first.wire)
 
     def certificates(self) -> list[Cert]:
         """Those that records carried lately."""
-        return [cert for cert, _ in self._links.values()]
+        return [cert for cert, *_ in self._links.values()]
+
+    # --- roots ------------------------------------------------------------------------------------
+
+    def is_outdated(self, chain: Chain) -> bool:
+        """Whether the root that a chain ends in has a successor."""
+        return len(chain.heirs) < len(self.heirs)
+
+    def _root_keys(self) -> list[bytes]:
+        return [self._root_key, *(one.heir for one in self.heirs)]
+
+    def _rank(self, signer: bytes) -> int:
+        """How many roots were before this one; -1 of what is no root."""
+        keys = self._root_keys()
+        return keys.index(signer) if signer in keys else -1
+
+    def rank_of(self, issuer: bytes) -> int:
+        """How many roots were before the one that has signed for a known issuer."""
+        return len(self._introduced[issuer].heirs)
+
+    def _is_over(self, rank: int) -> bool:
+        """Whether a root's word counts no more, its successor's does."""
+        return rank < len(self.heirs) and self.wall_s() >= self.heirs[rank].ends + CLOCK_SKEW_S
 
     # --- who admits -------------------------------------------------------------------------------
 
     def introductions(self) -> dict[bytes, bytes]:
         """The chains of the issuers that are believed, by their keys: others need them, too."""
-        revoked = (
-            key for key, cert in self.issuers.items() if self._is_revoked(cert, by_root=True)
-        )
-        gone = frozenset(revoked)
-        return {key: wire for key, wire in self._introductions.items() if key not in gone}
+        return {key: one.wire for key, one in self._introduced.items() if self._is_issuer(one)}
+
+    def _is_issuer(self, chain: Chain) -> bool:
+        rank = len(chain.heirs)
+        return not self._is_over(rank) and not self._is_revoked(chain.leaf, rank)
 
     def meet(self, wire: bytes) -> bool:
         """Learn of an issuer from its chain; whether that is news. Raises MalformedMessage.
@@ -129,27 +173,29 @@ class Member:
         chain = parse_chain(wire)
         if root_hash(chain.root) != self.root or len(chain.certs) != 1:
             return False
-        if self._introductions.get(chain.leaf.subject) == wire:
+        if self._introduced.get(chain.leaf.subject) == chain:
             return False
         try:
             self.check(chain)
         except MalformedMessage:  # it is over or was revoked, which its teller has missed
             return False
         self._learn(chain)
-        return self._introductions.get(chain.leaf.subject) == wire
+        return self._introduced.get(chain.leaf.subject) == chain
 
     # --- what was taken back ----------------------------------------------------------------------
 
     def revoke(self, revocation: Revocation) -> bool:
         """Believe no more what this takes back; False if it is no news, or its signer may not.
 
-        What an issuer took back the root may take back as well: it may be of the root's own.
+        What an issuer took back the root may take back as well: it may be of the root's own. Of
+        several roots it is the last.
         """
-        serial, by_root = revocation.serial, revocation.signer == self._root_key
-        if revocation.expires + CLOCK_SKEW_S < self.wall_s():
+        serial, rank = revocation.serial, self._rank(revocation.signer)
+        by_root = rank == len(self.heirs)
+        if revocation.expires + CLOCK_SKEW_S < self.wall_s() or (rank >= 0 and not by_root):
             return False
         known = self.revoked.get(serial)
-        if known is not None and (not by_root or known.signer == self._root_key):
+        if known is not None and self._rank(known.signer) >= rank:
             return False
         if not by_root and not self._may_revoke(revocation.signer, serial):
             return False
@@ -163,18 +209,23 @@ class Member:
 
     def is_revoked(self, link: bytes) -> bool:
         """Whether a certificate that was read before, or its issuer's, was taken back."""
-        cert, issuer = self._links.get(link, (None, None))
-        if issuer is not None and self._is_revoked(issuer, by_root=True):
+        cert, issuer, rank = self._links.get(link, (None, None, 0))
+        if issuer is not None and self._is_revoked(issuer, rank):
             return True
-        return cert is not None and self._is_revoked(cert, by_root=issuer is None)
+        return cert is not None and self._is_revoked(cert, rank if issuer is None else None)
 
-    def _is_revoked(self, cert: Cert, *, by_root: bool) -> bool:
-        """Whether it was taken back by who may: what the root has given, by the root alone.
+    def _is_revoked(self, cert: Cert, rank: int | None) -> bool:
+        """Whether it was taken back by who may: what a root of this rank has given, by no other.
 
-        `revoke` cannot always tell, since it may not have seen that certificate.
+        Or by a later root. `revoke` cannot always tell, since it may not have seen that
+        certificate.
         """
         found = self.revoked.get(cert.serial)
-        return found is not None and (not by_root or found.signer == self._root_key)
+        return found is not None and (rank is None or self._rank(found.signer) >= rank)
+
+    def revoked_by_roots(self) -> list[Revocation]:
+        """What roots took back, which a new one has to say again."""
+        return [one for one in self.revoked.values() if self._rank(one.signer) >= 0]
 
     def restore(self, revocations: Iterable[Revocation]) -> None:
         """Believe again what was believed before a restart: its signers may not be known yet."""
@@ -186,17 +237,24 @@ class Member:
         for one in [one for one in self.revoked.values() if one.expires < end]:
             del self.revoked[one.serial]
         for key in [key for key, cert in self.issuers.items() if cert.expires < end]:
-            del self.issuers[key], self._introductions[key]
+            del self.issuers[key], self._introduced[key]
 
     def told(self) -> list[bytes]:
         """What is revoked and who admits, so short that sets can be compared; in order."""
         revoked = self.revoked.values()
-        taken = [one.serial + bytes([one.signer == self._root_key]) for one in revoked]
+        taken = [one.serial + bytes([self._rank(one.signer) + 1]) for one in revoked]
         return sorted(taken) + sorted(self.introductions().values())
 
     def _may_revoke(self, signer: bytes, serial: bytes) -> bool:
         """An issuer takes back what it may admit: never what the root has given."""
         issuer = self.issuers.get(signer)
-        if issuer is None or not issuer.may("admin") or self._is_revoked(issuer, by_root=True):
+        if issuer is None or not issuer.may("admin"):
+            return False
+        if not self._is_issuer(self._introduced[signer]):
             return False
         return all(one.serial != serial for one in self.issuers.values())
+
+
+def _term(chain: Chain) -> tuple[int, int]:
+    """Of two chains for one issuer the later one has the greater: by the root, then by its end."""
+    return len(chain.heirs), chain.certs[0].expires

@@ -39,13 +39,22 @@ from dhtos.protocol.wire import (
     parse,
 )
 from dhtos.query import door
-from dhtos.trust.cert import parse_chain, parse_link
+from dhtos.trust.cert import (
+    Chain,
+    lineage,
+    parse_chain,
+    parse_lineage,
+    parse_link,
+    sign_cert,
+    succeed,
+)
 from dhtos.trust.keys import KeyPair, exchange_public
 from dhtos.trust.noise import Handshake, seal, unseal
 from dhtos.trust.passphrase import lock
 from dhtos.trust.receipt import Receipt, read_receipt, write_receipt
 from dhtos.trust.revocation import read_revocation, revoke, write_revocation
 from dhtos.trust.secstore import Place, lock_files, unlock_files
+from dhtos.trust.succession import Succession, read_succession, write_succession
 from dhtos.trust.token import Token
 
 KEY = bytes(range(20))
@@ -237,6 +246,23 @@ def select(data: bytes) -> None:
 
 
 # --- trust ----------------------------------------------------------------------------------------
+
+
+def heirs_line() -> Chain:
+    """A root and its heir."""
+    line, heir = lineage(AUTHORITY.root.public), KeyPair(SECRETS[1])
+    return succeed(AUTHORITY.root, line, heir.public, 2_000_000_000)
+
+
+def by_heir() -> bytes:
+    """A chain that the heir of a root signed."""
+    return sign_cert(KeyPair(SECRETS[1]), heirs_line(), AUTHORITY.chain.leaf).wire
+
+
+def succession(data: bytes) -> None:
+    """A succession has one form."""
+    read = read_succession(data)
+    assert read_succession(write_succession(read)) == read
 
 
 def link() -> bytes:
@@ -434,7 +460,9 @@ TARGETS: dict[str, Target] = {
         *(door.parse(one, SCHEMA, coordinate_of=where).to_wire() for one in TEXTS),
     ),
     "select": target(select, select_to_wire(MEASURE), pack([2, bytes(8)])),
-    "chain": target(parse_chain.__wrapped__, CHAIN),
+    "chain": target(parse_chain.__wrapped__, CHAIN, by_heir()),
+    "lineage": target(parse_lineage, heirs_line().wire),
+    "succession": target(succession, write_succession(Succession(bytes(32), 2_000_000_000))),
     "link": target(
         lambda data: parse_link(data, AUTHORITY.root.public, AUTHORITY.chain.certs), link()
     ),

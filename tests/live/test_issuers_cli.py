@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from terminals import READY_S, Daemon, Shell, read_line
 
+from dhtos.node.membership import read_credentials
+from dhtos.trust.token import root_hash
+
 
 class Fleet:
     """A cluster in a shell: nodes by their names, which are those of directories, too."""
@@ -197,3 +200,40 @@ def test_a_root_that_was_moved_away(fleet: Fleet) -> None:
     fleet.home("safe.json").rename(fleet.home("second") / "root.json")
     fleet.run("promote", "third", at="second")  # any issuer that has it
     assert fleet.kind("third") == "issuer"
+
+
+def test_a_root_is_followed_by_another_and_the_cluster_goes_on(fleet: Fleet) -> None:
+    shell, place = fleet.shell, fleet.place("first")
+    fleet.up("first", "--issuers", "2")
+    fleet.join("second", fleet.token)
+    fleet.join("third", fleet.invite("first"))
+    fleet.join("gone", fleet.invite("second"))
+    fleet.run("revoke", "gone", at="first")
+    stolen = (fleet.home("first") / "root.json").read_bytes()
+    passphrase = json.loads(fleet.run("root", "lock", "--json", at="first"))["passphrase"]
+    before = json.loads(fleet.run("root", "status", "--json", at="first"))
+    assert shell.refused("root", "rotate", *place)[0] == "the root is locked"
+    shell.environment["DHTOS_PASSPHRASE"] = passphrase
+    told = json.loads(fleet.run("root", "rotate", "--days", "2", "--json", at="first"))
+    assert (sorted(told["issuers"]), told["waiting"]) == (["first", "second"], [])
+    assert abs(told["ends"] - time.time() - 2 * 86_400) < 60
+    after = json.loads(fleet.run("root", "status", "--json", at="first"))
+    assert after == before | {"rotations": 1}
+    for name in ("first", "second"):  # the same cluster, by another root
+        chain = read_credentials(fleet.home(name))[1].chain
+        assert root_hash(chain.root).hex() == before["cluster"]
+        assert [one.ends for one in chain.heirs] == [told["ends"]]
+    fleet.awaited("third", 3)
+    fleet.join("fourth", fleet.invite("second"))  # who has never heard of the new root
+    fleet.awaited("first", 4)
+    assert fleet.run("promote", "third", at="first").startswith("third is an issuer")
+    fleet.again("second")
+    fleet.awaited("second", 4)
+    fleet.run("demote", "third", at="first")
+    fleet.awaited("fourth", 3)
+    (fleet.home("first") / "root.json").write_bytes(stolen)  # the old one makes nothing any more
+    message, hint = shell.refused("promote", "fourth", *place)
+    assert "is not the last root of this cluster" in message
+    assert shell.refused("root", "rotate", *place)[0] == message
+    assert hint.startswith("restore the one that is")
+    assert "rotated" in fleet.told("first")

@@ -13,6 +13,7 @@ from dhtos.node.audit import read_audit
 from dhtos.node.enrolling import join_cluster, make_token
 from dhtos.node.founding import found_cluster
 from dhtos.node.membership import NAME
+from dhtos.node.promoting import rotate
 from dhtos.node.root import lock_root
 from dhtos.protocol.renewal import ask_renewal
 
@@ -216,5 +217,37 @@ def test_a_locked_root_renews_no_issuer_and_says_so(run, tmp_path, clock):
                 first.admission.issuer.passphrase = "words"
                 before = end_of(second)
                 await until(lambda: end_of(second) > before)
+
+    run(main)
+
+
+def test_members_have_theirs_made_anew_when_the_root_is_changed(run, tmp_path, clock):
+    """An issuer that was away then has it when it is back; a plain member asks the one that has."""
+
+    async def main():
+        await asyncio.to_thread(found_cluster, tmp_path / "first", "first", clock(), issuers=2)
+        async with node(tmp_path / "first", clock, advertise={"cores": 8}) as first:
+            second = await joined(tmp_path / "second", first, clock)
+            await second.start()
+            async with await joined(tmp_path / "third", second, clock) as third:
+                await until(lambda: len(third.engine.hub.members()) == 3)
+                await second.aclose()
+                told = []
+                third.on_warning = first.on_warning = told.append
+                serial, before = third.membership.chain.leaf.serial, bytes(third.id)
+                found = await rotate(first, 2 * DAY_S)
+                assert (found.done, found.waiting) == (["first"], ["new"])
+                assert found.ends == pytest.approx(clock.now + 2 * DAY_S, abs=2)
+                await until(lambda: third.membership.chain.heirs)
+                chain = third.membership.chain
+                assert (chain.leaf.serial, chain.node_id()) == (serial, before)
+                assert chain.certs[0].name == "first"
+                async with node(tmp_path / "second", clock, advertise={"cores": 4}) as back:
+                    await until(lambda: back.membership.chain.heirs)
+                    assert back.membership.chain.leaf.may("issue")
+                    clock.now += 3 * DAY_S
+                    await until(lambda: len(first.engine.hub.members()) == 3)
+                    assert await back.count() == await third.count() == 3
+                    assert not told
 
     run(main)

@@ -15,13 +15,13 @@ from dhtos.node.root import (
     issuers_wanted,
     lock_root,
     make_root,
+    read_line,
     read_root,
-    root_public,
     unlock_root,
     want_issuers,
     where_is_root,
 )
-from dhtos.trust.cert import Cert, node_id
+from dhtos.trust.cert import Cert, lineage, node_id
 from dhtos.trust.keys import KeyPair
 
 NOW = 1_800_000_000.0
@@ -37,7 +37,7 @@ def home(tmp_path: Path) -> Path:
 
 def test_nothing_is_nothing(tmp_path: Path) -> None:
     assert read_root(tmp_path) is None
-    assert root_public(tmp_path) is None
+    assert read_line(tmp_path) is None
     assert (where_is_root(tmp_path), issuers_wanted(tmp_path)) == ("none", 0)
     want_issuers(tmp_path, 2)
     assert not (tmp_path / NAME).exists()
@@ -49,7 +49,7 @@ def test_nothing_is_nothing(tmp_path: Path) -> None:
 def test_a_root_is_its_seed_and_what_it_does_by_itself(home: Path) -> None:
     root = KeyPair(SEED)
     assert read_root(home) == read_root(home, "any passphrase") == root
-    assert (where_is_root(home), root_public(home)) == ("open", root.public)
+    assert (where_is_root(home), read_line(home).signer) == ("open", root.public)
     assert issuers_wanted(home) == 3
     want_issuers(home, 5)
     assert issuers_wanted(home) == 5
@@ -63,7 +63,7 @@ def test_a_lock_opens_by_its_passphrase_alone(home: Path) -> None:
     content = (home / NAME).read_bytes()
     assert SEED.hex().encode() not in content
     assert where_is_root(home) == "locked"
-    assert root_public(home) == root.public
+    assert read_line(home) == lineage(root.public)
     assert read_root(home, f" {WORDS}\n") == root
     want_issuers(home, 1)
     assert issuers_wanted(home) == 1
