@@ -29,8 +29,13 @@ _PREFIX = "secret:"
 
 
 def read_home(home: Path) -> dict[str, bytes]:
-    """The key and the certificates of a member or user; raises ConfigError and UsageError."""
+    """The key and the certificates of a user; raises ConfigError and UsageError."""
     _, membership = read_credentials(home)
+    if membership.chain.leaf.is_node:
+        raise UsageError(
+            f"{home} is of a node, and two with one key would be one node in two places: give "
+            "--home of a user, or a file"
+        )
     if membership.chain.is_lent:
         raise UsageError(
             f"the key of {membership.chain.principal.name!r} is in ssh-agent and not in {home}: "
@@ -55,7 +60,7 @@ def read_one(path: Path) -> dict[str, bytes]:
 
 
 def is_home(files: Mapping[str, bytes]) -> bool:
-    """Whether these are the files of a member or user."""
+    """Whether these are the files of a user."""
     return sorted(files) == sorted(CREDENTIALS)
 
 

@@ -131,6 +131,8 @@ def test_what_cannot_be_kept(world: World, shell: Shell) -> None:
     assert message.endswith("cannot be read: No such file or directory")
     message, _ = shell.refused("secstore", "put", "l", "--home", "none", *at(world, "first"))
     assert "holds no identity.json and membership.json" in message
+    words = ("secstore", "put", "n", "--home", world.place("second"), *at(world, "first"))
+    assert shell.refused(*words)[0].endswith("would be one node in two places")
     node = shell.daemon("--no-sample")
     large.write_bytes(b"small")
     words = ("put", "l", str(large), "--control", node.control)
