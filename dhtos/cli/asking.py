@@ -134,6 +134,10 @@ class Asker(Protocol):
         """The newest value: value, seq, expires_s, and in a cluster owner."""
         ...
 
+    async def user(self, name: str) -> Plain:
+        """Who a user of the cluster is."""
+        ...
+
     async def status(self) -> Plain:
         """What the node is and how it fares."""
         ...
@@ -266,6 +270,10 @@ class DaemonAsker:
         if "base64" in found:
             found["value"] = b64decode(found.pop("base64"))
         return found
+
+    async def user(self, name: str) -> Plain:
+        """Who a user is."""
+        return await self._client.call("user", name=name)
 
     async def status(self) -> Plain:
         """What the node is and how it fares."""

@@ -39,6 +39,7 @@ from dhtos.node.plain_place import (
     plan_end_to_plain,
 )
 from dhtos.node.sealed_stream import Channels
+from dhtos.node.users import describe_user
 
 _ABOUT_SELF = re.compile(r"\brtt\s*\(\s*self\b")
 MEMBERS_MAX = 256  # machines that a client lists, which has no group of its own
@@ -177,6 +178,10 @@ class ClientAsker:
     async def get(self, key: str, **how: Unpack[Whose]) -> Plain:
         """The newest value."""
         return value_to_plain(await self._node.get(key, **how))
+
+    async def user(self, name: str) -> Plain:
+        """Who a user is."""
+        return await describe_user(self._node, name)
 
     async def status(self) -> Plain:
         """What this client sees."""

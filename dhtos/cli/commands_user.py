@@ -7,24 +7,24 @@ from typing import Any
 import click
 
 from dhtos.cli.asking import Plain
-from dhtos.cli.commands_ask import json_option
-from dhtos.cli.commands_trust import ask_node, control_option, state_option, time_left, user
+from dhtos.cli.commands_ask import json_option, with_asker
+from dhtos.cli.commands_trust import time_left, user
 from dhtos.cli.screen import Column, Screen
+from dhtos.cli.settings import ask_options
 
 __all__ = ["user"]
 
 
 @user.command()
 @click.argument("name")
-@state_option
-@control_option
+@ask_options
 @json_option
 def show(*, name: str, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click passes them
     """Say who a user is: groups, capabilities, until when, and by which issuer.
 
-    Any node of the cluster knows: certificates of users are kept in the network.
+    Any node or user of the cluster can ask: certificates of users are kept in the network.
     """
-    found = ask_node(options, "user", name=name)
+    found = with_asker(options, lambda who: who.user(name))
     screen = Screen(as_json=as_json)
     if as_json:
         screen.document(found)

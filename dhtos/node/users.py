@@ -71,6 +71,17 @@ async def find_user(node: "Node", name: str) -> Chain | None:
     return max(chains, key=lambda chain: chain.leaf.not_before, default=None)
 
 
+async def describe_user(node: "Node", name: str) -> dict[str, Any]:
+    """Who a user is, in plain values; raises KeyNotFound, and as `find_user`."""
+    chain = await find_user(node, name)
+    if chain is None:
+        raise KeyNotFound(
+            f"{name!r} is no user of this cluster, or was put out, or its time is over: "
+            f"use dhtos-node user add {name} to make a token"
+        )
+    return user_to_plain(chain)
+
+
 async def _said(node: "Node", name: str, issuer: bytes) -> object:
     """What an issuer has stored about a user; None where it has not."""
     try:

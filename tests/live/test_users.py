@@ -140,6 +140,8 @@ def test_what_one_types(shell) -> None:
     me = json.loads(shell.run("whoami", "--state-dir", world.place("alice"), "--json").stdout)
     assert found["issuer"] == me["chain"][0]
     assert found["expires"] == me["expires"]
+    words = ("user", "show", "alice", "--state-dir", world.place("alice"), "--json")
+    assert json.loads(shell.run(*words).stdout) == found  # she has no node, and asks as herself
     kept = msgspec.json.decode(Path(world.place("first"), "kept.json").read_bytes())["kept"]
     assert [one["kind"] for one in kept] == ["user"]
     shell.run("revoke", "alice", "--state-dir", world.place("first"))
