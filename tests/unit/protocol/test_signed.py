@@ -23,9 +23,10 @@ from dhtos.protocol.engine import Engine, EngineConfig
 from dhtos.protocol.lookup import Lookup
 from dhtos.protocol.signed import Terms, believed, signed
 from dhtos.protocol.store import Held, Store, Verdict
+from dhtos.protocol.wire import encode_request, parse
 from dhtos.sim import Cluster, base_truth, closest_nodes, standard
 from dhtos.trust.revocation import revoke
-from dhtos.trust.value import owned_key, sign_value
+from dhtos.trust.value import PROOF_BYTES_MAX, owned_key, sign_value
 
 K = 6
 KEY = digest("a name")
@@ -153,6 +154,11 @@ class TestShared:
             world.put(world.nodes[3], b"v" * VALUE_SIGNED_BYTES_MAX, 1)
         world.put(world.nodes[3], b"v" * (VALUE_SIGNED_BYTES_MAX - 3), 1)
         assert len(world.get(world.nodes[5]).value) == VALUE_SIGNED_BYTES_MAX - 3
+
+    def test_the_largest_value_and_proof_fit_into_a_request(self):
+        value, proof = b"v" * VALUE_SIGNED_BYTES_MAX, bytes(PROOF_BYTES_MAX)
+        request = encode_request(bytes(20), "store", [KEY, KEY, value, proof])
+        assert parse(request).args[3] == proof
 
     def test_paths_are_so_many(self, world):
         for paths in (0, 9, True, 1.0):
