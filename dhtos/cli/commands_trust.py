@@ -248,6 +248,8 @@ def add(
 ) -> None:
     """Make a token for a user, who may query and claim unless --cap says otherwise."""
     seconds = read_ttl(ttl)
+    if not name.strip():
+        raise UsageError("a user has a name: give it as NAME")
     told: Plain = {"kind": "user", "name": name, "groups": [*groups], "caps": [*caps]}
     told |= {"ttl_s": seconds, "lifetime_s": hours * 3600.0}
     token = ask_node(options, "invite", **told)["token"]

@@ -22,20 +22,20 @@ from dhtos.core.value import is_printable
 from dhtos.errors import ConfigError, MalformedMessage, Refused, UsageError
 from dhtos.node.audit import AuditLog, What
 from dhtos.node.held import GIVEN, Held, held_by
-from dhtos.node.membership import Membership, check_private, write_membership
+from dhtos.node.membership import Membership, check_private
 from dhtos.node.root import NAME as ROOT
 from dhtos.node.root import (
     PASSPHRASE,
     Locked,
     issuer_chain,
     issuers_wanted,
-    make_root,
     no_root,
     read_line,
     read_root,
+    renew_issuer,
     rotate_root,
 )
-from dhtos.node.state import Identity, write_atomically
+from dhtos.node.state import write_atomically
 from dhtos.protocol.renewal import is_due
 from dhtos.trust.cert import (
     NAME_BYTES_MAX,
@@ -66,48 +66,6 @@ Entropy = Callable[[int], bytes]
 
 class Unknown(Refused):
     """An issuer has not made this invite, or has forgotten it; another may have."""
-
-
-def make_cluster(
-    directory: Path,
-    identity: Identity,
-    name: str,
-    wall_s: float,
-    *,
-    issuers: int = 1,
-    entropy: Entropy = os.urandom,
-) -> Membership:
-    """Make a root and be its first issuer; the directory then holds root and membership.
-
-    The root makes so many `issuers` by itself, of the first machines that come.
-    """
-    root = make_root(directory, issuers, entropy)
-    serial, nonce = entropy(SERIAL_BYTES), entropy(NONCE_BYTES)
-    leaf = Cert(identity.public_key, nonce, serial, name, (), NODE_CAPS, 0, 1)
-    chain = issuer_chain(root, leaf, serial=serial, wall_s=wall_s)
-    membership = Membership(chain)
-    write_membership(directory, membership)
-    return membership
-
-
-def renew_issuer(
-    directory: Path, membership: Membership, wall_s: float, passphrase: str = ""
-) -> Membership:
-    """The membership of the node that holds the root, new where less than half of it is left.
-
-    Raises `Locked` where it is due and the root needs a passphrase.
-    """
-    leaf, line = membership.chain.leaf, read_line(directory)
-    if line is None or line.root != membership.chain.root:
-        return membership
-    if not is_due(leaf, wall_s) and len(line.heirs) <= len(membership.chain.heirs):
-        return membership
-    root = read_root(directory, passphrase)
-    assert root is not None
-    chain = issuer_chain(root, leaf, serial=leaf.serial, wall_s=wall_s, line=line)
-    renewed = Membership(chain, membership.seeds)
-    write_membership(directory, renewed)
-    return renewed
 
 
 # --- invites --------------------------------------------------------------------------------------
@@ -179,6 +137,12 @@ class Issuer:
         if not 1 <= ttl_s <= INVITE_S_MAX:
             raise UsageError(f"an invite lasts 1..{INVITE_S_MAX:.0f} seconds, got {ttl_s:g}")
         now = self._wall_s()
+        left_s = self._chain.expires - now
+        if lifetime_s is not None and lifetime_s > left_s:
+            raise UsageError(
+                f"a certificate ends before its issuer's, which has {left_s / DAY_S:.1f} days left, "
+                f"got {lifetime_s / DAY_S:.1f}: give less"
+            )
         given = list(dict.fromkeys(caps or (NODE_CAPS if kind == "node" else USER_CAPS)))
         if all(cap.partition(":")[0] != "query" for cap in given):
             given.insert(0, "query")  # who may not, is not even told who is there

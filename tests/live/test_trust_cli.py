@@ -326,8 +326,11 @@ def test_words_that_mean_nothing(world: World, shell: Shell) -> None:
     assert "issue" in shell.refused("invite", "--cap", "issue", *place)[0]
     assert "capabilities" in shell.refused("invite", "--cap", "fly", *place)[0]
     assert "groups" in shell.refused("invite", "--group", "a b", *place)[0]
-    message, _ = shell.refused("user", "add", "bob", "--cap", "publish", *place)
-    assert message == "a user may not publish, which only nodes do: leave it out"
+    told = shell.refused("user", "add", "bob", "--cap", "publish", *place)
+    assert told == ("a user may not publish, which only nodes do", "leave it out")
+    assert shell.refused("user", "add", " ", *place)[0] == "a user has a name"
+    message, _ = shell.refused("invite", "--days", "4000", *place)
+    assert "before its issuer's, which has 365.0 days left, got 4000.0" in message
     assert "uses" in shell.refused("invite", "--uses", "0", *place)[0]
     new = ("--state-dir", world.place("new"))
     message, _ = shell.refused("up", "--port", "0", "--ttl", "99d", *new)
