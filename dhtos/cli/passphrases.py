@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dhtos.errors import ConfigError, UsageError
+from dhtos.errors import UsageError
 from dhtos.node.membership import check_private
 from dhtos.node.root import PASSPHRASE
 
@@ -20,7 +20,7 @@ passphrase_option = click.option(
 def given_passphrase(file: Path | None) -> str:
     """The passphrase of a file or of the environment; empty where there is none.
 
-    Raises ConfigError for a file that cannot be read, or that others can.
+    Raises UsageError for a file that cannot be read, ConfigError for one that others can.
     """
     if file is None:
         return os.environ.get(PASSPHRASE, "").strip()
@@ -29,9 +29,11 @@ def given_passphrase(file: Path | None) -> str:
         text = file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ConfigError(f"{file} cannot be read: {why}") from error
+        raise UsageError(
+            f"{file} cannot be read ({why}): give another --passphrase-file"
+        ) from error
     if not text:
-        raise ConfigError(f"{file} holds no passphrase: write it there on one line")
+        raise UsageError(f"{file} holds no passphrase: give a file that has it on one line")
     return text
 
 

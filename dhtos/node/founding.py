@@ -4,9 +4,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from dhtos.errors import ConfigError
-from dhtos.node.authority import make_cluster, renew_issuer
 from dhtos.node.membership import read_membership
-from dhtos.node.root import Locked, want_issuers, where_is_root
+from dhtos.node.root import Locked, make_cluster, renew_issuer, want_issuers, where_is_root
 from dhtos.node.state import StateDir
 
 

@@ -16,9 +16,20 @@ from typing import Literal
 import msgspec
 
 from dhtos.errors import ConfigError, MalformedMessage, UsageError
-from dhtos.node.membership import check_private
-from dhtos.node.state import write_atomically
-from dhtos.trust.cert import Cert, Chain, Verb, lineage, parse_lineage, sign_cert, succeed
+from dhtos.node.membership import Membership, check_private, write_membership
+from dhtos.node.state import Identity, write_atomically
+from dhtos.protocol.renewal import is_due
+from dhtos.trust.cert import (
+    NONCE_BYTES,
+    SERIAL_BYTES,
+    Cert,
+    Chain,
+    Verb,
+    lineage,
+    parse_lineage,
+    sign_cert,
+    succeed,
+)
 from dhtos.trust.keys import PUBLIC_BYTES, SEED_BYTES, KeyPair
 from dhtos.trust.passphrase import open_with, seal_with
 
@@ -151,6 +162,49 @@ def issuer_chain(
         leaf, serial=serial, caps=ISSUER_CAPS, not_before=begin, expires=begin + lifetime_s
     )
     return sign_cert(root, line, cert)
+
+
+def make_cluster(
+    directory: Path,
+    identity: Identity,
+    name: str,
+    wall_s: float,
+    *,
+    issuers: int = 1,
+    entropy: Entropy = os.urandom,
+) -> Membership:
+    """Make a root and be its first issuer; the directory then holds root and membership.
+
+    The root makes so many `issuers` by itself, of the first machines that come.
+    """
+    root = make_root(directory, issuers, entropy)
+    serial, nonce = entropy(SERIAL_BYTES), entropy(NONCE_BYTES)
+    leaf = Cert(identity.public_key, nonce, serial, name, (), ISSUER_CAPS, 0, 1)
+    chain = issuer_chain(root, leaf, serial=serial, wall_s=wall_s)
+    membership = Membership(chain)
+    write_membership(directory, membership)
+    return membership
+
+
+def renew_issuer(
+    directory: Path, membership: Membership, wall_s: float, passphrase: str = ""
+) -> Membership:
+    """The membership of the node that holds the root, new where less than half of it is left.
+
+    Raises `Locked` where it is due and the root needs a passphrase.
+    """
+    leaf, line = membership.chain.leaf, read_line(directory)
+    if line is None or line.root != membership.chain.root:
+        return membership
+    rotations = len(line.heirs) - len(membership.chain.heirs)
+    if rotations < 0 or (not is_due(leaf, wall_s) and not rotations):
+        return membership
+    root = read_root(directory, passphrase)
+    assert root is not None
+    chain = issuer_chain(root, leaf, serial=leaf.serial, wall_s=wall_s, line=line)
+    renewed = Membership(chain, membership.seeds)
+    write_membership(directory, renewed)
+    return renewed
 
 
 def no_root(directory: Path) -> UsageError:

@@ -17,13 +17,11 @@ from dhtos.node.authority import (
     USER_S,
     Issuer,
     Unknown,
-    make_cluster,
-    renew_issuer,
     secret_hash,
 )
 from dhtos.node.founding import found_cluster
 from dhtos.node.membership import read_credentials, read_membership
-from dhtos.node.root import ISSUER_S, read_root
+from dhtos.node.root import ISSUER_S, make_cluster, read_root, renew_issuer
 from dhtos.node.root import NAME as ROOT
 from dhtos.node.state import Identity, StateDir
 from dhtos.trust.cert import Chain, parse_chain
