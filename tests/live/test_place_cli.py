@@ -125,7 +125,7 @@ def test_what_is_no_need(shell: Shell) -> None:
         message, hint = shell.refused("plan", "--need", need, *ask)
         assert message == expected[0]
         assert expected[1] in (None, hint)
-    message, _ = shell.refused("leases", "--seed", first.endpoint)
-    assert message == "only the node of this machine can do that: leave out --seed"
-    message, _ = shell.refused("leases", "--revoke", "abc", *ask)
-    assert message == "no lease has the token 'abc': see `leases`"
+    told = shell.refused("leases", "--seed", first.endpoint)
+    assert told == ("only the node of this machine can do that", "leave out --seed")
+    told = shell.refused("leases", "--revoke", "abc", *ask)
+    assert told == ("no lease has the token 'abc'", "see `leases`")
