@@ -17,7 +17,8 @@ from dhtos.errors import (
 )
 
 _VERBS = (
-    "ask|choose|copy|did you mean|give|known|leave|move|restore|see|shorten|start|tell|try|unlock|use"
+    "ask|choose|copy|did you mean|give|known|leave|move|restore|see|shorten|start|tell|try|unlock|"
+    "use"
 )
 _ADVICE = re.compile(rf"(?:; |: | \()(?=(?:{_VERBS}) )")
 

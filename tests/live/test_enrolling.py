@@ -223,9 +223,9 @@ def test_what_is_cut_off_leaves_nothing_behind(run, tmp_path):
         with pytest.raises(NoPeers, match="nobody whom the token names answers"):
             await join(tmp_path / "new", token)  # the directory is free again
         six = Token(bytes(20), bytes(16), (("::1", 9),))
+        identity = Identity.generate()
+        request = Request(six.secret, identity.public_key, "n")
         with pytest.raises(NoPeers, match="not reachable from 127"):
-            identity = Identity.generate()
-            request = Request(six.secret, identity.public_key, "n")
             await ask_to_join(identity, six, request, host="127.0.0.1", wall_clock=time.time)
 
     run(main)
