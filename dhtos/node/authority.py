@@ -137,6 +137,12 @@ class Issuer:
         if not 1 <= ttl_s <= INVITE_S_MAX:
             raise UsageError(f"an invite lasts 1..{INVITE_S_MAX:.0f} seconds, got {ttl_s:g}")
         now = self._wall_s()
+        left_s = self._chain.expires - now
+        if lifetime_s is not None and lifetime_s > left_s:
+            raise UsageError(
+                f"a certificate ends before its issuer's, which has {left_s / DAY_S:.1f} days "
+                f"left, got {lifetime_s / DAY_S:.1f}: give less"
+            )
         given = list(dict.fromkeys(caps or (NODE_CAPS if kind == "node" else USER_CAPS)))
         if all(cap.partition(":")[0] != "query" for cap in given):
             given.insert(0, "query")  # who may not, is not even told who is there
