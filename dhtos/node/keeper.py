@@ -12,7 +12,6 @@ from dhtos.node.kept import Item
 from dhtos.node.membership import (
     Membership,
     admitted,
-    read_credentials,
     read_membership,
     read_revoked,
     write_membership,
@@ -39,9 +38,11 @@ class Keeper:
         *,
         membership: Membership | None = None,
         revoked: Sequence[Revocation] = (),
+        home: Path | None = None,
     ) -> None:
         self.identity = identity
         self.membership = membership
+        self._home = home  # where the membership is kept
         self._revoked = {one.serial: one for one in revoked}
         self.contacts = list(contacts)
         self.first_seq = first_seq
@@ -62,10 +63,14 @@ class Keeper:
     def _open(
         cls, path: Path | None, wall_clock: Callable[[], float], credentials: Path | None
     ) -> "Keeper":
-        shown = None if credentials is None else read_credentials(credentials)
+        shown = None
+        if credentials is not None:
+            from dhtos.node.login import read_login  # with what most nodes have no use for
+
+            shown = read_login(credentials, wall_clock)
         if path is None:
             identity, membership = shown or (Identity.generate(), None)
-            return cls(identity, membership=membership)
+            return cls(identity, membership=membership, home=credentials)
         state, identity, contacts, first_seq = open_state(path, wall_clock)
         try:
             membership = read_membership(path, identity)
@@ -74,7 +79,10 @@ class Keeper:
             state.close()
             raise
         identity, membership = shown or admitted(identity, membership)
-        return cls(identity, state, contacts, first_seq, membership=membership, revoked=revoked)
+        return cls(
+            identity, state, contacts, first_seq, membership=membership, revoked=revoked,
+            home=credentials or path,
+        )  # fmt: skip
 
     def member(self, wall_clock: Callable[[], float]) -> "Member | None":
         """Who we are in our cluster; None in open mode. Raises ConfigError where that has ended."""
@@ -88,8 +96,8 @@ class Keeper:
         """Keep a new chain of certificates for the same key."""
         assert self.membership is not None
         self.membership = replace(self.membership, chain=chain)
-        if self._state is not None:
-            await asyncio.to_thread(write_membership, self._state.path, self.membership)
+        if self._home is not None:
+            await asyncio.to_thread(write_membership, self._home, self.membership)
 
     @property
     def seeds(self) -> list[Endpoint]:
