@@ -25,6 +25,7 @@ from dhtos.protocol.rpc import Core
 from dhtos.trust.cert import Cert, Chain
 
 NAME = "dh_recertify"
+ANSWER_S = 5.0  # an issuer writes to its disk first, and may have to open the root
 
 
 def is_due(cert: Cert, wall_s: float) -> bool:
@@ -80,7 +81,8 @@ class _Asking:
 
     def _next(self, now: float) -> None:
         if self._left:
-            self._call = self._core.calls.send(self._left.pop(0), NAME, [], self, now)
+            first, wait_s = self._left.pop(0), ANSWER_S
+            self._call = self._core.calls.send(first, NAME, [], self, now, deadline_s=wait_s)
         else:
             self.operation.fail(NoPeers(self._why))
 
