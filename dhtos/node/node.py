@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from dhtos.trust.cert import Chain
     from dhtos.trust.revocation import Revocation
 
-UPKEEP_INTERVAL_S = 60.0
+UPKEEP_FIRST_S, UPKEEP_INTERVAL_S = 4.0, 60.0
 
 
 class Node(Nearby, Replicating):
@@ -479,8 +479,10 @@ class Node(Nearby, Replicating):
                 self._publish(self.advert.changed(sampled=sample), eager=False)
 
     async def _keep_state(self) -> None:
+        pause_s = min(UPKEEP_FIRST_S, UPKEEP_INTERVAL_S)  # who is killed soon must know somebody
         while True:
-            await asyncio.sleep(UPKEEP_INTERVAL_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, UPKEEP_INTERVAL_S)
             if not len(self.engine.base.routing) and self._seeds:
                 with contextlib.suppress(Unreachable):
                     operation = self.engine.base.bootstrap(self._seeds, self.driver.clock())

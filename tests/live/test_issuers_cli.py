@@ -237,3 +237,16 @@ def test_a_root_is_followed_by_another_and_the_cluster_goes_on(fleet: Fleet) -> 
     assert shell.refused("root", "rotate", *place)[0] == message
     assert hint.startswith("restore the one that is")
     assert "rotated" in fleet.told("first")
+
+
+def test_a_first_machine_that_is_killed_soon_finds_the_others_again(fleet: Fleet) -> None:
+    """It was given no seed: it must have written down who came."""
+    fleet.up("first", "--issuers", "1")
+    fleet.join("second", fleet.token)
+    deadline = time.monotonic() + READY_S
+    while not (fleet.home("first") / "contacts.json").exists():
+        fleet.awaited("first", 2)
+        assert time.monotonic() < deadline, "it writes nobody down"
+    fleet.nodes["first"].stop(signal.SIGKILL)
+    fleet.again("first")
+    fleet.awaited("first", 2)
