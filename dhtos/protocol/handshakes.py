@@ -100,6 +100,9 @@ class Doorkeeper:
         return blake2b(text, key=self._secret, digest_size=COOKIE_BYTES).digest()
 
 
+_WINDOW = (1 << 1024) - 1
+
+
 class Window:
     """Which counters of a session have come: each once, and none that is much older (RFC 6479)."""
 
@@ -119,8 +122,7 @@ class Window:
         """It came, and was genuine."""
         ahead = counter - self._top
         if ahead > 0:
-            kept = self._seen << ahead if ahead < self.BITS else 0
-            self._seen = (kept | 1) & ((1 << self.BITS) - 1)
+            self._seen = (self._seen << ahead | 1) & _WINDOW if ahead < self.BITS else 1
             self._top = counter
         else:
             self._seen |= 1 << -ahead

@@ -52,7 +52,7 @@ def seal(key: bytes, counter: int, plaintext: bytes, associated: bytes = b"") ->
     length, count = len(plaintext), len(associated)
     out = _new("unsigned char[]", length + TAG_BYTES)
     _encrypt(out, _NULL, plaintext, length, associated, count, _NULL, _nonce(counter), key)
-    return bytes(_buffer(out, length + TAG_BYTES))
+    return _buffer(out)[:]  # type: ignore[no-any-return]
 
 
 def unseal(key: bytes, counter: int, sealed: bytes, associated: bytes = b"") -> bytes:
@@ -64,7 +64,7 @@ def unseal(key: bytes, counter: int, sealed: bytes, associated: bytes = b"") -> 
     out = _new("unsigned char[]", length - TAG_BYTES)
     if _decrypt(out, _NULL, _NULL, sealed, length, associated, count, _nonce(counter), key):
         raise MalformedMessage("a sealed message is not what its sender sealed")
-    return bytes(_buffer(out, length - TAG_BYTES))
+    return _buffer(out)[:]  # type: ignore[no-any-return]
 
 
 class _State(Enum):
