@@ -9,7 +9,7 @@ kernel that is present but broken raises: nobody falls back by accident.
 import os
 from importlib.util import find_spec
 
-_MODULES = ("_hilbert", "_morton", "_refit", "_vivaldi", "_xor")
+_MODULES = ("_aead", "_hilbert", "_morton", "_refit", "_vivaldi", "_xor")
 
 
 def _use_compiled() -> bool:
@@ -24,12 +24,14 @@ COMPILED: bool = _use_compiled()
 """Whether the compiled kernels run."""
 
 if COMPILED:
+    from dhtos._ext._aead import Aead
     from dhtos._ext._hilbert import hilbert_decode, hilbert_encode
     from dhtos._ext._morton import box_intersects, morton_decode, morton_encode, prefix_box
     from dhtos._ext._refit import batch_rtt, refit
     from dhtos._ext._vivaldi import vivaldi_update
     from dhtos._ext._xor import common_prefix_bits, k_closest
 else:
+    from dhtos._reference.aead import Aead  # type: ignore[assignment]  # a twin, no relative
     from dhtos._reference.hilbert import hilbert_decode, hilbert_encode
     from dhtos._reference.morton import box_intersects, morton_decode, morton_encode, prefix_box
     from dhtos._reference.refit import batch_rtt, refit
@@ -38,6 +40,7 @@ else:
 
 __all__ = [
     "COMPILED",
+    "Aead",
     "batch_rtt",
     "box_intersects",
     "common_prefix_bits",

@@ -32,14 +32,15 @@ COOKIE_BYTES = 16
 KEY_BYTES = 32
 PROBE_BYTES = 66
 WHO_BYTES = 1 + NONCE_BYTES + COOKIE_BYTES + KEY_BYTES
-DATA_BYTES_MIN = 29
+DATA_AT = 1 + 4 + 8  # where the sealed bytes begin
+DATA_BYTES_MIN = DATA_AT + 16
 HELLO_AT = 1 + 4 + NONCE_BYTES + COOKIE_BYTES  # where its Noise message begins
 READY_AT = 1 + 4 + 4
 
 data_head = Struct("<BIQ")
 hello_head = Struct("<BI16s16s")
 ready_head = Struct("<BII")
-assert data_head.size == DATA_BYTES_MIN - 16
+assert data_head.size == DATA_AT
 assert WHO_BYTES < PROBE_BYTES
 
 

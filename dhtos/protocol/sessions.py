@@ -41,6 +41,7 @@ from dhtos.core.record import Record
 from dhtos.errors import MalformedMessage
 from dhtos.protocol.handshakes import (
     DATA,
+    DATA_AT,
     DATA_BYTES_MIN,
     HELLO,
     HELLO_AT,
@@ -65,7 +66,7 @@ from dhtos.protocol.timers import Timer, Timers
 from dhtos.trust.cert import Chain, Verb
 from dhtos.trust.keys import exchange_public
 from dhtos.trust.member import Member
-from dhtos.trust.noise import Handshake, seal, unseal
+from dhtos.trust.noise import Handshake, seal_after, unseal_after
 from dhtos.trust.proof import check_proof, proved
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class Sessions:
         counter = session.sent
         session.sent = counter + 1
         head = data_head.pack(DATA, session.peer_index, counter)
-        session.last = sealed = head + seal(session.send_key, counter, datagram, head)
+        session.last = sealed = seal_after(session.send_key, counter, datagram, head)
         session.used = self._now
         worn = self._now - session.born > SESSION_REKEY_S or counter > _COUNTER_MAX
         if worn and session.endpoint not in self._openings:
@@ -200,9 +201,8 @@ class Sessions:
         if not session.window.fresh(counter):
             self._counters["replays"] += 1
             return None
-        try:
-            plain = unseal(session.receive_key, counter, datagram[13:], datagram[:13])
-        except MalformedMessage:
+        plain = unseal_after(session.receive_key, counter, datagram, DATA_AT)
+        if plain is None:
             self._counters["forgeries"] += 1
             return None
         session.window.add(counter)

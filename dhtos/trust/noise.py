@@ -21,14 +21,14 @@ when none is due; writing or splitting out of turn is our own (an assertion).
 import hmac
 from enum import Enum
 from hashlib import blake2s
-from struct import Struct
 from typing import Self
 
-from nacl._sodium import ffi, lib  # the wrappers of nacl.bindings cost 1.6 times what they wrap
+from nacl._sodium import ffi, lib  # libsodium itself: the kernel calls it without what is around
 from nacl.bindings import crypto_scalarmult, crypto_scalarmult_base
 from nacl.exceptions import CryptoError
 
 from dhtos.errors import MalformedMessage
+from dhtos.kernels import Aead
 
 KEY_BYTES = 32  # of X25519, secret and public, and of ChaCha20-Poly1305
 TAG_BYTES = 16  # what sealing adds
@@ -38,33 +38,34 @@ MESSAGE_BYTES_MAX = 65535  # section 3
 COUNTER_MAX = 2**64 - 2  # the last number is reserved (section 5.1)
 
 _PROTOCOL = b"Noise_IK_25519_ChaChaPoly_BLAKE2s"
-_nonce = Struct("<4xQ").pack
-_new, _buffer, _NULL = ffi.new, ffi.buffer, ffi.NULL
-_encrypt = lib.crypto_aead_chacha20poly1305_ietf_encrypt
-_decrypt = lib.crypto_aead_chacha20poly1305_ietf_decrypt
+
+
+def _address(name: str) -> int:
+    return int(ffi.cast("uintptr_t", ffi.addressof(lib, name)))
+
+
+_aead = Aead(
+    _address("crypto_aead_chacha20poly1305_ietf_encrypt"),
+    _address("crypto_aead_chacha20poly1305_ietf_decrypt"),
+)
+seal_after, unseal_after = _aead.seal_after, _aead.unseal_after
+"""`seal` and `unseal` of what begins with its associated data; None for what was not sealed so."""
 
 
 def seal(key: bytes, counter: int, plaintext: bytes, associated: bytes = b"") -> bytes:
     """Encrypt and authenticate; a counter may be used once under a key."""
-    # libsodium reads as many bytes of a key as it needs, whether they are there or not.
-    assert len(key) == KEY_BYTES
     assert 0 <= counter <= COUNTER_MAX, f"the counters of a key are used up: {counter}"
-    length, count = len(plaintext), len(associated)
-    out = _new("unsigned char[]", length + TAG_BYTES)
-    _encrypt(out, _NULL, plaintext, length, associated, count, _NULL, _nonce(counter), key)
-    return _buffer(out)[:]  # type: ignore[no-any-return]
+    return _aead.seal(key, counter, plaintext, associated)
 
 
 def unseal(key: bytes, counter: int, sealed: bytes, associated: bytes = b"") -> bytes:
     """What was sealed with the same key, counter and associated data; MalformedMessage if not."""
-    assert len(key) == KEY_BYTES
-    length, count = len(sealed), len(associated)
-    if length < TAG_BYTES or not 0 <= counter <= COUNTER_MAX:
+    if len(sealed) < TAG_BYTES or not 0 <= counter <= COUNTER_MAX:
         raise MalformedMessage("a sealed message is cut off or has no counter")
-    out = _new("unsigned char[]", length - TAG_BYTES)
-    if _decrypt(out, _NULL, _NULL, sealed, length, associated, count, _nonce(counter), key):
+    plain = _aead.unseal(key, counter, sealed, associated)
+    if plain is None:
         raise MalformedMessage("a sealed message is not what its sender sealed")
-    return _buffer(out)[:]  # type: ignore[no-any-return]
+    return plain
 
 
 class _State(Enum):

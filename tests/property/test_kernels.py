@@ -7,9 +7,11 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nacl._sodium import ffi, lib
 
-from dhtos._reference import hilbert, morton, refit, vivaldi, xor
+from dhtos._reference import aead, hilbert, morton, refit, vivaldi, xor
 
+_aead = pytest.importorskip("dhtos._ext._aead", reason="built with DHTOS_PURE=1")
 _hilbert = pytest.importorskip("dhtos._ext._hilbert", reason="built with DHTOS_PURE=1")
 _morton = pytest.importorskip("dhtos._ext._morton", reason="built with DHTOS_PURE=1")
 _refit = pytest.importorskip("dhtos._ext._refit", reason="built with DHTOS_PURE=1")
@@ -50,6 +52,54 @@ def test_common_prefix_bits(pair: tuple[bytes, bytes]) -> None:
     text_a, text_b = ("".join(f"{byte:08b}" for byte in one) for one in pair)
     assert text_a[:shared] == text_b[:shared]
     assert shared == len(text_a) or text_a[shared] != text_b[shared]
+
+
+def address(name: str) -> int:
+    return int(ffi.cast("uintptr_t", ffi.addressof(lib, f"crypto_aead_chacha20poly1305_{name}")))
+
+
+CIPHERS = [
+    module.Aead(address("ietf_encrypt"), address("ietf_decrypt")) for module in (_aead, aead)
+]
+keys = st.binary(min_size=32, max_size=32)
+counters = st.integers(0, 2**64 - 1)
+
+
+@quick
+@given(keys, counters, st.binary(max_size=300), st.binary(max_size=40), st.integers(0, 2000))
+def test_sealing(key: bytes, counter: int, text: bytes, head: bytes, flip: int) -> None:
+    one, two = CIPHERS
+    sealed = one.seal(key, counter, text, head)
+    assert sealed == two.seal(key, counter, text, head)
+    whole = head + sealed
+    assert one.seal_after(key, counter, text, head) == whole
+    assert two.seal_after(key, counter, text, head) == whole
+    at = flip % (8 * len(whole))
+    broken = bytearray(whole)
+    broken[at // 8] ^= 1 << at % 8
+    for cipher in CIPHERS:
+        assert cipher.unseal(key, counter, sealed, head) == text
+        assert cipher.unseal_after(key, counter, whole, len(head)) == text
+        assert cipher.unseal_after(key, counter, bytes(broken), len(head)) is None
+        assert cipher.unseal(key, counter ^ 1, sealed, head) is None
+
+
+@pytest.mark.parametrize("cipher", CIPHERS, ids=["compiled", "reference"])
+def test_sealing_takes_what_it_is_for(cipher: aead.Aead) -> None:
+    key = bytes(32)
+    for wrong in (b"", bytes(31), bytes(33)):
+        with pytest.raises(ValueError, match="a key has 32 bytes"):
+            cipher.seal(wrong, 0, b"", b"")
+        with pytest.raises(ValueError, match="a key has 32 bytes"):
+            cipher.unseal_after(wrong, 0, bytes(40), 4)
+    for counter in (-1, 2**64):
+        with pytest.raises(OverflowError):
+            cipher.seal_after(key, counter, b"", b"")
+        with pytest.raises(OverflowError):
+            cipher.unseal(key, counter, bytes(16), b"")
+    with pytest.raises(TypeError):
+        cipher.seal(key, 0, bytearray(3), b"")
+    assert all(cipher.unseal_after(key, 0, bytes(20), head) is None for head in (-1, 5, 20, 21))
 
 
 @st.composite
