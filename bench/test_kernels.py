@@ -11,14 +11,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from nacl._sodium import ffi, lib
 from pytest_benchmark.fixture import BenchmarkFixture
 from tables import CONTACTS, SEED, TARGETS, K, Tables
 
-from dhtos._reference import hilbert, morton, refit, vivaldi, xor
+from dhtos._reference import aead, hilbert, morton, refit, vivaldi, xor
 from dhtos.core.contact import Contact
 from dhtos.core.ids import ID_BYTES
 from dhtos.core.routing import RoutingTable
 
+_aead = pytest.importorskip("dhtos._ext._aead", reason="built with DHTOS_PURE=1")
 _hilbert = pytest.importorskip("dhtos._ext._hilbert", reason="built with DHTOS_PURE=1")
 _morton = pytest.importorskip("dhtos._ext._morton", reason="built with DHTOS_PURE=1")
 _refit = pytest.importorskip("dhtos._ext._refit", reason="built with DHTOS_PURE=1")
@@ -52,7 +54,17 @@ def sample(seed: int = SEED) -> SimpleNamespace:
     )
 
 
+def address(name: str) -> int:
+    """Of a function of libsodium."""
+    return int(ffi.cast("uintptr_t", ffi.addressof(lib, f"crypto_aead_chacha20poly1305_{name}")))
+
+
 S = sample()
+COMPILED, PLAIN = (
+    module.Aead(address("ietf_encrypt"), address("ietf_decrypt")) for module in (_aead, aead)
+)
+HEAD, TEXT = bytes(13), bytes(60)
+SEALED = (bytes(32), 1, COMPILED.seal_after(bytes(32), 1, TEXT, HEAD), len(HEAD))
 UPDATE = (S.own, 0.01, 0.5, S.remote, 0.01, 0.5, 0.05, 0.25, 0.25, S.own)
 PLACE = (*S.own, 0.0, 0.01)
 PREFIX = (S.key, 40, BITS, SCHEDULE, OFFSET)
@@ -67,6 +79,8 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], tuple[Any, ...]]]
     "hilbert encode": (_hilbert.hilbert_encode, hilbert.hilbert_encode, (S.cells, 12)),
     "hilbert decode": (_hilbert.hilbert_decode, hilbert.hilbert_decode, (S.index, 8, 12)),
     "vivaldi update": (_vivaldi.vivaldi_update, vivaldi.vivaldi_update, UPDATE),
+    "seal 60 bytes": (COMPILED.seal_after, PLAIN.seal_after, (bytes(32), 1, TEXT, HEAD)),
+    "unseal 60 bytes": (COMPILED.unseal_after, PLAIN.unseal_after, SEALED),
     "re-fit to 64 peers": (_refit.refit, refit.refit, (PLACE, S.memory, 64, 1, 1e-5, 0.05)),
     "64 predicted round trips": (_refit.batch_rtt, refit.batch_rtt, (PLACE, S.places)),
 }

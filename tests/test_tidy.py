@@ -162,7 +162,7 @@ def test_a_function_fits_a_screen() -> None:
 
 
 def test_a_kernel_fits_a_screen() -> None:
-    start = re.compile(r"^(?:cp?def|def)\b.*?(\w+)\(")
+    start = re.compile(r"^(?:cp?def|def|    def)\b.*?(\w+)[(:]")
     rows = []
     for path in cython_files():
         lines = path.read_text(encoding="utf-8").splitlines()
