@@ -315,6 +315,8 @@ class Issuer:
         Raises Refused, `Unknown` where another issuer may do what this one cannot.
         """
         leaf, above = chain.principal, self._chain
+        if chain.root != above.root:
+            raise Refused("this certificate is of another cluster")
         if leaf.may("issue"):
             line = read_line(self._path.parent)
             if line is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dhtos.core.ids import Endpoint
+from dhtos.errors import ConfigError
 from dhtos.node.config import parse_endpoint
 from dhtos.node.kept import Item
 from dhtos.node.membership import (
@@ -20,6 +21,7 @@ from dhtos.node.membership import (
 from dhtos.node.state import SEQ_RESERVE, Identity, StateDir, open_state
 from dhtos.protocol.engine import Engine
 from dhtos.trust.revocation import Revocation
+from dhtos.trust.token import Token
 
 if TYPE_CHECKING:
     from dhtos.trust.cert import Chain
@@ -51,13 +53,27 @@ class Keeper:
 
     @classmethod
     async def open(
-        cls, path: Path | None, wall_clock: Callable[[], float], credentials: Path | None = None
+        cls,
+        path: Path | None,
+        wall_clock: Callable[[], float],
+        credentials: Path | None = None,
+        *,
+        visit: str = "",
     ) -> "Keeper":
         """Open a state directory, or be somebody new; raises ConfigError.
 
-        With `credentials` the key and the membership are those of that directory.
+        With `credentials` the key and the membership are those of that directory. With the token
+        `visit` they are shown to another cluster.
         """
-        return await asyncio.to_thread(cls._open, path, wall_clock, credentials)
+        keeper = await asyncio.to_thread(cls._open, path, wall_clock, credentials)
+        if visit:
+            if keeper.membership is None:
+                raise ConfigError(
+                    "visit needs a membership to show: join a cluster first, or name the directory "
+                    "of one with credentials"
+                )
+            keeper.membership = keeper.membership.visit(Token.parse(visit))
+        return keeper
 
     @classmethod
     def _open(

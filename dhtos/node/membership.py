@@ -14,12 +14,13 @@ from pathlib import Path
 import msgspec
 
 from dhtos.errors import ConfigError, MalformedMessage
+from dhtos.node.config import format_endpoint
 from dhtos.node.state import Identity, read_identity, write_atomically
 from dhtos.trust.cert import Chain, parse_chain
 from dhtos.trust.keys import KeyPair
 from dhtos.trust.member import Member
 from dhtos.trust.revocation import Revocation, read_revocation, write_revocation
-from dhtos.trust.token import root_hash
+from dhtos.trust.token import Token, root_hash
 
 NAME = "membership.json"
 REVOKED = "revoked.json"
@@ -31,11 +32,18 @@ class Membership:
 
     chain: Chain
     seeds: tuple[str, ...] = ()
+    visited: bytes = b""  # the name of another cluster, to which it is shown
 
     @property
     def root(self) -> bytes:
         """The cluster's name: the hash of its root's public key."""
         return root_hash(self.chain.root)
+
+    def visit(self, token: Token) -> "Membership":
+        """The same chain, to be shown in the cluster of a token."""
+        if token.root == self.root:
+            raise ConfigError("visit names our own cluster: ask it without a token")
+        return Membership(self.chain, tuple(map(format_endpoint, token.seeds)), token.root)
 
     def member(
         self,
@@ -47,7 +55,7 @@ class Membership:
         """What the engine needs to speak as this member; raises ConfigError for what has ended."""
         member = Member(
             KeyPair(identity.secret),
-            self.root,
+            self.visited or self.root,
             entropy=entropy,
             wall_s=wall_clock,
             chain=self.chain,

@@ -130,7 +130,9 @@ class Node(Nearby, Replicating):
         config = self.config
         if self.gateway is not None:
             await asyncio.to_thread(self.gateway.check)
-        keeper = await Keeper.open(config.state_dir, self._wall_clock, config.credentials)
+        keeper = await Keeper.open(
+            config.state_dir, self._wall_clock, config.credentials, visit=config.visit
+        )
         self._keeper = keeper
         stored = keeper.contacts if config.seeds else [*keeper.contacts, *keeper.seeds]
         member = keeper.member(self._wall_clock)
@@ -158,7 +160,8 @@ class Node(Nearby, Replicating):
                 self.admission = await enrolling.open_admission(keeper, home, driver, wall_clock)
                 await promoting.open_promotion(self, wall_clock)
                 self.kept_values = await users.open_kept(self, keeper, wall_clock)
-            self._background.spawn(enrolling.keep_certificate(self, wall_clock))
+            if not config.visit:
+                self._background.spawn(enrolling.keep_certificate(self, wall_clock))
         if not config.client:
             await self._open_ledger()
         self._seeds = await resolve(config.seeds, sock)

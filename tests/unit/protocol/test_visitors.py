@@ -1,0 +1,183 @@
+"""Two clusters: who is of a welcome one has sessions, asks, and does nothing else."""
+
+from random import Random
+
+import pytest
+from trust_world import BEGIN, DAY_S, NODE, USER, Authority, End, Wire
+
+from dhtos.protocol.renewal import Renewal
+from dhtos.protocol.rpc import Core
+from dhtos.trust.cert import lend, sign_cert
+from dhtos.trust.keys import KeyPair
+from dhtos.trust.member import Member
+from dhtos.trust.revocation import revoke
+from dhtos.trust.welcome import make_welcome, visiting_serial
+
+HOST, GUEST = ("10.0.0.1", 7400), ("10.0.0.2", 7400)
+MESSAGE = b"a request of fifty bytes, as a ping is one of them."
+REFUSED = "it refuses us: a certificate is of another cluster"
+
+
+@pytest.fixture
+def ours():
+    return Authority(1)
+
+
+@pytest.fixture
+def theirs():
+    return Authority(2)
+
+
+def welcome(ours, theirs, *, caps=("query",), group="partner", begins=BEGIN, days=30.0, key=None):
+    return make_welcome(
+        key or ours.key,
+        ours.name,
+        theirs.name,
+        caps=caps,
+        group=group,
+        begins=begins,
+        expires=begins + int(days * DAY_S),
+    )
+
+
+def visitor(ours, theirs, name="alice", *, key=None, chain=None, now=0.0, **what):
+    """A member of their cluster that asks ours."""
+    key = key or KeyPair(theirs.rng.randbytes(32))
+    chain = chain or theirs.admit(key, name, **({"caps": USER} | what))
+    rng = Random(theirs.rng.random())
+    return Member(key, ours.name, entropy=rng.randbytes, wall_s=lambda: BEGIN + now, chain=chain)
+
+
+def meeting(ours, guest, *welcomes):
+    """A host that knows these welcomes, the visitor, and what it said to the host."""
+    host = End(ours.member("host"), HOST)
+    for one in welcomes:
+        assert host.sessions.member.welcome(one)
+    end = End(guest, GUEST)
+    wire = Wire(host, end)
+    wire.send(end, MESSAGE, host)
+    wire.run_for(1.0)
+    return wire, host, end
+
+
+def test_without_a_welcome_it_is_refused_as_ever(ours, theirs):
+    _, host, guest = meeting(ours, visitor(ours, theirs))
+    assert host.got == []
+    assert guest.sessions.refusals == {HOST: REFUSED}
+    assert host.counters["handshakes_refused"] == 1
+
+
+def test_a_visitor_asks_and_does_nothing_else(ours, theirs):
+    guest = visitor(ours, theirs, caps=NODE, groups=("ops",))  # a node of its own cluster
+    wire, host, end = meeting(ours, guest, welcome(ours, theirs))
+    assert host.got == [MESSAGE]
+    shown = host.sessions.speaker
+    assert (shown.leaf.caps, shown.leaf.groups) == (("query",), ("partner",))
+    assert shown.leaf.name == shown.principal.name == f"alice@{theirs.name.hex()[:8]}"
+    assert not shown.leaf.is_node
+    assert host.sessions.node_id(GUEST) is None
+    assert host.sessions.members() == []
+    assert host.sessions.allows("query")
+    for verb in ("publish", "claim", "run", "issue", "admin"):
+        assert not host.sessions.allows(verb)
+        assert host.sessions.refusal(verb, 1e-6, wire.now) == "requests_denied"
+    wire.send(host, b"the answer", end)  # and it believes the members of ours
+    wire.run_for(1.0)
+    assert end.got == [b"the answer"]
+    assert end.sessions.members() == [HOST]
+
+
+def test_nothing_is_learned_from_a_visitor(ours, theirs):
+    member = ours.member("host")
+    known = dict(member.issuers)
+    member.fresh.clear()
+    assert member.welcome(welcome(ours, theirs, caps=("query", "claim", "run")))
+    for wire in (theirs.chain.wire, theirs.member("node").chain.wire):
+        shown = member.admit(wire)
+        assert shown.leaf.scopes("issue") == shown.leaf.scopes("admin") == frozenset()
+    assert member.issuers == known
+    assert not member.fresh
+    assert ours.member("x").chain.root == member._root_key
+    with pytest.raises(Exception, match="of another cluster"):
+        member.read(theirs.chain.wire)
+    assert not member.meet(theirs.chain.wire)
+
+
+def test_a_withdrawal_ends_sessions(ours, theirs):
+    wire, host, guest = meeting(ours, visitor(ours, theirs), welcome(ours, theirs))
+    assert host.sessions.member.welcome(welcome(ours, theirs, caps=(), begins=BEGIN + 1))
+    assert [session.endpoint for session in host.sessions.forget_revoked()] == [GUEST]
+    wire.send(guest, MESSAGE[::-1], host)
+    wire.run_for(10.0)
+    assert host.got == [MESSAGE]
+    assert REFUSED in guest.sessions.refusals[HOST]
+
+
+def test_one_visitor_is_put_out_by_its_serial_number(ours, theirs):
+    guest = visitor(ours, theirs)
+    _, host, _ = meeting(ours, guest, welcome(ours, theirs))
+    member, leaf = host.sessions.member, host.sessions.speaker.leaf
+    assert leaf.serial == visiting_serial(guest.chain.leaf.serial, theirs.name)
+    assert member.revoke(revoke(ours.key, ours.name, leaf.serial, leaf.expires))
+    assert len(host.sessions.forget_revoked()) == 1
+    member.admit(visitor(ours, theirs, "bob").chain.wire)  # and no other
+
+
+def test_all_visitors_of_a_cluster_share(ours, theirs):
+    _, host, _ = meeting(ours, visitor(ours, theirs), welcome(ours, theirs))
+    another = End(visitor(ours, theirs, "bob"), ("10.0.0.3", 7400))
+    wire = Wire(host, another)
+    wire.send(another, b"of bob", host)
+    wire.run_for(1.0)
+    assert host.got == [MESSAGE, b"of bob"]
+    principals = {session.principal for session in host.sessions._by_index.values()}
+    assert principals == {theirs.name}
+
+
+def test_what_a_visitor_lent_is_restricted_as_well(ours, theirs):
+    key, job = KeyPair(b"a" * 32), KeyPair(b"j" * 32)
+    above = theirs.admit(key, "alice", caps=USER, groups=("ops",))
+    chain = lend(key, above, job.public, serial=b"l" * 8, begin=BEGIN, lifetime_s=600)
+    _, host, _ = meeting(
+        ours, visitor(ours, theirs, key=job, chain=chain), welcome(ours, theirs, caps=("claim",))
+    )
+    shown = host.sessions.speaker
+    assert shown.leaf.subject == job.public
+    assert shown.principal.subject == key.public
+    assert [(c.caps, c.groups) for c in shown.certs] == [(("claim",), ("partner",))] * 2
+
+
+def test_no_issuer_of_ours_renews_a_visitor(ours, theirs):
+    _, host, _ = meeting(ours, visitor(ours, theirs), welcome(ours, theirs))
+    asked = []
+    core = Core(Random(1))
+    core.sessions = host.sessions
+    renewal = Renewal(core, asked.append)
+    answer = renewal._on_renew([], GUEST, None, 0.0)
+    assert "in the cluster that it is of" in str(answer)
+    assert asked == []
+
+
+def test_a_visitor_without_anything_that_is_welcome(ours, theirs):
+    _, host, guest = meeting(
+        ours, visitor(ours, theirs, caps=("claim",)), welcome(ours, theirs, caps=("query",))
+    )
+    assert host.got == []
+    assert "nothing that its cluster is welcome for" in guest.sessions.refusals[HOST]
+
+
+def test_a_visitor_of_a_third_cluster_is_refused(ours, theirs):
+    third = Authority(3)
+    _, host, guest = meeting(ours, visitor(ours, third), welcome(ours, theirs))
+    assert host.got == []
+    assert guest.sessions.refusals == {HOST: REFUSED}
+
+
+def test_a_node_of_the_root_itself_visits(ours, theirs):
+    key = KeyPair(b"n" * 32)
+    chain = sign_cert(theirs.root, None, theirs.cert(key, "first", caps=(*NODE, "issue", "admin")))
+    _, host, _ = meeting(
+        ours, visitor(ours, theirs, key=key, chain=chain), welcome(ours, theirs, caps=("query",))
+    )
+    leaf = host.sessions.speaker.leaf
+    assert (leaf.caps, leaf.nonce) == (("query",), b"")
