@@ -157,11 +157,6 @@ class Config:
                 "visit: this token lets machines or users join, and is for dhtos-node join; ask "
                 "for the one that dhtos-node guests token prints"
             )
-        if not self.client or self.state_dir is not None:
-            raise ConfigError(
-                "visit: only a client visits another cluster: set client, and credentials in place "
-                "of state_dir"
-            )
 
     def _check_price_load(self) -> None:
         """What the price follows must be for us to say."""

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -21,9 +22,12 @@ from dhtos.trust.keys import KeyPair
 from dhtos.trust.member import Member
 from dhtos.trust.revocation import Revocation, read_revocation, write_revocation
 from dhtos.trust.token import Token, root_hash
+from dhtos.trust.welcome import Welcome, read_welcome, write_welcome
 
 NAME = "membership.json"
 REVOKED = "revoked.json"
+WELCOMES = "welcomes.json"
+Told = TypeVar("Told")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +138,18 @@ def is_member_home(directory: Path) -> bool:
 
 def read_revoked(directory: Path) -> list[Revocation]:
     """The revocations that were known when they were written; raises ConfigError."""
-    path = directory / REVOKED
+    return _read_told(directory / REVOKED, read_revocation)
+
+
+def read_welcomes(directory: Path) -> list[Welcome]:
+    """What was known of other clusters when it was written; raises ConfigError."""
+    return _read_told(directory / WELCOMES, read_welcome)
+
+
+def _read_told(path: Path, read: Callable[[bytes], Told]) -> list[Told]:
     try:
         stored = msgspec.json.decode(path.read_bytes(), type=list[bytes])
-        return [read_revocation(wire) for wire in stored]
+        return [read(wire) for wire in stored]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -150,8 +162,16 @@ def read_revoked(directory: Path) -> list[Revocation]:
 
 def write_revoked(directory: Path, revoked: Iterable[Revocation]) -> None:
     """Keep what is revoked: a restart must not let anybody in again."""
-    content = msgspec.json.encode([write_revocation(one) for one in revoked])
-    write_atomically(directory / REVOKED, content + b"\n")
+    _write_told(directory / REVOKED, map(write_revocation, revoked))
+
+
+def write_welcomes(directory: Path, welcomes: Iterable[Welcome]) -> None:
+    """Keep who is welcome, and who is no more."""
+    _write_told(directory / WELCOMES, map(write_welcome, welcomes))
+
+
+def _write_told(path: Path, told: Iterable[bytes]) -> None:
+    write_atomically(path, msgspec.json.encode(list(told)) + b"\n")
 
 
 def admitted(

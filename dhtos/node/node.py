@@ -130,9 +130,8 @@ class Node(Nearby, Replicating):
         config = self.config
         if self.gateway is not None:
             await asyncio.to_thread(self.gateway.check)
-        keeper = await Keeper.open(
-            config.state_dir, self._wall_clock, config.credentials, visit=config.visit
-        )
+        keeper = await Keeper.open(config.state_dir, self._wall_clock, config.credentials)
+        keeper.visit(config)
         self._keeper = keeper
         stored = keeper.contacts if config.seeds else [*keeper.contacts, *keeper.seeds]
         member = keeper.member(self._wall_clock)
@@ -160,8 +159,7 @@ class Node(Nearby, Replicating):
                 self.admission = await enrolling.open_admission(keeper, home, driver, wall_clock)
                 await promoting.open_promotion(self, wall_clock)
                 self.kept_values = await users.open_kept(self, keeper, wall_clock)
-            if not config.visit:
-                self._background.spawn(enrolling.keep_certificate(self, wall_clock))
+            self._background.spawn(enrolling.keep_certificate(self, wall_clock))
         if not config.client:
             await self._open_ledger()
         self._seeds = await resolve(config.seeds, sock)
@@ -416,9 +414,13 @@ class Node(Nearby, Replicating):
         """Tell the cluster of certificates that an issuer takes back, and keep it in mind."""
         self.engine.revocations.add(revocations, self.driver.clock())
         self.driver.flush()
-        await self._kept.save(self.engine)
+        await self.save()
         if self.kept_values is not None:
             self.kept_values.sift()
+
+    async def save(self) -> None:
+        """Write down now what is to outlive this run."""
+        await self._kept.save(self.engine)
 
     async def user(self, name: str) -> "Chain | None":
         """The certificates of a user of our cluster, None where nobody of that name has any now.

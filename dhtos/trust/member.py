@@ -8,14 +8,16 @@ Certificates of records are remembered by their bytes, so that each costs its si
 from collections import deque
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from dhtos.core.limits import WELCOMES_MAX
 from dhtos.errors import MalformedMessage
-from dhtos.trust.cert import CLOCK_SKEW_S, Cert, Chain, parse_chain, parse_link
+from dhtos.trust.cert import CLOCK_SKEW_S, DELEGABLE, Cert, Chain, parse_chain, parse_link
 from dhtos.trust.keys import KeyPair
 from dhtos.trust.revocation import Revocation, is_signed
 from dhtos.trust.succession import Succession
 from dhtos.trust.token import root_hash
-from dhtos.trust.welcome import Welcome, may_welcome, visiting_name, visiting_serial, visitor
+from dhtos.trust.welcome import Welcome, may_welcome, meet, visiting_name, visiting_serial, visitor
 from dhtos.trust.welcome import is_signed as is_welcome_signed
 
 LINKS_MAX = 16384
@@ -253,6 +255,16 @@ class Member:
             return False
         return may_welcome(issuer, welcome)
 
+    @property
+    def here(self) -> Cert | None:
+        """Our own certificate as members of this cluster take it, as far as a visitor knows."""
+        chain, welcome = self.chain, self.welcomes.get(self.home)
+        if chain is None or not self.home:
+            return None if chain is None else chain.leaf
+        if welcome is not None:
+            return visitor(chain, welcome).leaf
+        return msgspec.structs.replace(chain.leaf, caps=meet(chain.leaf.caps, sorted(DELEGABLE)))
+
     def known_as(self, cert: Cert) -> str:
         """What a certificate of our own chain is called by the members of this cluster."""
         return visiting_name(cert.name, self.home) if self.home else cert.name
@@ -302,9 +314,10 @@ class Member:
         """What roots took back, which a new one has to say again."""
         return [one for one in self.revoked.values() if self._rank(one.signer) >= 0]
 
-    def restore(self, revocations: Iterable[Revocation]) -> None:
+    def restore(self, revocations: Iterable[Revocation], welcomes: Iterable[Welcome] = ()) -> None:
         """Believe again what was believed before a restart: its signers may not be known yet."""
         self.revoked |= {one.serial: one for one in revocations}
+        self.welcomes |= {one.cluster: one for one in welcomes}
 
     def forget_ended(self) -> None:
         """Drop what would have ended by itself by now."""

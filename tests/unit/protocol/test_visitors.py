@@ -3,15 +3,18 @@
 from random import Random
 
 import pytest
-from trust_world import BEGIN, DAY_S, NODE, USER, Authority, End, Wire
+from trust_world import BEGIN, DAY_S, NODE, USER, Authority, End, Wire, member_of, secured
 
 from dhtos.protocol.renewal import Renewal
+from dhtos.protocol.revocations import FANOUT, PULL_S
 from dhtos.protocol.rpc import Core
+from dhtos.sim import Cluster
+from dhtos.sim.engines import bootstrap
 from dhtos.trust.cert import lend, sign_cert
 from dhtos.trust.keys import KeyPair
 from dhtos.trust.member import Member
 from dhtos.trust.revocation import revoke
-from dhtos.trust.welcome import make_welcome, visiting_serial
+from dhtos.trust.welcome import make_welcome, visiting_serial, write_welcome
 
 HOST, GUEST = ("10.0.0.1", 7400), ("10.0.0.2", 7400)
 MESSAGE = b"a request of fifty bytes, as a ping is one of them."
@@ -181,3 +184,83 @@ def test_a_node_of_the_root_itself_visits(ours, theirs):
     )
     leaf = host.sessions.speaker.leaf
     assert (leaf.caps, leaf.nonce) == (("query",), b"")
+
+
+# --- how it spreads -------------------------------------------------------------------------------
+
+
+def members(ours, count):
+    """Members that know each other."""
+    cluster = Cluster(secured(ours), seed=1, bootstrap=bootstrap)
+    nodes = cluster.add(count)
+    for node in nodes[1:]:
+        cluster.begin(node, lambda e, now: e.base.bootstrap([nodes[0].endpoint], now))
+    cluster.run_for(10.0)
+    return cluster, nodes
+
+
+def say(cluster, node, *welcomes):
+    """How many were news to a node."""
+    found = []
+    cluster.begin(node, lambda e, now: found.append(e.revocations.welcome(welcomes, now)))
+    return found[0]
+
+
+def knowing(nodes, said):
+    return [node for node in nodes if member_of(node).welcomes.get(said.cluster) == said]
+
+
+def test_all_hear_of_it(ours, theirs):
+    cluster, nodes = members(ours, 12)
+    said = welcome(ours, theirs)
+    before = nodes[0].engine.counters["notices_out"]
+    assert say(cluster, nodes[0], said) == 1
+    assert nodes[0].engine.counters["notices_out"] - before == FANOUT
+    assert say(cluster, nodes[0], said) == 0
+    cluster.run_for(1.0)
+    assert knowing(nodes, said) == nodes
+    last = welcome(ours, theirs, caps=(), begins=BEGIN + 1)
+    say(cluster, nodes[5], last)
+    cluster.run_for(1.0)
+    assert knowing(nodes, last) == nodes
+    say(cluster, nodes[3], said)  # told again: nobody goes back to it
+    cluster.run_for(3 * PULL_S)
+    assert knowing(nodes, last) == nodes
+    assert [node.engine.counters["malformed"] for node in nodes] == [0] * 12
+
+
+def test_who_was_missed_and_who_comes_later_ask_for_it(ours, theirs):
+    """Also when the issuer that has said so is not known there yet."""
+    cluster, nodes = members(ours, 4)
+    key = KeyPair(b"i" * 32)
+    cert = ours.cert(key, "two", caps=(*NODE, "issue", "admin"), days=200)
+    issuer = sign_cert(ours.root, None, cert)
+    said = [
+        welcome(ours, Authority(seed), caps=("query", "claim", "run"), key=key)
+        for seed in range(10, 30)
+    ]
+    cluster.pause([nodes[3]])
+    cluster.begin(nodes[0], lambda e, _: e.revocations.introduce([issuer.wire]))
+    assert say(cluster, nodes[0], *said) == 20
+    cluster.run_for(2.0)
+    cluster.unpause([nodes[3]])
+    (late,) = cluster.add(1)
+    cluster.begin(late, lambda e, now: e.base.bootstrap([nodes[1].endpoint], now))
+    cluster.run_for(4 * PULL_S)
+    assert [len(member_of(node).welcomes) for node in (*nodes, late)] == [20] * 5
+    asked = nodes[0].engine.counters["welcomes"]
+    cluster.run_for(4 * PULL_S)
+    assert nodes[0].engine.counters["welcomes"] == asked
+
+
+def test_what_is_told_must_hold(ours, theirs):
+    cluster, nodes = members(ours, 3)
+    core = nodes[1].engine.core
+    own = member_of(nodes[1]).key  # a node, and no issuer
+    wire = write_welcome(welcome(ours, theirs, key=own))
+    for told in ([wire], [b"junk"], "text", [1], [b"x" * 481], [b""] * 65):
+        core.calls.notify(nodes[0].endpoint, "dh_revoked", [[], [], told])
+    cluster.begin(nodes[1], lambda *_: None)
+    cluster.run_for(1.0)
+    assert not member_of(nodes[0]).welcomes
+    assert nodes[0].engine.counters["malformed"] == 5
