@@ -93,6 +93,8 @@ def test_who_is_welcome_outlives_a_restart(
     (used,) = asked(shell, "audit", "sum", "--state-dir", ours)["usage"]
     assert used["user"] == name
     assert used["signed"] == used["leases"] == 1
+    shell.run("revoke", name, "--state-dir", ours)  # this one alone
+    assert "was revoked" in shell.refused(*ASK, *visit)[0]
 
 
 def test_what_is_typed_wrong_gets_one_clear_error(
