@@ -5,6 +5,7 @@ from random import Random
 import pytest
 from trust_world import BEGIN, DAY_S, NODE, USER, Authority, End, Wire, member_of, secured
 
+from dhtos.protocol.engine import Engine
 from dhtos.protocol.renewal import Renewal
 from dhtos.protocol.revocations import FANOUT, PULL_S
 from dhtos.protocol.rpc import Core
@@ -184,6 +185,54 @@ def test_a_node_of_the_root_itself_visits(ours, theirs):
     )
     leaf = host.sessions.speaker.leaf
     assert (leaf.caps, leaf.nonce) == (("query",), b"")
+
+
+class Asked:
+    """Somebody who waits for an answer."""
+
+    def __init__(self):
+        self.heard = []
+
+    def on_reply(self, _call, value, _trailer, _now):
+        self.heard.append(value)
+
+    def on_late(self, _call, _now):
+        pass
+
+    def on_failure(self, _call, _now):
+        pass
+
+
+def test_a_visitor_at_the_address_of_a_member_answers_for_nobody(ours, theirs):
+    """But for what it has had here: receipts of its leases."""
+    asked, answered = Asked(), []
+
+    def build(node, now):
+        if node.index == 0:
+            member = ours.member("host")
+            assert member.welcome(welcome(ours, theirs))
+        else:
+            member = visitor(ours, theirs)
+        engine = Engine(node.id, rng=node.rng, now=now, member=member)
+        if node.index == 1:
+            for name in ("dh_range", "dh_receipt"):
+                engine.core.register(name, lambda *_: answered.append(1) or ["lie"], verb=None)
+        return engine
+
+    cluster = Cluster(build, seed=1, bootstrap=bootstrap)
+    host, guest = cluster.add(2)
+    cluster.begin(guest, lambda e, now: e.base.bootstrap([host.endpoint], now))
+    cluster.run_for(2.0)
+    calls = host.engine.core.calls
+    for name in ("find_node", "dh_range", "dh_receipt"):
+        cluster.begin(
+            host, lambda _, now, name=name: calls.send(guest.endpoint, name, [], asked, now)
+        )
+    cluster.run_for(5.0)
+    assert len(answered) >= 2
+    assert asked.heard == [["lie"]]
+    assert host.engine.counters["replies_foreign"] >= 1
+    host.engine.check()
 
 
 # --- how it spreads -------------------------------------------------------------------------------
