@@ -64,6 +64,12 @@ def _gang() -> ModuleType:
     return commands_gang
 
 
+def _guests() -> ModuleType:
+    from dhtos.cli import commands_guests
+
+    return commands_guests
+
+
 def _map() -> ModuleType:
     from dhtos.cli import commands_map
 
@@ -119,6 +125,7 @@ COMMANDS: Mapping[str, tuple[Loader, str]] = {
     "promote": (_root, "promote"),
     "demote": (_root, "demote"),
     "root": (_root, "root"),
+    "guests": (_guests, "guests"),
     "find": (_ask, "find"),
     "count": (_ask, "count"),
     "sum": (_figures, "sum_figures"),

@@ -84,6 +84,11 @@ _ASK_OPTIONS = (
         help="Ask through this member, without a node of our own.",
     ),
     click.option(
+        "--visit",
+        metavar="TOKEN",
+        help="Ask another cluster, which welcomes ours, with what its guests token prints.",
+    ),
+    click.option(
         "--control",
         "control_path",
         type=click.Path(dir_okay=False, path_type=Path),
@@ -111,11 +116,16 @@ def ask_options(function: F) -> F:
 
 
 def ask_config(options: Mapping[str, Any]) -> tuple[Config, bool]:
-    """The settings of an asking command, and whether it brings its own client (`--seed`).
+    """The settings of an asking command, and whether it brings its own client.
 
-    Seeds of a file or of the environment are those of the daemon: they make no client.
+    It does with `--seed` and `--visit`. Seeds of a file or of the environment are those of the
+    daemon: they make no client, and lead to nobody in another cluster.
     """
-    return effective_config(options), bool(options.get("seeds"))
+    config = effective_config(options)
+    given = bool(options.get("seeds"))
+    if config.visit and not given:
+        config = config.merged({"seeds": ()})
+    return config, given or bool(config.visit)
 
 
 def node_options(function: F) -> F:
@@ -146,6 +156,7 @@ def effective_config(
             "gateway",
             "accept",
             "http",
+            "visit",
         )
         if options.get(key) is not None
     }

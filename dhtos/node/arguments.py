@@ -39,3 +39,11 @@ def from_base64(name: str, text: str) -> bytes:
         return b64decode(text, validate=True)
     except (Base64Error, ValueError) as error:
         raise UsageError(f"the argument {name!r} is not base64") from error
+
+
+def texts(args: Args, name: str) -> list[str]:
+    """Take a list of texts, by default an empty one; raises UsageError for anything else."""
+    found = take(args, name, list, [])
+    if not all(isinstance(text, str) for text in found):
+        raise UsageError(f"the argument {name!r} must be a list of texts")
+    return found

@@ -69,10 +69,13 @@ class Asking(ABC):
     def _require(self, verb: Verb) -> None:
         """Raise Refused for what our certificate lets us do nowhere: nobody would answer."""
         sessions = self.engine.core.sessions
-        chain = None if sessions is None else sessions.member.chain
-        if chain is not None and chain.leaf.scopes(verb) == frozenset():
-            given = "a node's" if verb == "publish" else f"one that was made with --cap {verb}"
-            raise Refused(f"{chain.leaf.name!r} may not {verb} here: use another token, {given}")
+        leaf = None if sessions is None else sessions.member.here
+        if sessions is None or leaf is None or leaf.scopes(verb) != frozenset():
+            return
+        if sessions.member.home:
+            raise Refused(f"members of our cluster are not welcome to {verb} in this one")
+        given = "a node's" if verb == "publish" else f"one that was made with --cap {verb}"
+        raise Refused(f"{leaf.name!r} may not {verb} here: use another token, {given}")
 
     # --- machines -------------------------------------------------------------------------------
 

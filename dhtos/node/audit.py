@@ -28,7 +28,16 @@ from dhtos.errors import ConfigError
 
 NAME = "audit.jsonl"
 What = Literal[
-    "invited", "uninvited", "admitted", "refused", "renewed", "promoted", "rotated", "revoked"
+    "invited",
+    "uninvited",
+    "admitted",
+    "refused",
+    "renewed",
+    "promoted",
+    "rotated",
+    "revoked",
+    "welcomed",
+    "unwelcomed",
 ]
 
 _CONTINUED = "continued"

@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from dhtos.core.limits import INVITE_S_MAX, INVITE_USES_MAX, INVITES_MAX
+from dhtos.core.limits import INVITE_S_MAX, INVITE_USES_MAX, INVITES_MAX, WELCOME_S_MAX
 from dhtos.core.value import is_printable
 from dhtos.errors import ConfigError, MalformedMessage, Refused, UsageError
 from dhtos.node.audit import AuditLog, What
@@ -51,6 +51,7 @@ from dhtos.trust.cert import (
 from dhtos.trust.keys import KeyPair
 from dhtos.trust.revocation import Revocation, revoke
 from dhtos.trust.token import SECRET_BYTES, root_hash
+from dhtos.trust.welcome import Welcome, make_welcome, may_welcome
 
 INVITES = "invites.json"
 DAY_S = 86_400
@@ -315,6 +316,8 @@ class Issuer:
         Raises Refused, `Unknown` where another issuer may do what this one cannot.
         """
         leaf, above = chain.principal, self._chain
+        if chain.root != above.root:
+            raise Refused("this certificate is of another cluster")
         if leaf.may("issue"):
             line = read_line(self._path.parent)
             if line is None:
@@ -395,6 +398,29 @@ class Issuer:
             caps=list(cert.caps),
             **facts,
         )
+
+    def welcome(
+        self, cluster: bytes, *, caps: Iterable[str], group: str, lasts_s: float, after: int
+    ) -> Welcome:
+        """Say what those of another cluster may here, or without `caps` that it is nothing.
+
+        It begins later than `after`; raises UsageError.
+        """
+        begin = max(int(self._wall_s()), after + 1)
+        lasts_s = lasts_s if caps else WELCOME_S_MAX
+        try:
+            said = make_welcome(
+                self._key, root_hash(self._chain.root), cluster,
+                caps=dict.fromkeys(caps), group=group, begins=begin, expires=begin + int(lasts_s),
+            )  # fmt: skip
+        except MalformedMessage as error:
+            raise UsageError(str(error)) from error
+        if not may_welcome(self._chain.leaf, said):
+            raise UsageError("this issuer may not give all of that: see dhtos-node whoami")
+        facts = {"caps": list(said.caps), "groups": [group] if group else []}
+        what: What = "welcomed" if said.caps else "unwelcomed"
+        self._audit.append(what, name=cluster.hex(), expires=said.expires, **facts)
+        return said
 
     def revoke_invite(self, prefix: str) -> str:
         """Admit nobody more by the invite whose hash begins so; its whole hash. UsageError."""

@@ -22,6 +22,7 @@ from dhtos.node.accept import Accept
 from dhtos.node.command import LABEL
 from dhtos.protocol.engine import EngineConfig
 from dhtos.transport.udp import parse_host
+from dhtos.trust.token import Token
 
 PORT = 7400
 SAMPLE_INTERVAL_S = 10.0
@@ -42,12 +43,14 @@ class Config:
 
     `port=0` lets the system choose, `client=True` asks without serving, `state_dir=None` forgets
     everything at the end. `other_schemas` are those of machines that have not moved to `schema`,
-    each of another version. `advertise` and `labels` are told to the fleet beside what is sampled,
-    `gateway` names a CSV file of machines that run no node, to be advertised by this one. Only
-    claims that satisfy `accept` are granted. With `price_load` the `price_spot` follows what is
-    granted: it is `price` where nothing is, and 1 + `price_load` times that where all is. With
-    `commands` whoever holds a lease may run commands under it; a client ignores both. `http`,
-    `http_names`, `http_public` and `kubernetes` are for `dhtos.http`, which the daemon starts.
+    each of another version. With `visit`, a token of another cluster, a client asks that one and
+    shows the membership in `credentials`. `advertise` and `labels` are told to the fleet beside
+    what is sampled, `gateway` names a CSV file of machines that run no node, to be advertised by
+    this one. Only claims that satisfy `accept` are granted. With `price_load` the `price_spot`
+    follows what is granted: it is `price` where nothing is, and 1 + `price_load` times that where
+    all is. With `commands` whoever holds a lease may run commands under it; a client ignores both.
+    `http`, `http_names`, `http_public` and `kubernetes` are for `dhtos.http`, which the daemon
+    starts.
     """
 
     host: str = "0.0.0.0"
@@ -57,6 +60,7 @@ class Config:
     name: str | None = None
     state_dir: Path | None = None
     credentials: Path | None = None
+    visit: str = ""
     schema: Schema | None = None
     other_schemas: tuple[Schema, ...] = ()
     client: bool = False
@@ -105,6 +109,7 @@ class Config:
             if type(getattr(self, key)) is not int:
                 raise _bad(key, "a whole number", getattr(self, key))
         self.engine_config()
+        self._check_visit()
         self._check_advertised()
         if self.accept is not None:
             Accept(_text("accept", self.accept), self.schema_or_default)  # raises
@@ -139,6 +144,19 @@ class Config:
                     f"http serves whoever reaches {self.http}, and asks nobody who they are: "
                     f"use a loopback or private address, or set http_public"
                 )
+
+    def _check_visit(self) -> None:
+        if not _text("visit", self.visit):
+            return
+        try:
+            token = Token.parse(self.visit)
+        except UsageError as error:
+            raise ConfigError(f"visit: {error}") from error
+        if not token.is_visit:
+            raise ConfigError(
+                "visit: this token lets machines or users join, and is for dhtos-node join; ask "
+                "for the one that dhtos-node guests token prints"
+            )
 
     def _check_price_load(self) -> None:
         """What the price follows must be for us to say."""
@@ -419,7 +437,7 @@ def _from_text(key: str, text: str, variable: str) -> object:
             return {name: parse_value(part) for name, part in _pairs(text, variable)}
         case "labels" | "kubernetes":
             return dict(_pairs(text, variable))
-    return text or None
+    return text if key == "visit" else text or None
 
 
 def _pairs(text: str, variable: str) -> list[tuple[str, str]]:

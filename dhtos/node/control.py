@@ -46,6 +46,7 @@ OPS = (
     "channel", "channel_keys",
     "usage", "gang", "replicas", "whoami", "invite", "invites", "uninvite",
     "revoke_member", "user", "root", "promote", "demote", "rotate",
+    "guests", "guest_add", "guest_remove", "guest_token",
 )  # fmt: skip
 
 _encode = msgspec.json.Encoder().encode

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dhtos.errors import UsageError
-from dhtos.node.arguments import Args, Lines, no_more, take
+from dhtos.node.arguments import Args, Lines, no_more, take, texts
+from dhtos.node.control_guests import guest_ops
 from dhtos.node.control_root import root_ops
 from dhtos.node.enrolling import issuer_of, make_token
 from dhtos.node.membership import Membership
@@ -66,6 +67,7 @@ def trust_ops(node: "Node") -> dict[str, Op]:
         yield {"end": {"revoked": await put_out(node, who)}}
 
     return {
+        **guest_ops(node),
         "revoke_member": revoke,
         "whoami": whoami,
         "invite": invite,
@@ -82,21 +84,14 @@ def _promise(args: Args) -> dict[str, Any]:
     promise: dict[str, Any] = {
         "kind": kind,
         "name": take(args, "name", str, ""),
-        "groups": _texts(args, "groups"),
-        "caps": _texts(args, "caps"),
+        "groups": texts(args, "groups"),
+        "caps": texts(args, "caps"),
         "uses": take(args, "uses", int, 1),
         "ttl_s": take(args, "ttl_s", float, 3600.0),
     }
     if "lifetime_s" in args:
         promise["lifetime_s"] = take(args, "lifetime_s", float)
     return promise
-
-
-def _texts(args: Args, name: str) -> list[str]:
-    texts = take(args, name, list, [])
-    if not all(isinstance(text, str) for text in texts):
-        raise UsageError(f"the argument {name!r} must be a list of texts")
-    return texts
 
 
 def membership_to_plain(membership: Membership) -> dict[str, Any]:

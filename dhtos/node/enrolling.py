@@ -112,8 +112,10 @@ async def open_admission(
 async def keep_certificate(node: "Node", wall_clock: WallClock) -> None:
     """Renew the certificate of a running member or user when half of its term is over; for ever.
 
-    A failure is tried again, and told once.
+    A failure is tried again, and told once. A visitor's is renewed at home.
     """
+    if node.membership is not None and node.membership.visited:
+        return
     told = ""
     while True:
         membership = node.membership
@@ -182,6 +184,10 @@ async def join_cluster(
 
     With a key of an agent its owner is admitted, who lends to the key in the directory.
     """
+    if token.is_visit:
+        raise UsageError(
+            "this token is for visitors, who stay in their own cluster: ask with --visit TOKEN"
+        )
     state = await asyncio.to_thread(StateDir, directory)
     try:
         identity, known = await asyncio.to_thread(_who, state, token)

@@ -7,19 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dhtos.core.ids import Endpoint
-from dhtos.node.config import parse_endpoint
+from dhtos.errors import ConfigError
+from dhtos.node.config import Config, parse_endpoint
 from dhtos.node.kept import Item
 from dhtos.node.membership import (
     Membership,
     admitted,
     read_membership,
     read_revoked,
+    read_welcomes,
     write_membership,
     write_revoked,
+    write_welcomes,
 )
 from dhtos.node.state import SEQ_RESERVE, Identity, StateDir, open_state
 from dhtos.protocol.engine import Engine
 from dhtos.trust.revocation import Revocation
+from dhtos.trust.token import Token
+from dhtos.trust.welcome import Welcome
 
 if TYPE_CHECKING:
     from dhtos.trust.cert import Chain
@@ -38,12 +43,14 @@ class Keeper:
         *,
         membership: Membership | None = None,
         revoked: Sequence[Revocation] = (),
+        welcomes: Sequence[Welcome] = (),
         home: Path | None = None,
     ) -> None:
         self.identity = identity
         self.membership = membership
         self._home = home  # where the membership is kept
         self._revoked = {one.serial: one for one in revoked}
+        self._welcomes = {one.cluster: one for one in welcomes}
         self.contacts = list(contacts)
         self.first_seq = first_seq
         self._state = state
@@ -58,6 +65,19 @@ class Keeper:
         With `credentials` the key and the membership are those of that directory.
         """
         return await asyncio.to_thread(cls._open, path, wall_clock, credentials)
+
+    def visit(self, config: Config) -> None:
+        """Show the membership of a client to the cluster it visits; raises ConfigError."""
+        if not config.client or not config.visit:
+            return
+        if self._state is not None:
+            raise ConfigError("visit: a visitor keeps nothing: use credentials, and no state_dir")
+        if self.membership is None:
+            raise ConfigError(
+                "visit needs a membership to show: join a cluster first, or name the directory of "
+                "one with credentials"
+            )
+        self.membership = self.membership.visit(Token.parse(config.visit))
 
     @classmethod
     def _open(
@@ -75,13 +95,14 @@ class Keeper:
         try:
             membership = read_membership(path, identity)
             revoked = () if membership is None else read_revoked(path)
+            welcomes = () if membership is None else read_welcomes(path)
         except BaseException:
             state.close()
             raise
         identity, membership = shown or admitted(identity, membership)
         return cls(
             identity, state, contacts, first_seq, membership=membership, revoked=revoked,
-            home=credentials or path,
+            welcomes=welcomes, home=credentials or path,
         )  # fmt: skip
 
     def member(self, wall_clock: Callable[[], float]) -> "Member | None":
@@ -89,7 +110,7 @@ class Keeper:
         if self.membership is None:
             return None
         member = self.membership.member(self.identity, wall_clock=wall_clock)
-        member.restore(self._revoked.values())
+        member.restore(self._revoked.values(), self._welcomes.values())
         return member
 
     async def renewed(self, chain: "Chain") -> None:
@@ -121,6 +142,9 @@ class Keeper:
         if sessions is not None and sessions.member.revoked.keys() != self._revoked.keys():
             self._revoked = dict(sessions.member.revoked)
             await asyncio.to_thread(write_revoked, state.path, self._revoked.values())
+        if sessions is not None and sessions.member.welcomes != self._welcomes:
+            self._welcomes = dict(sessions.member.welcomes)
+            await asyncio.to_thread(write_welcomes, state.path, self._welcomes.values())
         hub = engine.hub
         told = max(hub.own.seq if hub.own is not None else 0, hub.rows.seq_told)
         if told > self._seq_bound - SEQ_RESERVE // 2:

@@ -30,6 +30,9 @@ def silence(engine: Engine, endpoints: Iterable[Endpoint], error: NoPeers) -> No
             "joined it with dhtos-node join"
         )
     told = [sessions.refusals[e] for e in endpoints if e in sessions.refusals]
+    if told and sessions.member.home:
+        home = sessions.member.home.hex()
+        return NoPeers(f"{error} ({told[0]}); ask there for dhtos-node guests add {home}")
     if told:
         return NoPeers(f"{error} ({told[0]}); try a member of the cluster that this machine joined")
     return NoPeers(

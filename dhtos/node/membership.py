@@ -10,19 +10,24 @@ import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from dhtos.errors import ConfigError, MalformedMessage
+from dhtos.node.config import format_endpoint
 from dhtos.node.state import Identity, read_identity, write_atomically
 from dhtos.trust.cert import Chain, parse_chain
 from dhtos.trust.keys import KeyPair
 from dhtos.trust.member import Member
 from dhtos.trust.revocation import Revocation, read_revocation, write_revocation
-from dhtos.trust.token import root_hash
+from dhtos.trust.token import Token, root_hash
+from dhtos.trust.welcome import Welcome, read_welcome, write_welcome
 
 NAME = "membership.json"
 REVOKED = "revoked.json"
+WELCOMES = "welcomes.json"
+Told = TypeVar("Told")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +36,18 @@ class Membership:
 
     chain: Chain
     seeds: tuple[str, ...] = ()
+    visited: bytes = b""  # the name of another cluster, to which it is shown
 
     @property
     def root(self) -> bytes:
         """The cluster's name: the hash of its root's public key."""
         return root_hash(self.chain.root)
+
+    def visit(self, token: Token) -> "Membership":
+        """The same chain, to be shown in the cluster of a token."""
+        if token.root == self.root:
+            raise ConfigError("visit names our own cluster: ask it without a token")
+        return Membership(self.chain, tuple(map(format_endpoint, token.seeds)), token.root)
 
     def member(
         self,
@@ -47,7 +59,7 @@ class Membership:
         """What the engine needs to speak as this member; raises ConfigError for what has ended."""
         member = Member(
             KeyPair(identity.secret),
-            self.root,
+            self.visited or self.root,
             entropy=entropy,
             wall_s=wall_clock,
             chain=self.chain,
@@ -126,10 +138,18 @@ def is_member_home(directory: Path) -> bool:
 
 def read_revoked(directory: Path) -> list[Revocation]:
     """The revocations that were known when they were written; raises ConfigError."""
-    path = directory / REVOKED
+    return _read_told(directory / REVOKED, read_revocation)
+
+
+def read_welcomes(directory: Path) -> list[Welcome]:
+    """What was known of other clusters when it was written; raises ConfigError."""
+    return _read_told(directory / WELCOMES, read_welcome)
+
+
+def _read_told(path: Path, read: Callable[[bytes], Told]) -> list[Told]:
     try:
         stored = msgspec.json.decode(path.read_bytes(), type=list[bytes])
-        return [read_revocation(wire) for wire in stored]
+        return [read(wire) for wire in stored]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -142,8 +162,16 @@ def read_revoked(directory: Path) -> list[Revocation]:
 
 def write_revoked(directory: Path, revoked: Iterable[Revocation]) -> None:
     """Keep what is revoked: a restart must not let anybody in again."""
-    content = msgspec.json.encode([write_revocation(one) for one in revoked])
-    write_atomically(directory / REVOKED, content + b"\n")
+    _write_told(directory / REVOKED, map(write_revocation, revoked))
+
+
+def write_welcomes(directory: Path, welcomes: Iterable[Welcome]) -> None:
+    """Keep who is welcome, and who is no more."""
+    _write_told(directory / WELCOMES, map(write_welcome, welcomes))
+
+
+def _write_told(path: Path, told: Iterable[bytes]) -> None:
+    write_atomically(path, msgspec.json.encode(list(told)) + b"\n")
 
 
 def admitted(

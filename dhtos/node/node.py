@@ -131,6 +131,7 @@ class Node(Nearby, Replicating):
         if self.gateway is not None:
             await asyncio.to_thread(self.gateway.check)
         keeper = await Keeper.open(config.state_dir, self._wall_clock, config.credentials)
+        keeper.visit(config)
         self._keeper = keeper
         stored = keeper.contacts if config.seeds else [*keeper.contacts, *keeper.seeds]
         member = keeper.member(self._wall_clock)
@@ -413,9 +414,13 @@ class Node(Nearby, Replicating):
         """Tell the cluster of certificates that an issuer takes back, and keep it in mind."""
         self.engine.revocations.add(revocations, self.driver.clock())
         self.driver.flush()
-        await self._kept.save(self.engine)
+        await self.save()
         if self.kept_values is not None:
             self.kept_values.sift()
+
+    async def save(self) -> None:
+        """Write down now what is to outlive this run."""
+        await self._kept.save(self.engine)
 
     async def user(self, name: str) -> "Chain | None":
         """The certificates of a user of our cluster, None where nobody of that name has any now.

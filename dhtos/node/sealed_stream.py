@@ -160,7 +160,7 @@ def welcome(member: "Member", hello: bytes) -> Welcome:
     chain: Chain | None = None
     refusal = ""
     try:
-        chain = member.read(wire)
+        chain = member.admit(wire)
     except MalformedMessage as error:
         refusal = str(error)
     if chain is not None and exchange_public(chain.leaf.subject) != handshake.remote:

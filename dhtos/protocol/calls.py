@@ -175,6 +175,11 @@ class Calls:
                 rto = inf if call.late else call.peer.rto()
                 self._rearm(call, min(now + rto, call.deadline))
 
+    def name_of(self, msg_id: bytes) -> str:
+        """What an open call asks, or nothing."""
+        call = self._open.get(msg_id)
+        return "" if call is None else call.name
+
     def awaits(self, endpoint: Endpoint) -> bool:
         """Whether a reply may come from there."""
         peer = self._peers.known(endpoint)

@@ -144,7 +144,9 @@ class Session:
         self.born = self.used = now
         self.chain: Chain | None = None
         self.node_id: bytes | None = None
-        self.principal = b""  # the key of whoever it speaks for, none of a guest
+        self.principal = (
+            b""  # the key of whoever it speaks for, a visitor's cluster, none of a guest
+        )
         self.confirmed = False
         self.remote = b""  # the X25519 key of the other side
         self.send_key = self.receive_key = b""
@@ -159,6 +161,6 @@ class Session:
         self.send_key, self.receive_key = handshake.split()
         self.chain = chain
         if chain is not None:
-            self.principal = chain.principal.subject
+            self.principal = chain.home or chain.principal.subject  # all visitors share
             if chain.leaf.is_node:
                 self.node_id = chain.node_id()

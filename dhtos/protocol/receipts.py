@@ -191,7 +191,7 @@ class Receipts:
         if source != granted.endpoint or not node_id == granted.node_id == receipt.node_id:
             return "not from the machine that granted it"
         principal = member.chain.principal
-        if (receipt.subject, receipt.user) != (principal.subject, principal.name):
+        if (receipt.subject, receipt.user) != (principal.subject, member.known_as(principal)):
             return "of another user"
         if receipt.resources != amounts(granted.resources):
             return "of other amounts"

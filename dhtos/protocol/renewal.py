@@ -49,6 +49,8 @@ class Renewal:
         sessions = self._core.sessions
         assert sessions is not None
         assert sessions.speaker is not None, "only whoever may query gets here"
+        if sessions.speaker.home:
+            return declined("a visitor is renewed in the cluster that it is of", final=True)
         return self.renew(sessions.speaker)
 
 

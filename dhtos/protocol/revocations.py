@@ -1,4 +1,4 @@
-"""How members hear within seconds whom to believe no more, and who admits.
+"""How members hear within seconds whom to believe no more, who admits, and who is welcome.
 
 Who revokes, or hears of something new, pushes it to FANOUT members it has keys with, who do the
 same; each member also asks one of them every PULL_S whether it knows more (anti-entropy), for those
@@ -10,13 +10,13 @@ Whoever is revoked loses its sessions, its place in tables and its records at on
 brings them back.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from dhtos.core.group import State
 from dhtos.core.ids import Endpoint
-from dhtos.core.limits import REPLY_BYTES_MAX
+from dhtos.core.limits import REPLY_BYTES_MAX, WELCOMES_MAX
 from dhtos.errors import MalformedMessage
 from dhtos.protocol.calls import Call
 from dhtos.protocol.hubwire import as_bytes, as_int, as_list, packs, unpack
@@ -30,6 +30,7 @@ from dhtos.trust.revocation import (
     read_revocation,
     write_revocation,
 )
+from dhtos.trust.welcome import WELCOME_BYTES_MAX, Welcome, read_welcome, write_welcome
 
 if TYPE_CHECKING:
     from dhtos.protocol.base import BaseOverlay
@@ -67,8 +68,16 @@ class Revocations:
         if fresh:
             self.core.counters["revocations"] += len(fresh)
             self._expel(now)
-            for endpoint in self._some(FANOUT):
-                self._tell(endpoint, packs(map(write_revocation, fresh)), [])
+            self._push(revoked=packs(map(write_revocation, fresh)))
+        return len(fresh)
+
+    def welcome(self, welcomes: Iterable[Welcome], now: float) -> int:
+        """Let those of other clusters in, or no more; how many were news. They are told on."""
+        fresh = [one for one in welcomes if self.member.welcome(one)]
+        if fresh:
+            self.core.counters["welcomes"] += len(fresh)
+            self._expel(now)
+            self._push(welcomes=packs(map(write_welcome, fresh)))
         return len(fresh)
 
     def introduce(self, chains: Iterable[bytes]) -> int:
@@ -83,8 +92,7 @@ class Revocations:
         self.member.fresh.clear()
         if fresh:
             self.core.counters["issuers_met"] += len(fresh)
-            for endpoint in self._some(FANOUT):
-                self._tell(endpoint, [], packs(fresh))
+            self._push(issuers=packs(fresh))
 
     def _expel(self, now: float) -> None:
         for session in self.sessions.forget_revoked():
@@ -102,9 +110,11 @@ class Revocations:
         known = self.sessions.members()
         return self.core.rng.sample(known, min(count, len(known)))
 
-    def _tell(self, endpoint: Endpoint, revoked: list[list[Any]], issuers: list[list[Any]]) -> None:
-        for part in _parts(revoked, issuers):
-            self.core.calls.notify(endpoint, "dh_revoked", part)
+    def _push(self, **told: list[list[Any]]) -> None:
+        """Tell a few, who tell others."""
+        for endpoint in self._some(FANOUT):
+            for part in _parts(**told):
+                self.core.calls.notify(endpoint, "dh_revoked", part)
 
     def _hash(self) -> bytes:
         text = b"".join(self.member.told())
@@ -133,13 +143,13 @@ class Revocations:
     def on_reply(self, call: Call, value: Any, _trailer: list[Any] | None, now: float) -> None:
         """A part of what another knows."""
         try:
-            number, parts, revoked, issuers = unpack(
-                [*as_list(value, 8), []], _as_count, _as_count, _as_told, _as_chains
+            number, parts, *told = unpack(
+                [*as_list(value, 8), [], []], _as_count, _as_count, *_AS_TOLD
             )
             call.tag.add(number)
             if len(call.tag) >= parts:
                 self.core.calls.cancel(call)
-            self._take(revoked, issuers, now)
+            self._take(now, *told)
         except MalformedMessage:
             self.core.counters["malformed"] += 1
             self.core.calls.cancel(call)
@@ -155,8 +165,7 @@ class Revocations:
     def _on_told(
         self, args: list[Any], _source: Endpoint, _trailer: list[Any] | None, now: float
     ) -> Any:
-        revoked, issuers = unpack([*args, []], _as_told, _as_chains)
-        self._take(revoked, issuers, now)
+        self._take(now, *unpack([*args, [], []], *_AS_TOLD))
         return NO_REPLY
 
     def _on_asked(
@@ -165,20 +174,31 @@ class Revocations:
         (known,) = unpack(args, lambda v: as_bytes(v, _HASH_BYTES))
         if known == self._hash():
             return [0, 0, [], []]
-        revoked = packs(map(write_revocation, self.member.revoked.values()))
-        parts = _parts(revoked, packs(self.member.introductions().values()))
+        parts = _parts(
+            packs(map(write_revocation, self.member.revoked.values())),
+            packs(self.member.introductions().values()),
+            packs(map(write_welcome, self.member.welcomed())),
+        )
         return Parts([number, len(parts), *part] for number, part in enumerate(parts))
 
-    def _take(self, revoked: list[bytes], issuers: list[bytes], now: float) -> None:
+    def _take(
+        self, now: float, revoked: list[bytes], issuers: list[bytes], welcomes: list[bytes]
+    ) -> None:
         read = [read_revocation(wire) for wire in revoked]
-        self.introduce(issuers)
+        welcome = [read_welcome(wire) for wire in welcomes]
+        self.introduce(issuers)  # who may have signed the others
         self.add(read, now)
+        self.welcome(welcome, now)
 
 
-def _parts(revoked: list[list[Any]], issuers: list[list[Any]]) -> list[list[Any]]:
+def _parts(
+    revoked: Sequence[list[Any]] = (),
+    issuers: Sequence[list[Any]] = (),
+    welcomes: Sequence[list[Any]] = (),
+) -> list[list[Any]]:
     """Lists that each fit in a datagram, as they are told: at least one."""
     told = [[one, []] for one in revoked if one] + [[[], one] for one in issuers if one]
-    return told or [[[], []]]
+    return told + [[[], [], one] for one in welcomes if one] or [[[], []]]
 
 
 def _as_told(value: object) -> list[bytes]:
@@ -187,6 +207,13 @@ def _as_told(value: object) -> list[bytes]:
 
 def _as_chains(value: object) -> list[bytes]:
     return [as_bytes(one, CHAIN_BYTES_MAX) for one in as_list(value, _TOLD_MAX)]
+
+
+def _as_welcomes(value: object) -> list[bytes]:
+    return [as_bytes(one, WELCOME_BYTES_MAX) for one in as_list(value, WELCOMES_MAX)]
+
+
+_AS_TOLD = (_as_told, _as_chains, _as_welcomes)
 
 
 def _as_count(value: object) -> int:

@@ -58,6 +58,9 @@ class Parts(list[Any]):
     __slots__ = ()
 
 
+VISITORS_ANSWER = frozenset({"dh_receipt"})
+"""What those of other clusters are asked: of leases that they had here."""
+
 Handler = Callable[[list[Any], Endpoint, list[Any] | None, float], Any]
 """`handler(args, source, trailer, now)` returns the reply's value, `Parts` of it, a `Deferred`,
 or NO_REPLY."""
@@ -125,6 +128,9 @@ class Core:
         try:
             message = parse(datagram)
             if isinstance(message, Response):
+                if self.sessions is not None and not self._may_answer(message):
+                    counters["replies_foreign"] += 1
+                    return
                 self.calls.resolve(message, source, now)
                 return
             handler = self._handlers.get(message.name)
@@ -148,6 +154,16 @@ class Core:
         greet = trailer is not None
         first = self.place.footer() if message.name in self._placed else b""
         self._reply(message.msg_id, source, value, greet=greet, first=first)
+
+    def _may_answer(self, response: Response) -> bool:
+        """Whether whoever answers is one to ask: of our fleet a visitor knows nothing.
+
+        It could be at the address that a member had.
+        """
+        speaker = self.speaker
+        if speaker is None or not speaker.home:
+            return True
+        return self.calls.name_of(response.msg_id) in VISITORS_ANSWER
 
     def answer(self, deferred: Deferred, value: Any) -> None:
         """Send the reply that a handler put off."""

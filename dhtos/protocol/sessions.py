@@ -285,7 +285,7 @@ class Sessions:
                 return None, "too many wait to be admitted: try again in a minute"
             return None, "" if self.member.chain is not None else "neither of us is admitted"
         try:
-            chain = self.member.read(wire)
+            chain = self.member.admit(wire)
         except MalformedMessage as error:
             return None, str(error)
         if exchange_public(chain.leaf.subject) != remote:
@@ -303,7 +303,7 @@ class Sessions:
         chain = None
         if not refusal:
             try:
-                chain = self.member.read(ready.chain)
+                chain = self.member.admit(ready.chain)
             except MalformedMessage as error:
                 refusal = str(error)
         if chain is not None and exchange_public(chain.leaf.subject) != opening.handshake.remote:

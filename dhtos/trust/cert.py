@@ -105,6 +105,7 @@ class Chain:
     certs: tuple[Cert, ...]
     wire: bytes
     heirs: tuple[Succession, ...] = ()  # the roots after it, up to the one that signed
+    home: bytes = b""  # of a visitor: the root hash of its cluster, which is not ours
 
     @property
     def signer(self) -> bytes:

@@ -1,18 +1,24 @@
 """What a node of a cluster has to show, and whom it believes.
 
-A `Member` holds the own key and chain, the hash of the root it believes in, and what was revoked.
+A `Member` holds the own key and chain, the hash of the root it believes in, what was revoked, and
+which other clusters are welcome. It may be a *visitor*, whose own chain is of another cluster.
 Certificates of records are remembered by their bytes, so that each costs its signature once.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable
 
+import msgspec
+
+from dhtos.core.limits import WELCOMES_MAX
 from dhtos.errors import MalformedMessage
-from dhtos.trust.cert import CLOCK_SKEW_S, Cert, Chain, parse_chain, parse_link
+from dhtos.trust.cert import CLOCK_SKEW_S, DELEGABLE, Cert, Chain, parse_chain, parse_link
 from dhtos.trust.keys import KeyPair
 from dhtos.trust.revocation import Revocation, is_signed
 from dhtos.trust.succession import Succession
 from dhtos.trust.token import root_hash
+from dhtos.trust.welcome import Welcome, may_welcome, meet, visiting_name, visiting_serial, visitor
+from dhtos.trust.welcome import is_signed as is_welcome_signed
 
 LINKS_MAX = 16384
 ISSUERS_MAX = 64
@@ -42,13 +48,17 @@ class Member:
         self.entropy = entropy
         self.wall_s = wall_s
         self.revoked: dict[bytes, Revocation] = {}  # by serial number
+        self.welcomes: dict[bytes, Welcome] = {}  # by cluster, also those that are over
         self.issuers: dict[bytes, Cert] = {}  # that were seen in any chain, by their key
         self._introduced: dict[bytes, Chain] = {}  # the chain of each of them
         self.fresh: deque[bytes] = deque(maxlen=ISSUERS_MAX)  # those that were not told on yet
         self.heirs: tuple[Succession, ...] = ()  # of the first root, one after the other
-        self._root_key = b"" if chain is None else chain.root
+        self.home = b""  # of a visitor: the root hash of its own cluster
+        self._root_key = b""
         self._links: dict[bytes, tuple[Cert, Cert | None, int]] = {}  # and the rank of the root
-        if chain is not None:
+        if chain is not None and root_hash(chain.root) != root:
+            self.home = root_hash(chain.root)
+        elif chain is not None:
             self._learn(chain)
 
     @property
@@ -72,7 +82,8 @@ class Member:
         """Show this chain from now on: it is our own, of a later term."""
         assert chain.leaf.subject == self.key.public
         self.chain = chain
-        self._learn(chain)  # an issuer's own may be what others' end with
+        if not self.home:
+            self._learn(chain)  # an issuer's own may be what others' end with
 
     def read_link(self, wire: bytes) -> Cert:
         """The certificate that a record carries; raises MalformedMessage as `read` does."""
@@ -101,7 +112,11 @@ class Member:
         raise AssertionError("there is a root")
 
     def check(self, chain: Chain) -> None:
-        """Raise MalformedMessage if a chain is believed no more."""
+        """Raise MalformedMessage if a chain is believed no more, or of a visitor is another now."""
+        if chain.home:
+            if self._visitor(parse_chain(chain.wire), chain.home) != chain:
+                raise MalformedMessage("a cluster is welcome otherwise than it was")
+            return
         for ours, theirs in zip(self.heirs, chain.heirs, strict=False):
             if ours.heir != theirs.heir:
                 raise MalformedMessage("a certificate is of another successor of the root")
@@ -182,6 +197,78 @@ class Member:
         self._learn(chain)
         return self._introduced.get(chain.leaf.subject) == chain
 
+    # --- other clusters ---------------------------------------------------------------------------
+
+    def admit(self, wire: bytes) -> Chain:
+        """As `read`, and of who is of a welcome cluster what it is here.
+
+        Nothing is learned from that: neither who admits there, nor who comes after its root.
+        """
+        chain = parse_chain(wire)
+        cluster = root_hash(chain.root)
+        return self._visitor(chain, cluster) if cluster in self.welcomes else self.read(wire)
+
+    def _visitor(self, chain: Chain, cluster: bytes) -> Chain:
+        welcome, wall_s = self.welcomes.get(cluster), self.wall_s()
+        if welcome is None or not self.is_welcome(welcome):
+            raise MalformedMessage("a certificate is of another cluster, which is not welcome now")
+        for cert in chain.certs:
+            cert.check_date(wall_s)
+            if visiting_serial(cert.serial, cluster) in self.revoked:
+                raise MalformedMessage("a certificate was revoked")
+        found = visitor(chain, welcome)
+        if not found.leaf.caps:
+            raise MalformedMessage("a certificate gives nothing that its cluster is welcome for")
+        return found
+
+    def is_welcome(self, welcome: Welcome) -> bool:
+        """Whether this one lets anybody in now: by its date, and by who has signed it."""
+        begun = welcome.begins - CLOCK_SKEW_S <= self.wall_s() < welcome.expires
+        return begun and bool(welcome.caps) and self._may_welcome(welcome)
+
+    def welcome(self, welcome: Welcome) -> bool:
+        """Keep what this says of another cluster; False if it is no news, or its signer may not."""
+        known, wall_s = self.welcomes.get(welcome.cluster), self.wall_s()
+        if not welcome.is_kept(wall_s) or welcome.begins > wall_s + CLOCK_SKEW_S:
+            return False
+        if welcome.cluster == self.root or (known and known.order >= welcome.order):
+            return False
+        if known is None and len(self.welcomes) >= WELCOMES_MAX:
+            return False
+        if not self._may_welcome(welcome) or not is_welcome_signed(welcome, self.root):
+            return False
+        self.welcomes[welcome.cluster] = welcome
+        return True
+
+    def welcomed(self) -> list[Welcome]:
+        """What others are told of: also of clusters that are not welcome any more."""
+        kept = [one for one in self.welcomes.values() if one.is_kept(self.wall_s())]
+        return [one for one in kept if self._may_welcome(one)]
+
+    def _may_welcome(self, welcome: Welcome) -> bool:
+        """An issuer gives others what it has, and names the groups that it may name."""
+        rank = self._rank(welcome.signer)
+        if rank >= 0:
+            return not self._is_over(rank)
+        issuer = self.issuers.get(welcome.signer)
+        if issuer is None or not self._is_admin(issuer):
+            return False
+        return may_welcome(issuer, welcome)
+
+    @property
+    def here(self) -> Cert | None:
+        """Our own certificate as members of this cluster take it, as far as a visitor knows."""
+        chain, welcome = self.chain, self.welcomes.get(self.home)
+        if chain is None or not self.home:
+            return None if chain is None else chain.leaf
+        if welcome is not None:
+            return visitor(chain, welcome).leaf
+        return msgspec.structs.replace(chain.leaf, caps=meet(chain.leaf.caps, sorted(DELEGABLE)))
+
+    def known_as(self, cert: Cert) -> str:
+        """What a certificate of our own chain is called by the members of this cluster."""
+        return visiting_name(cert.name, self.home) if self.home else cert.name
+
     # --- what was taken back ----------------------------------------------------------------------
 
     def revoke(self, revocation: Revocation) -> bool:
@@ -227,32 +314,37 @@ class Member:
         """What roots took back, which a new one has to say again."""
         return [one for one in self.revoked.values() if self._rank(one.signer) >= 0]
 
-    def restore(self, revocations: Iterable[Revocation]) -> None:
+    def restore(self, revocations: Iterable[Revocation], welcomes: Iterable[Welcome] = ()) -> None:
         """Believe again what was believed before a restart: its signers may not be known yet."""
         self.revoked |= {one.serial: one for one in revocations}
+        self.welcomes |= {one.cluster: one for one in welcomes}
 
     def forget_ended(self) -> None:
         """Drop what would have ended by itself by now."""
         end = self.wall_s() - CLOCK_SKEW_S
         for one in [one for one in self.revoked.values() if one.expires < end]:
             del self.revoked[one.serial]
+        for told in [one for one in self.welcomes.values() if not one.is_kept(end)]:
+            del self.welcomes[told.cluster]
         for key in [key for key, cert in self.issuers.items() if cert.expires < end]:
             del self.issuers[key], self._introduced[key]
 
     def told(self) -> list[bytes]:
-        """What is revoked and who admits, so short that sets can be compared; in order."""
+        """What is revoked, who admits and who is welcome, to compare sets by; in order."""
         revoked = self.revoked.values()
         taken = [one.serial + bytes([self._rank(one.signer) + 1]) for one in revoked]
-        return sorted(taken) + sorted(self.introductions().values())
+        welcomed = [one.signature for one in self.welcomed()]
+        return sorted(taken) + sorted(self.introductions().values()) + sorted(welcomed)
 
     def _may_revoke(self, signer: bytes, serial: bytes) -> bool:
         """An issuer takes back what it may admit: never what the root has given."""
         issuer = self.issuers.get(signer)
-        if issuer is None or not issuer.may("admin"):
-            return False
-        if not self._is_issuer(self._introduced[signer]):
+        if issuer is None or not self._is_admin(issuer):
             return False
         return all(one.serial != serial for one in self.issuers.values())
+
+    def _is_admin(self, issuer: Cert) -> bool:
+        return issuer.may("admin") and self._is_issuer(self._introduced[issuer.subject])
 
 
 def _term(chain: Chain) -> tuple[int, int]:

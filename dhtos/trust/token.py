@@ -6,7 +6,8 @@
 The root hash pins whom to believe, so nobody on the way can pose as the fleet; the secret is told
 only to whom that was shown of, and shows that we were asked to come; the seeds are where to ask.
 The checksum tells a typo from a token that is wrong: it guards against slips, not against people.
-One IPv4 seed makes 83 characters.
+One IPv4 seed makes 83 characters. A token for visitors (`dhtos.trust.welcome`) has a secret of
+zeros.
 """
 
 import re
@@ -24,6 +25,7 @@ ROOT_BYTES = 20
 SECRET_BYTES = 16
 
 _PREFIX = "dhtos1-"
+_NO_SECRET = bytes(SECRET_BYTES)  # which nobody draws
 _ANY_VERSION = re.compile(r"dhtos([0-9]{1,9})-")
 _CHECKSUM_BYTES = 4
 _ADDRESS_BYTES = {4: 4, 6: 16}  # by family
@@ -59,6 +61,16 @@ class Token:
             raise UsageError(f"a token names 1..{TOKEN_SEEDS_MAX} seeds, got {len(self.seeds)}")
         seeds = tuple((str(_address(host)), _port(port)) for host, port in self.seeds)
         object.__setattr__(self, "seeds", seeds)
+
+    @classmethod
+    def to_visit(cls, root: bytes, seeds: tuple[Endpoint, ...]) -> Self:
+        """What members of a welcome cluster need to ask this one: no secret, and nobody joins."""
+        return cls(root, _NO_SECRET, seeds)
+
+    @property
+    def is_visit(self) -> bool:
+        """Whether it is for visitors only."""
+        return self.secret == _NO_SECRET
 
     def __str__(self) -> str:
         body = self.root + self.secret + b"".join(map(_pack, self.seeds))

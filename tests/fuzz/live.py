@@ -36,6 +36,7 @@ from dhtos.trust.keys import KeyPair, exchange_public
 from dhtos.trust.member import Member
 from dhtos.trust.noise import Handshake
 from dhtos.trust.revocation import revoke, write_revocation
+from dhtos.trust.welcome import make_welcome, write_welcome
 
 NODE, PEER, STRANGER = ("10.0.0.1", 7400), ("10.0.0.2", 7400), ("172.16.0.9", 9)
 PAYLOAD_BYTES_MAX = 1200  # of what the other end of a handshake can say
@@ -321,6 +322,11 @@ def replies() -> list[bytes]:
     return made
 
 
+WELCOME = make_welcome(
+    AUTHORITY.key, AUTHORITY.name, bytes(20), caps=("query",), begins=BEGIN, expires=BEGIN + 99
+)
+
+
 def words_of_members() -> list[bytes]:
     """What only members say to each other, and what all do."""
     told = write_revocation(revoke(AUTHORITY.root, AUTHORITY.name, bytes(8), BEGIN + 99))
@@ -331,6 +337,7 @@ def words_of_members() -> list[bytes]:
         encode_request(MSG_ID, "dh_revocations", [bytes(8)]),
         encode_request(MSG_ID, "dh_revoked", [[told]]),
         encode_request(MSG_ID, "dh_revoked", [[], [AUTHORITY.chain.wire]]),
+        encode_request(MSG_ID, "dh_revoked", [[], [], [write_welcome(WELCOME)]]),
         encode_request(MSG_ID, "dh_promote", [AUTHORITY.chain.wire]),
         *requests(),
     ]

@@ -56,6 +56,8 @@ from dhtos.trust.revocation import read_revocation, revoke, write_revocation
 from dhtos.trust.secstore import Place, lock_files, unlock_files
 from dhtos.trust.succession import Succession, read_succession, write_succession
 from dhtos.trust.token import Token
+from dhtos.trust.welcome import is_signed as is_signed_welcome
+from dhtos.trust.welcome import make_welcome, read_welcome, visitor, write_welcome
 
 KEY = bytes(range(20))
 PLACE = Coordinate((0.01, 0.02), 0.001, 0.1)
@@ -342,6 +344,10 @@ def of_groups(data: bytes) -> bool:
     return groups_of(msgspec.structs.replace(RECORD, proof=proof)) is not None
 
 
+WELCOME = make_welcome(
+    AUTHORITY.key, AUTHORITY.name, bytes(20), caps=("query", "run:lab"), group="partner",
+    begins=1_800_000_000, expires=1_800_086_400,
+)  # fmt: skip
 USER_CHAIN = AUTHORITY.admit(KeyPair(SECRETS[3]), "alice", caps=("query", "claim")).wire
 PLACE_OF_SECRET = Place(bytes(20), SECRETS[0])
 SECRET = lock_files(PLACE_OF_SECRET, {"id_ed25519": b"secret"}, bytes)
@@ -364,6 +370,17 @@ def revocation(data: bytes) -> None:
     """A revocation has one form."""
     read = read_revocation(data)
     assert read_revocation(write_revocation(read)) == read
+
+
+def welcome(data: bytes) -> None:
+    """A welcome has one form, and lets nobody do more than ask, claim and run."""
+    read = read_welcome(data)
+    assert read_welcome(write_welcome(read)) == read
+    assert not is_signed_welcome(read, AUTHORITY.name) or read == WELCOME
+    assert {cap.partition(":")[0] for cap in read.caps} <= {"query", "claim", "run"}
+    shown = visitor(AUTHORITY.chain, read)
+    assert not shown.leaf.is_node
+    assert not shown.leaf.may("issue")
 
 
 def receipt(data: bytes) -> None:
@@ -476,6 +493,7 @@ TARGETS: dict[str, Target] = {
         revocation,
         write_revocation(revoke(AUTHORITY.root, AUTHORITY.name, bytes(8), 2_000_000_000)),
     ),
+    "welcome": target(welcome, write_welcome(WELCOME)),
     "receipt": target(
         receipt,
         write_receipt(

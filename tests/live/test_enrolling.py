@@ -214,7 +214,7 @@ def test_a_directory_keeps_its_kind(run, tmp_path):
 
 def test_what_is_cut_off_leaves_nothing_behind(run, tmp_path):
     async def main():
-        token = Token(bytes(20), bytes(16), (("127.0.0.1", 9),))
+        token = Token(bytes(20), b"s" * 16, (("127.0.0.1", 9),))
         joining = asyncio.ensure_future(join(tmp_path / "new", token))
         await asyncio.sleep(0.1)
         joining.cancel()
@@ -222,7 +222,7 @@ def test_what_is_cut_off_leaves_nothing_behind(run, tmp_path):
             await joining
         with pytest.raises(NoPeers, match="nobody whom the token names answers"):
             await join(tmp_path / "new", token)  # the directory is free again
-        six = Token(bytes(20), bytes(16), (("::1", 9),))
+        six = Token(bytes(20), b"s" * 16, (("::1", 9),))
         identity = Identity.generate()
         request = Request(six.secret, identity.public_key, "n")
         with pytest.raises(NoPeers, match="not reachable from 127"):

@@ -7,21 +7,27 @@ import pytest
 from trust_world import BEGIN, DAY_S, Authority
 
 from dhtos.errors import ConfigError, NoPeers
+from dhtos.node.config import Config
 from dhtos.node.keeper import Keeper
 from dhtos.node.known import silence
 from dhtos.node.membership import (
     NAME,
+    WELCOMES,
     Membership,
     check_private,
     default_home,
     member_home,
     read_credentials,
     read_membership,
+    read_welcomes,
     write_membership,
+    write_welcomes,
 )
 from dhtos.node.state import Identity, StateDir
 from dhtos.protocol.engine import Engine
 from dhtos.trust.keys import KeyPair
+from dhtos.trust.token import Token
+from dhtos.trust.welcome import make_welcome
 
 
 @pytest.fixture
@@ -174,3 +180,57 @@ def test_silence_is_explained_by_what_is_known() -> None:
     assert told.startswith(f"{error} (a certificate is of another cluster); try a member")
     other = ("10.0.0.2", 7400)
     assert "another cluster" not in str(silence(ours, [other], error))
+
+
+# --- other clusters -------------------------------------------------------------------------------
+
+
+def test_who_is_welcome_is_kept(home: Path) -> None:
+    assert read_welcomes(home) == []
+    ours = Authority()
+    said = [
+        make_welcome(
+            ours.key, ours.name, bytes([n]) * 20, caps=["query"], begins=BEGIN, expires=BEGIN + 9
+        )
+        for n in range(2)
+    ]
+    write_welcomes(home, said)
+    assert read_welcomes(home) == said
+    for junk in (b"junk", b'["AAAA"]', b"{}"):
+        (home / WELCOMES).write_bytes(junk)
+        with pytest.raises(ConfigError, match=r"welcomes\.json is corrupt"):
+            read_welcomes(home)
+
+
+async def test_a_visitor_shows_its_own_chain_to_whom_the_token_names(home: Path) -> None:
+    token = str(Token.to_visit(Authority(2).name, (("10.0.0.9", 7400),)))
+    config = Config(client=True, credentials=home, visit=token)
+    keeper = await Keeper.open(None, wall, home)
+    keeper.visit(config)
+    assert keeper.seeds == [("10.0.0.9", 7400)]
+    member = keeper.member(wall)
+    assert member is not None
+    assert member.root == Authority(2).name
+    assert member.home == Authority().name
+    assert member.chain == read_credentials(home)[1].chain
+
+
+async def test_who_cannot_visit(home: Path) -> None:
+    token = str(Token.to_visit(Authority(2).name, (("10.0.0.9", 7400),)))
+    own = str(Token.to_visit(Authority().name, (("10.0.0.9", 7400),)))
+    keeper = await Keeper.open(None, wall, home)
+    keeper.visit(Config(visit=token))  # of a daemon it is ignored: the environment may have it
+    keeper.visit(Config(client=True))
+    assert keeper.seeds[0] == ("10.0.0.1", 7400)
+    with pytest.raises(ConfigError, match="our own cluster"):
+        keeper.visit(Config(client=True, visit=own))
+    with pytest.raises(ConfigError, match="membership to show"):
+        (await Keeper.open(None, wall)).visit(Config(client=True, visit=token))
+    kept = await Keeper.open(home, wall)
+    with pytest.raises(ConfigError, match="no state_dir"):
+        kept.visit(Config(client=True, visit=token))
+    kept.close()
+    join = str(Token(Authority(2).name, bytes(range(16)), (("10.0.0.9", 7400),)))
+    for text in (join, token[:-2], "x"):
+        with pytest.raises(ConfigError, match=r"^visit: "):
+            Config(client=True, visit=text)

@@ -9,7 +9,7 @@ import pytest
 from dhtos.core.limits import TOKEN_SEEDS_MAX
 from dhtos.errors import UsageError
 from dhtos.trust.keys import KeyPair
-from dhtos.trust.token import Token, domain, root_hash
+from dhtos.trust.token import SECRET_BYTES, Token, domain, root_hash
 
 ROOT = bytes(range(20))
 SECRET = bytes(range(100, 116))
@@ -246,3 +246,11 @@ def test_a_signature_of_one_cluster_is_for_nothing_else():
     assert domain(b"record", b"\xab" * 20) == b"record " + b"ab" * 20
     assert domain(b"record", b"\xab" * 20) != domain(b"record", b"\xac" * 20)
     assert domain(b"record", b"\xab" * 20) != domain(b"cert", b"\xab" * 20)
+
+
+def test_a_token_for_visitors_holds_no_secret() -> None:
+    token = Token.to_visit(bytes(range(20)), (("10.0.0.1", 7400),))
+    assert token.is_visit
+    assert token.secret == bytes(SECRET_BYTES)
+    assert Token.parse(str(token)) == token
+    assert not Token(token.root, bytes(15) + b"\1", token.seeds).is_visit
