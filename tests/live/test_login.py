@@ -113,8 +113,8 @@ def test_a_user_that_stays_is_renewed(run, tmp_path, clock, first):
                 await until(lambda: alice.membership.chain.principal.expires > before)
                 clock.now = before + 3600.0  # the first certificate is over
                 assert int(await alice.count("cores >= 1")) == 1
-            while (await lent(tmp_path / "alice")).principal.expires <= before:
-                pass  # a thread is writing it
+                while (await lent(tmp_path / "alice")).principal.expires <= before:
+                    pass  # a thread is writing it
 
     run(main)
 

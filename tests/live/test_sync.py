@@ -47,6 +47,7 @@ def test_the_methods_are_those_of_the_node():
     inside = {"aclose", "engine", "driver", "advert", "predicate", "order", "grants"}
     inside |= {"renewed", "revoke_members"}  # what issuers and certificates ask of it
     inside |= {"channels", "command_gone"}  # and those who run commands
+    inside |= {"save"}  # and who writes down at once what it heard
     names = {name for name in dir(dhtos.Node) if not name.startswith("_")} - inside
     assert {name for name in dir(dhtos.sync.Node) if not name.startswith("_")} == names | {"close"}
     for name in names:
