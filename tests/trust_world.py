@@ -24,6 +24,16 @@ NODE = ("query", "publish", "claim", "run")
 USER = ("query", "claim")
 
 
+class Clock:
+    """A wall clock that is set by hand, of one machine or of all."""
+
+    def __init__(self, now: float = BEGIN) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Authority:
     """Whoever can admit: everything follows from the seed."""
 

@@ -137,7 +137,9 @@ def sum_up(*, user: str, since: str, state_dir: Path | None, as_json: bool) -> N
 def _hours(name: str, amount_s: float) -> str:
     """An amount of a resource for a while, in hours; of bytes in GiB."""
     unit = next((one.unit for one in MACHINE_SCHEMA.attributes if one.name == name), "")
-    return f"{amount_s / 3600 / 2**30:.3g} GiB" if unit == "B" else f"{amount_s / 3600:.3g}"
+    hours = amount_s / 3600 / (2**30 if unit == "B" else 1)
+    shown = "<0.001" if 0 < hours < 0.001 else f"{hours:.3g}"
+    return f"{shown} GiB" if unit == "B" else shown
 
 
 def _begin_of(since: str, now: float) -> float:

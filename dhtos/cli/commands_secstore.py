@@ -11,7 +11,7 @@ import click
 from dhtos.cli.asking import Plain
 from dhtos.cli.commands_ask import json_option
 from dhtos.cli.commands_trust import ask_node, control_option, state_option
-from dhtos.cli.passphrases import given_passphrase
+from dhtos.cli.passphrases import given_passphrase, needed_passphrase, passphrase_option
 from dhtos.cli.screen import Screen
 from dhtos.errors import Conflict, KeyNotFound, MalformedMessage, Refused, UsageError
 from dhtos.node.membership import default_home, read_credentials
@@ -37,11 +37,6 @@ home_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="Where identity.json and membership.json are.  [default: where join puts them]",
 )
-file_option = click.option(
-    "--passphrase-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="A file whose one line is the passphrase; else DHTOS_PASSPHRASE.",
-)
 
 
 @click.group()
@@ -53,7 +48,7 @@ def secstore() -> None:
 @click.argument("name")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
 @click.option("--own", is_flag=True, help="Ask for a passphrase of yours, and make none.")
-@file_option
+@passphrase_option
 @home_option
 @state_option
 @control_option
@@ -107,7 +102,7 @@ def put(
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where a single file goes.  [default: standard output]",
 )
-@file_option
+@passphrase_option
 @home_option
 @state_option
 @control_option
@@ -123,7 +118,7 @@ def get(
 ) -> None:
     """Have again what was kept under NAME; nothing is overwritten."""
     screen = Screen(as_json=as_json)
-    place = _place(options, _passphrase(passphrase_file), name)
+    place = _place(options, needed_passphrase(passphrase_file, f"the secret {name!r}"), name)
     files = _fetch(options, place, name)
     if is_home(files):
         if out is not None:
@@ -146,7 +141,7 @@ def get(
 
 @secstore.command()
 @click.argument("name")
-@file_option
+@passphrase_option
 @state_option
 @control_option
 @json_option
@@ -158,7 +153,7 @@ def remove(
     **options: Any,  # noqa: ANN401 - click passes them
 ) -> None:
     """Keep it no longer; on the machine where it was put, with its passphrase."""
-    place = _place(options, _passphrase(passphrase_file), name)
+    place = _place(options, needed_passphrase(passphrase_file, f"the secret {name!r}"), name)
     done = ask_node(options, "secret_remove", key=place.name)
     screen = Screen(as_json=as_json)
     screen.document(done) if as_json else screen.say(f"removed {name}")
@@ -189,18 +184,6 @@ def _fetch(options: Plain, place: Place, name: str) -> dict[str, bytes]:
             f"what is kept as {name!r} was replaced by somebody without the passphrase: "
             "use secstore put again"
         ) from error
-
-
-def _passphrase(file: Path | None) -> str:
-    given = given_passphrase(file)
-    if given:
-        return given
-    if not sys.stdin.isatty():
-        raise UsageError(
-            "a passphrase is needed: give --passphrase-file, DHTOS_PASSPHRASE, or a terminal"
-        )
-    typed: str = click.prompt("passphrase", hide_input=True, err=True)
-    return typed
 
 
 def _own_passphrase() -> str:

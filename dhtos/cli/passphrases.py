@@ -13,7 +13,7 @@ from dhtos.node.root import PASSPHRASE
 passphrase_option = click.option(
     "--passphrase-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help=f"Where the passphrase is, on one line.  [default: ${PASSPHRASE}, or it is asked for]",
+    help=f"Where the passphrase is, on one line.  [default: ${PASSPHRASE}]",
 )
 
 

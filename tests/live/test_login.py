@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from ssh_agents import OpenSsh, openssh  # noqa: F401 - a fixture
+from trust_world import Clock
 
 import dhtos
 from dhtos.errors import Refused, Unreachable
@@ -14,16 +15,6 @@ from dhtos.node.founding import found_cluster
 from dhtos.node.login import LENT_S, read_login
 from dhtos.node.membership import read_credentials
 from dhtos.node.ssh_agent import agent_keys, choose_key
-
-
-class Clock:
-    """What all machines take for the time."""
-
-    def __init__(self):
-        self.now = 1_800_000_000.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture

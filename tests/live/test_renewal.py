@@ -5,6 +5,7 @@ import json
 import time
 
 import pytest
+from trust_world import Clock
 
 import dhtos
 from dhtos.errors import NoPeers, Refused
@@ -20,20 +21,10 @@ from dhtos.protocol.renewal import ask_renewal
 DAY_S = 86_400
 
 
-class Clock:
-    """What all machines take for the time."""
-
-    def __init__(self):
-        self.now = time.time()
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch):
     monkeypatch.setattr(enrolling, "RENEWAL_INTERVAL_S", 0.02)
-    return Clock()
+    return Clock(time.time())
 
 
 def node(path, clock, **settings):

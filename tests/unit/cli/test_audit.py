@@ -33,3 +33,4 @@ def test_amounts_are_hours_and_bytes_are_gib():
     assert _hours("cores", 4 * 1800.0) == "2"
     assert _hours("mem", 2**30 * 3600.0) == "1 GiB"
     assert _hours("licences", 5400.0) == "1.5"
+    assert [_hours("cores", seconds) for seconds in (0.0, 1.0, 3.6)] == ["0", "<0.001", "0.001"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from trust_world import Clock
 
 from dhtos.core.limits import INVITE_S_MAX, INVITE_USES_MAX, INVITES_MAX
 from dhtos.errors import ConfigError, Refused, UsageError
@@ -31,16 +32,6 @@ from dhtos.trust.token import root_hash
 NOW = 1_800_000_000.0
 LONG = [f"{n}" * 32 for n in range(8)]
 KEY, OTHER, THIRD = (KeyPair(bytes([n]) * 32).public for n in (1, 2, 3))
-
-
-class Clock:
-    """A wall clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

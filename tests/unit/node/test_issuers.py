@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trust_world import Authority
+from trust_world import Authority, Clock
 
 from dhtos.errors import MalformedMessage, Refused, UsageError
 from dhtos.node.audit import read_audit
@@ -18,16 +18,6 @@ from dhtos.trust.token import root_hash
 
 NOW = 1_800_000_000.0
 KEYS = [KeyPair(bytes([n]) * 32) for n in range(1, 9)]
-
-
-class Clock:
-    """A wall clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
